@@ -1,0 +1,183 @@
+//! Users: accounts, and what belongs to them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use time::OffsetDateTime;
+
+use super::email::Email;
+use super::id::UserId;
+use super::role::{Role, Roles};
+
+/// An account. It exists only for an address that was proven, or that an administrator entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user's identifier, never reused.
+    pub id: UserId,
+    /// The address, as mail is sent to it.
+    pub email: Email,
+    /// When the address was proven; `None` for an invited user before the first setup.
+    pub email_verified_at: Option<OffsetDateTime>,
+    /// The display name, not unique.
+    pub username: Option<Username>,
+    /// The user's roles.
+    pub roles: Roles,
+    /// Whether the account may be used.
+    pub status: UserStatus,
+    /// The language of mails, if the user chose one.
+    pub locale: Option<Locale>,
+    /// When the account was made.
+    pub created_at: OffsetDateTime,
+    /// When the account was last changed.
+    pub updated_at: OffsetDateTime,
+    /// When the user last signed in.
+    pub last_login_at: Option<OffsetDateTime>,
+}
+
+impl User {
+    /// Whether the address was proven.
+    pub const fn email_verified(&self) -> bool {
+        self.email_verified_at.is_some()
+    }
+
+    /// Whether the user has the role.
+    pub fn has_role(&self, role: &Role) -> bool {
+        self.roles.contains(role)
+    }
+}
+
+/// Whether an account may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UserStatus {
+    /// It may sign in.
+    Active,
+    /// It may not sign in, and none of its sessions holds.
+    Disabled,
+}
+
+impl UserStatus {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// A text that names no status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a user status; it takes active or disabled")]
+pub struct UnknownStatus;
+
+impl FromStr for UserStatus {
+    type Err = UnknownStatus;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        match text {
+            "active" => Ok(Self::Active),
+            "disabled" => Ok(Self::Disabled),
+            _ => Err(UnknownStatus),
+        }
+    }
+}
+
+/// A display name: 1 to 64 characters, none of them a control character, not blank. Not unique, never an
+/// identifier.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Username(String);
+
+/// A text that cannot be a display name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUsername {
+    /// It is empty or blank.
+    #[error("a username has at least one visible character")]
+    Blank,
+    /// It has more than 64 characters.
+    #[error("a username has at most {} characters", Username::MAX)]
+    TooLong,
+    /// It holds a control character.
+    #[error("a username has no control characters")]
+    ControlCharacter,
+}
+
+impl Username {
+    /// The most characters of a username.
+    pub const MAX: usize = 64;
+
+    /// Reads a display name; it is kept as typed.
+    ///
+    /// # Errors
+    /// [`InvalidUsername`] says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, InvalidUsername> {
+        if text.len() > 4 * Self::MAX || text.chars().count() > Self::MAX {
+            return Err(InvalidUsername::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidUsername::ControlCharacter);
+        }
+        if text.trim().is_empty() {
+            return Err(InvalidUsername::Blank);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Username {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A language tag (BCP 47), for example `es` or `en-GB`: at most 35 characters.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Locale(String);
+
+/// A text that is no language tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a locale is a language tag such as en, es or es-MX")]
+pub struct InvalidLocale;
+
+impl Locale {
+    /// English, the language of last resort.
+    pub fn english() -> Self {
+        Self("en".into())
+    }
+
+    /// Reads a language tag.
+    ///
+    /// # Errors
+    /// [`InvalidLocale`] when the text is no language tag.
+    pub fn parse(text: &str) -> Result<Self, InvalidLocale> {
+        let mut parts = text.split('-');
+        let language = parts.next().unwrap_or_default();
+        let fits = text.len() <= 35
+            && (2..=3).contains(&language.len())
+            && language.bytes().all(|b| b.is_ascii_alphabetic())
+            && parts.all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+        if fits { Ok(Self(text.into())) } else { Err(InvalidLocale) }
+    }
+
+    /// The tag.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The language alone, in lower case: `es` of `es-MX`.
+    pub fn language(&self) -> String {
+        self.0.split('-').next().unwrap_or_default().to_ascii_lowercase()
+    }
+}
+
+impl fmt::Display for Locale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

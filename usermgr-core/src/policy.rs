@@ -1,0 +1,331 @@
+//! The rules in force: each with its default and why. They are validated once, when the manager is built.
+
+use time::Duration;
+
+use crate::domain::code::CodeLength;
+use crate::domain::user::Locale;
+
+/// Every rule. Change what you need: `Policies { codes: CodePolicy { ttl, ..Default::default() }, ..Default::default() }`.
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    /// Mailed codes.
+    pub codes: CodePolicy,
+    /// Registrations.
+    pub registration: RegistrationPolicy,
+    /// Passwords.
+    pub passwords: PasswordPolicy,
+    /// The cost of hashing and its bounds.
+    pub hashing: HashPolicy,
+    /// Limits against guessing and mail bombing.
+    pub throttle: ThrottlePolicy,
+    /// Mailed links.
+    pub links: LinkPolicy,
+    /// Access tokens.
+    pub tokens: TokenPolicy,
+    /// Sessions.
+    pub sessions: SessionPolicy,
+    /// Delivery of mails and events.
+    pub outbox: OutboxPolicy,
+    /// What is removed when.
+    pub retention: RetentionPolicy,
+    /// What mails say about the service.
+    pub mail: MailPolicy,
+}
+
+/// Mailed codes.
+#[derive(Debug, Clone)]
+pub struct CodePolicy {
+    /// Digits; 6 by default. Fewer than 6 count for `EmailVerification` only.
+    pub length: CodeLength,
+    /// How long a code lives from the hand-over of its mail; 10 minutes by default (NIST SP 800-63B-4 §3.1.3.2).
+    pub ttl: Duration,
+    /// How many wrong tries use a code up; 5 by default.
+    pub attempts: u32,
+    /// The shortest time between two requests of one address, purpose and network; 30 seconds by default.
+    pub resend_interval: Duration,
+    /// Requests for one address and purpose from one network within [`window`](Self::window); 3 by default.
+    pub requests: u32,
+    /// The window of [`requests`](Self::requests); 10 minutes by default.
+    pub window: Duration,
+}
+
+impl Default for CodePolicy {
+    fn default() -> Self {
+        Self {
+            length: CodeLength::SIX,
+            ttl: Duration::minutes(10),
+            attempts: 5,
+            resend_interval: Duration::seconds(30),
+            requests: 3,
+            window: Duration::minutes(10),
+        }
+    }
+}
+
+/// Registrations.
+#[derive(Debug, Clone)]
+pub struct RegistrationPolicy {
+    /// Whether anybody may register; yes by default.
+    pub enabled: bool,
+    /// How long a registration waits for its code; 24 hours by default.
+    pub pending_ttl: Duration,
+    /// Whether a registration says that the address has an account; no by default, for it tells everybody.
+    pub reveal_existing: bool,
+    /// Whether a new user gets a welcome mail; yes by default.
+    pub welcome_mail: bool,
+}
+
+impl Default for RegistrationPolicy {
+    fn default() -> Self {
+        Self { enabled: true, pending_ttl: Duration::hours(24), reveal_existing: false, welcome_mail: true }
+    }
+}
+
+/// Passwords.
+#[derive(Debug, Clone)]
+pub struct PasswordPolicy {
+    /// The fewest characters; 8 by default, at least 8.
+    pub min_length: usize,
+    /// Whether setting a password by a code signs in; yes by default.
+    pub sign_in_after_set: bool,
+}
+
+impl Default for PasswordPolicy {
+    fn default() -> Self {
+        Self { min_length: 8, sign_in_after_set: true }
+    }
+}
+
+/// The cost of hashing (Argon2id) and its bounds. The defaults are OWASP's first recommendation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashPolicy {
+    /// Memory of one hash in KiB; 19456 by default.
+    pub memory_kib: u32,
+    /// Passes over the memory; 2 by default.
+    pub iterations: u32,
+    /// Lanes; 1 by default.
+    pub parallelism: u32,
+    /// Threads that hash, each with memory of its own for life; `None` takes the number of cores.
+    pub threads: Option<usize>,
+    /// Hashes that may wait; `None` takes 64 for each thread. Past it callers are refused at once.
+    pub queue: Option<usize>,
+}
+
+impl Default for HashPolicy {
+    fn default() -> Self {
+        Self { memory_kib: 19456, iterations: 2, parallelism: 1, threads: None, queue: None }
+    }
+}
+
+/// Limits against guessing and mail bombing.
+#[derive(Debug, Clone)]
+pub struct ThrottlePolicy {
+    /// Off only for load tests: it switches off every limit but a code's own tries.
+    pub enabled: bool,
+    /// Failed sign-ins of one address from one network within [`window`](Self::window); 10 by default.
+    pub login_failures: u32,
+    /// Failed sign-ins of one network within [`window`](Self::window); 100 by default.
+    pub network_failures: u32,
+    /// Requests for codes, links and registrations of one network within [`CodePolicy::window`]; 60 by default.
+    pub network_requests: u32,
+    /// The window of failed sign-ins; 15 minutes by default.
+    pub window: Duration,
+}
+
+impl ThrottlePolicy {
+    /// Requests for one address and purpose from all networks within [`CodePolicy::window`].
+    pub const REQUESTS_FROM_ALL_NETWORKS: u32 = 10;
+    /// Wrong tries of codes for one address in a day, over all purposes and resends.
+    pub const WRONG_CODES_A_DAY: u32 = 10;
+    /// Failed sign-ins of one address in a day from networks that never signed in to it.
+    pub const FAR_FAILURES_A_DAY: u32 = 100;
+    /// How long a network that signed in counts as known.
+    pub const KNOWN_NETWORK: Duration = Duration::days(30);
+}
+
+impl Default for ThrottlePolicy {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            login_failures: 10,
+            network_failures: 100,
+            network_requests: 60,
+            window: Duration::minutes(15),
+        }
+    }
+}
+
+/// Mailed links.
+#[derive(Debug, Clone)]
+pub struct LinkPolicy {
+    /// How long a link lives from the hand-over of its mail; 30 minutes by default.
+    pub ttl: Duration,
+}
+
+impl Default for LinkPolicy {
+    fn default() -> Self {
+        Self { ttl: Duration::minutes(30) }
+    }
+}
+
+/// Access tokens.
+#[derive(Debug, Clone)]
+pub struct TokenPolicy {
+    /// What an access token is; a JWT by default.
+    pub format: TokenFormat,
+    /// How long an access token lives; 15 minutes by default.
+    pub access_ttl: Duration,
+    /// `iss` of tokens; [`MailPolicy::public_url`] by default.
+    pub issuer: Option<String>,
+    /// `aud` of tokens; `usermgr` by default.
+    pub audience: String,
+}
+
+impl Default for TokenPolicy {
+    fn default() -> Self {
+        Self {
+            format: TokenFormat::Jwt,
+            access_ttl: Duration::minutes(15),
+            issuer: None,
+            audience: "usermgr".into(),
+        }
+    }
+}
+
+/// What an access token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    /// A JWT signed by EdDSA (Ed25519) that other services can verify (RFC 9068).
+    Jwt,
+    /// 256 random bits, looked up in the store on every request.
+    Opaque,
+}
+
+/// Sessions.
+#[derive(Debug, Clone)]
+pub struct SessionPolicy {
+    /// How long a session lives without being renewed; 14 days by default.
+    pub idle_ttl: Duration,
+    /// How long a session lives at most; 90 days by default.
+    pub max_ttl: Duration,
+}
+
+impl Default for SessionPolicy {
+    fn default() -> Self {
+        Self { idle_ttl: Duration::days(14), max_ttl: Duration::days(90) }
+    }
+}
+
+/// Delivery of mails and events.
+#[derive(Debug, Clone)]
+pub struct OutboxPolicy {
+    /// Deliveries at once; 8 by default.
+    pub concurrency: u32,
+    /// Attempts before a mail is given up; 12 by default, over some 16 hours.
+    pub max_attempts: u32,
+    /// How long settled mails are kept; 7 days by default.
+    pub keep_sent: Duration,
+}
+
+impl Default for OutboxPolicy {
+    fn default() -> Self {
+        Self { concurrency: 8, max_attempts: 12, keep_sent: Duration::days(7) }
+    }
+}
+
+/// What is removed when.
+#[derive(Debug, Clone)]
+pub struct RetentionPolicy {
+    /// How long audit entries are kept; 365 days by default.
+    pub audit: Duration,
+}
+
+impl Default for RetentionPolicy {
+    fn default() -> Self {
+        Self { audit: Duration::days(365) }
+    }
+}
+
+/// What mails say about the service.
+#[derive(Debug, Clone)]
+pub struct MailPolicy {
+    /// What links begin with, without a slash at the end; `http://localhost:8000` by default. Never taken from a
+    /// request.
+    pub public_url: String,
+    /// The service's name in mails; `usermgr` by default.
+    pub service_name: String,
+    /// The language of mails to receivers who chose none; English by default.
+    pub default_locale: Locale,
+}
+
+impl Default for MailPolicy {
+    fn default() -> Self {
+        Self {
+            public_url: "http://localhost:8000".into(),
+            service_name: "usermgr".into(),
+            default_locale: Locale::english(),
+        }
+    }
+}
+
+/// A rule that cannot be in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {fault}")]
+#[non_exhaustive]
+pub struct PolicyError {
+    /// The rule, as `codes.ttl`.
+    pub setting: &'static str,
+    /// What it takes.
+    pub fault: &'static str,
+}
+
+impl Policies {
+    /// Every rule that cannot be in force; none when all can.
+    pub fn faults(&self) -> Vec<PolicyError> {
+        let mut faults = Vec::new();
+        let mut need = |holds: bool, setting: &'static str, fault: &'static str| {
+            if !holds {
+                faults.push(PolicyError { setting, fault });
+            }
+        };
+        let second = Duration::SECOND;
+        let Self { codes, registration, passwords, hashing, throttle, links, tokens, sessions, outbox, retention, mail } =
+            self;
+        need(codes.ttl >= second && codes.ttl <= Duration::days(1), "codes.ttl", "1s to 24h");
+        need((1..=20).contains(&codes.attempts), "codes.attempts", "1 to 20");
+        need(!codes.resend_interval.is_negative(), "codes.resend_interval", "0s or more");
+        need((1..=1000).contains(&codes.requests), "codes.requests", "1 to 1000");
+        need(codes.window >= second, "codes.window", "1s or more");
+        need(registration.pending_ttl >= second, "registration.pending_ttl", "1s or more");
+        need(registration.pending_ttl >= codes.ttl, "registration.pending_ttl", "at least codes.ttl");
+        need((8..=64).contains(&passwords.min_length), "passwords.min_length", "8 to 64 characters");
+        need(
+            (8 * hashing.parallelism.max(1)..=4 * 1024 * 1024).contains(&hashing.memory_kib),
+            "passwords.memory_kib",
+            "8 for each lane to 4194304 KiB",
+        );
+        need((1..=100).contains(&hashing.iterations), "passwords.iterations", "1 to 100");
+        need((1..=64).contains(&hashing.parallelism), "passwords.parallelism", "1 to 64");
+        need(hashing.threads.is_none_or(|n| (1..=1024).contains(&n)), "passwords.hash_threads", "1 to 1024");
+        need(hashing.queue.is_none_or(|n| n >= 1), "passwords.hash_queue", "1 or more");
+        need(throttle.login_failures >= 1, "throttle.login_failures", "1 or more");
+        need(throttle.network_failures >= 1, "throttle.network_failures", "1 or more");
+        need(throttle.network_requests >= 1, "throttle.network_requests", "1 or more");
+        need(throttle.window >= second, "throttle.window", "1s or more");
+        need(links.ttl >= second && links.ttl <= Duration::days(7), "links.ttl", "1s to 7d");
+        need(tokens.access_ttl >= second && tokens.access_ttl <= Duration::days(1), "tokens.access_ttl", "1s to 24h");
+        need(!tokens.audience.is_empty(), "tokens.audience", "a name");
+        need(sessions.idle_ttl >= second, "sessions.idle_ttl", "1s or more");
+        need(sessions.max_ttl >= sessions.idle_ttl, "sessions.max_ttl", "at least sessions.idle_ttl");
+        need((1..=1024).contains(&outbox.concurrency), "outbox.concurrency", "1 to 1024");
+        need(outbox.max_attempts >= 1, "outbox.max_attempts", "1 or more");
+        need(!outbox.keep_sent.is_negative(), "outbox.keep_sent", "0s or more");
+        need(!retention.audit.is_negative(), "audit.keep", "0s or more");
+        need(
+            mail.public_url.starts_with("http://") || mail.public_url.starts_with("https://"),
+            "http.public_url",
+            "a URL that begins with http:// or https://",
+        );
+        faults
+    }
+}

@@ -1,0 +1,98 @@
+//! Sending mail.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use crate::domain::email::Email;
+use crate::domain::id::OutboxId;
+
+/// Hands one mail over to whoever delivers it.
+#[cfg_attr(feature = "testing", mockall::automock)]
+#[async_trait]
+pub trait Mailer: Send + Sync + fmt::Debug {
+    /// Hands the mail over. It returns `Ok` only when the other side has taken responsibility for it.
+    ///
+    /// The same mail may be handed over again after a failure or a crash, always with the same
+    /// [`id`](Mail::id) and the same content: transports turn the id into a `Message-ID` or an `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// [`MailError`] says whether another attempt makes sense.
+    async fn send(&self, mail: &Mail) -> Result<(), MailError>;
+}
+
+/// A mail, rendered.
+///
+/// # Security
+/// Its texts may carry a live code or link: `Debug` shows neither them nor the receiver.
+#[derive(Clone)]
+pub struct Mail {
+    /// The same for every attempt to deliver this mail.
+    pub id: OutboxId,
+    /// To whom.
+    pub to: Email,
+    /// The subject: one line, without control characters.
+    pub subject: String,
+    /// The plain text.
+    pub text: String,
+    /// The same as HTML.
+    pub html: String,
+    /// When the mail was written.
+    pub date: OffsetDateTime,
+}
+
+impl fmt::Debug for Mail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mail").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Why a mail was not taken.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct MailError {
+    kind: MailErrorKind,
+    message: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MailErrorKind {
+    Transient,
+    Permanent,
+}
+
+impl MailError {
+    /// Another attempt may succeed: a time-out, a refused connection, a 4xx reply of SMTP.
+    ///
+    /// The message stands in logs and in the outbox: it must hold no secret and no content of the mail.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self { kind: MailErrorKind::Transient, message: message.into(), source: None }
+    }
+
+    /// No attempt will succeed: the receiver does not exist, the mail cannot be sent by this transport.
+    ///
+    /// The message stands in logs and in the outbox: it must hold no secret and no content of the mail.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { kind: MailErrorKind::Permanent, message: message.into(), source: None }
+    }
+
+    /// With the error that caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whether another attempt makes sense.
+    pub fn is_transient(&self) -> bool {
+        self.kind == MailErrorKind::Transient
+    }
+
+    /// Whether no attempt will succeed.
+    pub fn is_permanent(&self) -> bool {
+        self.kind == MailErrorKind::Permanent
+    }
+}

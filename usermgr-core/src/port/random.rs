@@ -1,0 +1,23 @@
+//! Chance.
+
+/// Gives random bytes. The core asks nobody else.
+///
+/// # Security
+/// Secrets are made of these bytes: anything but the operating system's cryptographic source belongs in tests.
+#[cfg_attr(feature = "testing", mockall::automock)]
+pub trait Random: Send + Sync + std::fmt::Debug {
+    /// Fills the whole of `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// A cryptographic generator seeded by the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemRandom;
+
+impl Random for SystemRandom {
+    #[expect(clippy::disallowed_methods, reason = "this is the port's one real source of chance")]
+    fn fill(&self, bytes: &mut [u8]) {
+        use rand::Rng as _;
+        rand::rng().fill_bytes(bytes);
+    }
+}

@@ -1,0 +1,262 @@
+//! Codes and links: asked for, looked up, redeemed.
+
+use async_trait::async_trait;
+use time::{Duration, OffsetDateTime};
+
+use super::account::NewPassword;
+use super::throttle::ThrottleRule;
+use super::{EventDraft, MailDraft, StoreError};
+use crate::domain::audit::AuditDraft;
+use crate::domain::code::{CodeForm, CodePurpose};
+use crate::domain::email::EmailKey;
+use crate::domain::id::{CodeId, RegistrationId, UserId};
+use crate::domain::password::PasswordHash;
+use crate::domain::secret::SecretKeyId;
+use crate::domain::user::User;
+
+/// Codes and links.
+///
+/// A code is *open* while it is neither spent nor void; it is *live* while it is open, `dies_at` and `expires_at`
+/// (if it is set) lie ahead, and it has had fewer than the allowed wrong tries.
+#[cfg_attr(feature = "testing", mockall::automock)]
+#[async_trait]
+pub trait CodeStore: Send + Sync {
+    /// Issues a code or a link to whoever `target`, `email` and `purpose` name.
+    ///
+    /// 1. The same code id was issued before: answer `Queued`, change nothing.
+    /// 2. A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once.
+    /// 3. Set `tries` (if any) to 0 with a whole window, whatever follows.
+    /// 4. Find the owner. `EmailVerification`: the registration of `target`, or the newest one of the address, each
+    ///    only while it is not over; with [`CodeTarget::Anybody`] and no registration, an active user whose address is
+    ///    not proven. `FirstTimeSetup`: an active user without a password. Every other purpose: an active user.
+    ///    [`CodeTarget::User`] names the user; [`CodeTarget::Anybody`] takes the user of the address.
+    /// 5. Nobody: audit as refused (`nobody`), answer `Nobody`.
+    /// 6. Void the open codes of the same owner, purpose and kind of form (digits or link), insert the new one (it
+    ///    dies no later than its registration), owe the mail, audit as done, answer `Queued`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn request_code(&self, command: RequestCode) -> Result<CodeRequested, StoreError>;
+
+    /// The open codes that a guess is to be compared with, the live ones first, then the newest; at most
+    /// [`Candidate::MOST`]. Codes that ran out lately are among them, to be told apart from wrong ones.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn candidates(&self, query: CandidateQuery) -> Result<Vec<Candidate>, StoreError>;
+
+    /// Judges a guess, counts it, and on a hit spends the code together with its effect: one decision, one commit.
+    ///
+    /// 1. `budget` is used up: `Exhausted`, audit as refused (`too_many_attempts`), change nothing else.
+    /// 2. `hit` names an open code that has had fewer than `attempts` wrong tries but ran out: `Expired`, audit as
+    ///    refused (`code_expired`), change nothing else.
+    /// 3. `hit` names a live code, its owner still is (a registration not over and its address without a user; a
+    ///    user active), and:
+    ///    - `settled` is false and a live code of another registration of the same address exists: `Ambiguous`,
+    ///      audit as refused (`registration_ambiguous`), change nothing else;
+    ///    - else spend the code, apply the effect (see [`RedeemEffect`]), audit as done, answer `Redeemed`.
+    /// 4. Anything else is a wrong guess. Add one wrong try to every live code of `candidates`. When every rule of
+    ///    `tries` is used up (and there is one): audit as refused (`too_many_attempts`), answer `Exhausted`. Else
+    ///    count each rule of `tries` and `budget` once, audit as refused (`invalid_code`), answer `Wrong`.
+    ///
+    /// So the answer to a wrong guess depends on the address and the purpose alone, never on whether there is a code.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError>;
+}
+
+/// A code or a link to issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewCode {
+    /// The code's identifier, from which the secret is derived.
+    pub id: CodeId,
+    /// What it looks like.
+    pub form: CodeForm,
+    /// Which secret key derives it.
+    pub key: SecretKeyId,
+    /// When it is over whether or not its mail was ever handed over. Its life proper begins with the hand-over.
+    pub dies_at: OffsetDateTime,
+}
+
+/// For whom a code is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeTarget {
+    /// Whoever the address belongs to.
+    Anybody,
+    /// This pending registration of the address.
+    Registration(RegistrationId),
+    /// This user, who is signed in.
+    User(UserId),
+}
+
+/// See [`CodeStore::request_code`].
+#[derive(Debug, Clone)]
+pub struct RequestCode {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// The address.
+    pub email: EmailKey,
+    /// What for.
+    pub purpose: CodePurpose,
+    /// For whom.
+    pub target: CodeTarget,
+    /// The code.
+    pub code: NewCode,
+    /// The mail that carries it.
+    pub mail: MailDraft,
+    /// The limits.
+    pub throttle: Vec<ThrottleRule>,
+    /// The counter of wrong tries for this address and purpose, set to 0. A link has none.
+    pub tries: Option<ThrottleRule>,
+    /// The audit entry.
+    pub audit: AuditDraft,
+}
+
+/// The answer to [`RequestCode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeRequested {
+    /// Its mail is owed.
+    Queued,
+    /// There is nobody to send it to. A caller who is not signed in must not learn it.
+    Nobody,
+    /// Too many requests.
+    Throttled {
+        /// How long until the last of the used-up limits is free again.
+        retry_after: Duration,
+    },
+}
+
+/// See [`CodeStore::candidates`].
+#[derive(Debug, Clone)]
+pub struct CandidateQuery {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Which codes.
+    pub which: CandidateFilter,
+}
+
+/// Which codes a guess may be meant for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CandidateFilter {
+    /// Codes of digits for one address: the registrations' and the user's.
+    Address {
+        /// The address.
+        email: EmailKey,
+        /// Of one of these purposes.
+        purposes: Vec<CodePurpose>,
+        /// Of this registration only.
+        registration: Option<RegistrationId>,
+    },
+    /// One link.
+    Link(CodeId),
+}
+
+/// A code that a guess is compared with.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The code.
+    pub id: CodeId,
+    /// What it is for.
+    pub purpose: CodePurpose,
+    /// What it looks like.
+    pub form: CodeForm,
+    /// Which secret key derives it.
+    pub key: SecretKeyId,
+    /// Whose it is.
+    pub owner: CodeOwner,
+}
+
+impl Candidate {
+    /// The most candidates that one guess is compared with. The limits on requests keep the live ones far below.
+    pub const MOST: usize = 64;
+}
+
+/// Whose a code is.
+#[derive(Debug, Clone)]
+pub enum CodeOwner {
+    /// A pending registration's.
+    Registration {
+        /// The registration.
+        id: RegistrationId,
+        /// The hash of its password.
+        password: PasswordHash,
+    },
+    /// A user's.
+    User {
+        /// The user.
+        id: UserId,
+    },
+}
+
+/// See [`CodeStore::redeem`].
+#[derive(Debug, Clone)]
+pub struct Redeem {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Every code that the guess was compared with.
+    pub candidates: Vec<CodeId>,
+    /// The one that it was equal to.
+    pub hit: Option<CodeId>,
+    /// Whether the caller named one registration, so that another live one does not matter.
+    pub settled: bool,
+    /// How many wrong tries a code survives, less one.
+    pub attempts: u32,
+    /// The counters of wrong tries of the address, one for each purpose in question.
+    pub tries: Vec<ThrottleRule>,
+    /// The limit of wrong tries for the address over all purposes and codes.
+    pub budget: Option<ThrottleRule>,
+    /// What a hit does.
+    pub effect: RedeemEffect,
+    /// The audit entry.
+    pub audit: AuditDraft,
+    /// The events, if they come true.
+    pub events: Vec<EventDraft>,
+}
+
+/// What a hit does.
+///
+/// Of a registration, either effect makes the user: with the registration's identity and the role `user`, the
+/// address proven now, no `last_login_at`, and the welcome mail owed; it removes every other registration of the
+/// address with their codes.
+#[derive(Debug, Clone)]
+pub enum RedeemEffect {
+    /// Proves the address. A registration's password becomes the user's first.
+    Verify {
+        /// The identifier of the user that a registration becomes.
+        user_id: UserId,
+        /// The mail to a new user.
+        welcome: Option<MailDraft>,
+    },
+    /// Sets the password and proves the address.
+    ///
+    /// Of a registration: the user begins with this password instead of the registration's. Of a user: the next
+    /// version, every session ends, every open code and link of the user is void, the notice is owed. Then the
+    /// session, if there is one, is opened (which sets `last_login_at`).
+    SetPassword {
+        /// The identifier of the user that a registration becomes.
+        user_id: UserId,
+        /// The mail to a new user.
+        welcome: Option<MailDraft>,
+        /// The password and what comes with it.
+        password: NewPassword,
+    },
+}
+
+/// The answer to [`Redeem`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redeemed {
+    /// The code is spent and its effect applied; the user as it is now.
+    Redeemed(Box<User>),
+    /// The guess was wrong.
+    Wrong,
+    /// The guess was not looked at: there were too many wrong ones.
+    Exhausted {
+        /// How long until a guess is looked at again.
+        retry_after: Duration,
+    },
+    /// The code was right and too late.
+    Expired,
+    /// The code was right, but another registration of the address has a live code too. It is not spent.
+    Ambiguous,
+}

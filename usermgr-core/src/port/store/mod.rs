@@ -1,0 +1,120 @@
+//! The store: what must be atomic is one method here.
+//!
+//! Each write takes a command that holds all it needs and answers an outcome. A command is one transaction: it
+//! judges, counts, changes, writes the mail, the audit entry and the events it owes, and commits, or leaves no
+//! trace. The core never decides from an earlier read that the command does not check again.
+//!
+//! # Laws
+//! Every adapter obeys these; [`crate::conformance`] shows it.
+//!
+//! - **Linearizable.** Of any number of callers that redeem one code or link, one wins.
+//! - **All or nothing.** State, outbox, audit and throttle change together, also when the future is dropped at any
+//!   await or the process dies.
+//! - **A refusal commits.** A wrong try is counted and audited; only a [`StoreError`] leaves no trace. The one
+//!   exception is a request over a limit: it changes nothing and is not audited, so that a flood writes nothing.
+//! - **Only `now` of the command is time, and identifiers come from the caller.** The same creating command again
+//!   is answered as the first time and doubles nothing.
+//! - **No default methods.** Adapters take commands apart without `..`, so a new field breaks them at compile time.
+
+pub mod account;
+pub mod audit;
+pub mod code;
+pub mod key;
+pub mod outbox;
+pub mod session;
+pub mod throttle;
+pub mod upkeep;
+
+use crate::domain::event::EventKind;
+use crate::domain::id::OutboxId;
+use crate::domain::mail::MailKind;
+
+pub use account::AccountStore;
+pub use audit::AuditStore;
+pub use code::CodeStore;
+pub use key::KeyStore;
+pub use outbox::OutboxStore;
+pub use session::SessionStore;
+pub use upkeep::UpkeepStore;
+
+/// A whole store: the sum of its parts, held as `Arc<dyn Store>`.
+pub trait Store:
+    AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore
+{
+}
+
+impl<T> Store for T where
+    T: AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore + ?Sized
+{
+}
+
+/// Why a store did not answer. Nothing of the command remains, unless its commit was under way.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database cannot be reached, is too busy, or failed.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A row holds what no version of this program wrote.
+    #[error("corrupt data: table {table}, column {column}, row {row}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// The row's identifier.
+        row: String,
+    },
+}
+
+impl StoreError {
+    /// An unavailable store, with what it said.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into())
+    }
+}
+
+/// A mail that a command owes. The store addresses it: to the owner of the row the command changes, at the address
+/// as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailDraft {
+    /// The mail's identifier.
+    pub id: OutboxId,
+    /// Which mail.
+    pub kind: MailKind,
+}
+
+/// An event that a command owes, if what it tells of happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventDraft {
+    /// The event's identifier.
+    pub id: OutboxId,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What a command did, to tell which of its [`EventDraft`]s are true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts, read once")]
+pub struct Happened {
+    /// A user came to be.
+    pub user_registered: bool,
+    /// An address was proven that was not before.
+    pub email_verified: bool,
+    /// A password was set or changed.
+    pub password_changed: bool,
+    /// A session was opened.
+    pub signed_in: bool,
+}
+
+impl Happened {
+    /// Whether the event tells the truth.
+    pub const fn includes(&self, kind: EventKind) -> bool {
+        match kind {
+            EventKind::UserRegistered => self.user_registered,
+            EventKind::EmailVerified => self.email_verified,
+            EventKind::PasswordChanged => self.password_changed,
+            EventKind::SignedIn => self.signed_in,
+        }
+    }
+}

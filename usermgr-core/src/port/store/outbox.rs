@@ -1,0 +1,196 @@
+//! Mails and events that are owed, and how they leave.
+
+use async_trait::async_trait;
+use time::{Duration, OffsetDateTime};
+
+use super::StoreError;
+use crate::domain::event::Event;
+use crate::domain::id::OutboxId;
+use crate::domain::mail::OwedMail;
+use crate::domain::page::{Page, PageSize};
+
+/// Mails and events that are owed.
+#[cfg_attr(feature = "testing", mockall::automock)]
+#[async_trait]
+pub trait OutboxStore: Send + Sync {
+    /// Takes up to `limit` items that are due, the oldest due first, and leases them until `lease_until`: no other
+    /// claim gets them before. Each attempt is counted. An item whose lease has passed is due again.
+    ///
+    /// A mail whose code is no longer live is not handed out: it becomes `Void`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError>;
+
+    /// Ends an attempt. `Sent` also begins the life of the code in the mail, in the same transaction, unless it has
+    /// begun. Refused with `LostLease` when the item is not leased under `lease` any more.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn settle(&self, command: Settle) -> Result<Settled, StoreError>;
+
+    /// What stands in the outbox, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError>;
+
+    /// Returns when something may have become due since the last call, at once after a commit that owes something
+    /// through this store, and within `at_most` in any case. May return too early, never too late.
+    async fn wait_for_due(&self, at_most: std::time::Duration);
+}
+
+/// Names one claim: 128 random bits, fresh for each. A settlement under another lease is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lease(pub [u8; 16]);
+
+/// See [`OutboxStore::claim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// The claim's name.
+    pub lease: Lease,
+    /// Until when.
+    pub lease_until: OffsetDateTime,
+    /// How many at most.
+    pub limit: u32,
+}
+
+/// An item that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The item.
+    pub item: OutboxItem,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// Something that is owed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutboxItem {
+    /// A mail.
+    Mail(Box<OwedMail>),
+    /// An event.
+    Event(Event),
+}
+
+impl OutboxItem {
+    /// The item's identifier.
+    pub const fn id(&self) -> OutboxId {
+        match self {
+            Self::Mail(mail) => mail.id,
+            Self::Event(event) => event.id,
+        }
+    }
+}
+
+/// See [`OutboxStore::settle`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settle {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Which item.
+    pub id: OutboxId,
+    /// Under which claim.
+    pub lease: Lease,
+    /// How the attempt ended.
+    pub result: DeliveryResult,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryResult {
+    /// The other side took it.
+    Sent {
+        /// How long the code in it lives from `now`.
+        code_ttl: Option<Duration>,
+    },
+    /// It failed and is to be tried again.
+    Retry {
+        /// When.
+        at: OffsetDateTime,
+        /// Why it failed; no secret, at most [`OutboxEntry::MAX_ERROR`] bytes.
+        error: String,
+    },
+    /// It failed for good.
+    Dead {
+        /// Why it failed; no secret, at most [`OutboxEntry::MAX_ERROR`] bytes.
+        error: String,
+    },
+}
+
+/// The answer to [`Settle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It was noted.
+    Settled,
+    /// The lease had passed and somebody else has the item, or it is settled.
+    LostLease,
+}
+
+/// See [`OutboxStore::outbox`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutboxQuery {
+    /// Only of this status.
+    pub status: Option<OutboxStatus>,
+    /// The last item of the page before.
+    pub after: Option<OutboxId>,
+    /// How many.
+    pub size: PageSize,
+}
+
+/// An item of the outbox and how it fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// The item.
+    pub item: OutboxItem,
+    /// How it fares.
+    pub status: OutboxStatus,
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// When it is due, while it is queued.
+    pub due_at: OffsetDateTime,
+    /// When it was settled for good.
+    pub settled_at: Option<OffsetDateTime>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+impl OutboxEntry {
+    /// The most bytes of an error that are kept.
+    pub const MAX_ERROR: usize = 500;
+}
+
+/// How an item of the outbox fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutboxStatus {
+    /// It waits, or an attempt is under way.
+    Queued,
+    /// It was taken.
+    Sent,
+    /// It failed for good.
+    Dead,
+    /// Its code was no longer live before it left, so it was not sent.
+    Void,
+}
+
+impl OutboxStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Queued, Self::Sent, Self::Dead, Self::Void];
+
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sent => "sent",
+            Self::Dead => "dead",
+            Self::Void => "void",
+        }
+    }
+
+    /// Reads the stable name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}

@@ -1,0 +1,193 @@
+//! Sessions.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use time::{Duration, OffsetDateTime};
+
+use super::throttle::LoginGuard;
+use super::{EventDraft, StoreError};
+use crate::domain::audit::AuditDraft;
+use crate::domain::id::{SessionId, UserId};
+use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::secret::Digest;
+use crate::domain::session::{AuthMethod, Session};
+use crate::domain::user::User;
+
+/// Sessions.
+#[cfg_attr(feature = "testing", mockall::automock)]
+#[async_trait]
+pub trait SessionStore: Send + Sync {
+    /// Opens a session for somebody who proved the password of version `expect`.
+    ///
+    /// 1. The session exists: answer `Opened`, change nothing.
+    /// 2. The guard refuses: `Throttled`, change nothing.
+    /// 3. The user is deleted or disabled: `NotActive`; the version differs: `Stale`. Audit as refused (`not_active`,
+    ///    `stale`), change nothing else.
+    /// 4. Insert the session, set `last_login_at`, set the hash to `upgrade` without a new version, remove the row of
+    ///    `guard.own`, make the network known, audit as done, answer `Opened`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn open_session(&self, command: OpenSession) -> Result<SessionOpened, StoreError>;
+
+    /// Counts a failed proof of a password and audits it as refused (`invalid_credentials`).
+    ///
+    /// When the guard refuses already, changes nothing and answers `Throttled`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError>;
+
+    /// A session with its user, in one read, while the session holds: it was not ended, neither of its ends has come,
+    /// its user is active and still has the password version that it was opened under. By access digest, also only
+    /// while the access token has not run out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError>;
+
+    /// Ends sessions of a user; audits as done. Answers how many were open.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn end_sessions(&self, command: EndSessions) -> Result<u64, StoreError>;
+}
+
+/// A session to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSession {
+    /// The session's identifier.
+    pub id: SessionId,
+    /// The digest of its refresh token.
+    pub refresh: Digest,
+    /// The digest of its access token and when that runs out, where tokens are opaque.
+    pub access: Option<(Digest, OffsetDateTime)>,
+    /// When the refresh token runs out.
+    pub idle_expires_at: OffsetDateTime,
+    /// When the session ends whatever happens.
+    pub expires_at: OffsetDateTime,
+    /// How the user proved who they are.
+    pub method: AuthMethod,
+    /// The client's address.
+    pub ip: Option<IpAddr>,
+    /// The client's agent.
+    pub user_agent: Option<String>,
+    /// The client's network, which signing in makes a known one.
+    pub network: Digest,
+}
+
+/// See [`SessionStore::open_session`].
+#[derive(Debug, Clone)]
+pub struct OpenSession {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Whose session.
+    pub user_id: UserId,
+    /// The version of the password that was proven.
+    pub expect: PasswordVersion,
+    /// The session.
+    pub session: NewSession,
+    /// The same password, hashed by today's parameters.
+    pub upgrade: Option<PasswordHash>,
+    /// The limits of failed sign-ins, if they are on.
+    pub guard: Option<LoginGuard>,
+    /// The audit entry.
+    pub audit: AuditDraft,
+    /// The events, if they come true.
+    pub events: Vec<EventDraft>,
+}
+
+/// The answer to [`OpenSession`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionOpened {
+    /// It is open; the user as it is now.
+    Opened(Box<User>),
+    /// The password was changed meanwhile.
+    Stale,
+    /// The user is deleted or disabled.
+    NotActive,
+    /// Too many failures meanwhile.
+    Throttled {
+        /// How long until a sign-in is looked at again.
+        retry_after: Duration,
+    },
+}
+
+/// See [`SessionStore::login_failed`].
+#[derive(Debug, Clone)]
+pub struct LoginFailed {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// The user, if the address has one.
+    pub user_id: Option<UserId>,
+    /// The limits, if they are on.
+    pub guard: Option<LoginGuard>,
+    /// The audit entry.
+    pub audit: AuditDraft,
+}
+
+/// The answer to [`LoginFailed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginCounted {
+    /// It was counted.
+    Counted,
+    /// There were too many before it.
+    Throttled {
+        /// How long until a sign-in is looked at again.
+        retry_after: Duration,
+    },
+}
+
+/// See [`SessionStore::session`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionQuery {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Which session.
+    pub key: SessionKey,
+}
+
+/// By what a session is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionKey {
+    /// By identifier: the `sid` of a verified token.
+    Id(SessionId),
+    /// By the digest of an opaque access token.
+    Access(Digest),
+}
+
+/// A session that holds, with its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionView {
+    /// The session.
+    pub session: Session,
+    /// The user.
+    pub user: User,
+    /// The version of the user's password.
+    pub password_version: PasswordVersion,
+}
+
+/// See [`SessionStore::end_sessions`].
+#[derive(Debug, Clone)]
+pub struct EndSessions {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Whose sessions.
+    pub user_id: UserId,
+    /// Which of them.
+    pub which: SessionSelector,
+    /// The audit entry.
+    pub audit: AuditDraft,
+}
+
+/// Which of a user's sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionSelector {
+    /// This one.
+    One(SessionId),
+    /// All but this one.
+    AllBut(SessionId),
+    /// All.
+    All,
+}

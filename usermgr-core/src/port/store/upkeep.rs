@@ -1,0 +1,76 @@
+//! Keeping the tables small, and telling whether the store is well.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use super::StoreError;
+
+/// Upkeep.
+#[cfg_attr(feature = "testing", mockall::automock)]
+#[async_trait]
+pub trait UpkeepStore: Send + Sync {
+    /// Removes rows that nothing needs any more, at most `batch` of each kind. Any number of instances may run it at
+    /// any time; nothing that is still of use is ever removed.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains of this batch.
+    async fn purge(&self, command: Purge) -> Result<Purged, StoreError>;
+
+    /// Whether the store can be reached and its tables are those of this version.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot serve.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// See [`UpkeepStore::purge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purge {
+    /// The time: registrations that are over by it go with their codes, throttle rows whose window is over go.
+    pub now: OffsetDateTime,
+    /// Codes and links that were spent, voided or ran out before this go, and sessions that ended before this.
+    pub ended_before: OffsetDateTime,
+    /// Mails and events that were settled as sent or void before this go. Dead ones stay until they are seen to.
+    pub settled_before: OffsetDateTime,
+    /// Audit entries from before this go.
+    pub audited_before: OffsetDateTime,
+    /// Networks that last signed in before this are no longer known.
+    pub known_before: OffsetDateTime,
+    /// The most rows of each kind.
+    pub batch: u32,
+}
+
+/// How many rows of each kind were removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "each field is the number of rows of the kind it names")]
+pub struct Purged {
+    pub registrations: u64,
+    pub codes: u64,
+    pub sessions: u64,
+    pub outbox: u64,
+    pub audit: u64,
+    pub throttles: u64,
+    pub networks: u64,
+}
+
+impl Purged {
+    /// The largest of the counts: a full batch means there may be more to remove.
+    pub fn most(&self) -> u64 {
+        let Self { registrations, codes, sessions, outbox, audit, throttles, networks } = *self;
+        [registrations, codes, sessions, outbox, audit, throttles, networks].into_iter().max().unwrap_or(0)
+    }
+
+    /// The sum of two runs.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            registrations: self.registrations + other.registrations,
+            codes: self.codes + other.codes,
+            sessions: self.sessions + other.sessions,
+            outbox: self.outbox + other.outbox,
+            audit: self.audit + other.audit,
+            throttles: self.throttles + other.throttles,
+            networks: self.networks + other.networks,
+        }
+    }
+}
