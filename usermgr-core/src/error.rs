@@ -1,0 +1,142 @@
+//! What a flow answers when it does not do what was asked.
+
+use std::time::Duration;
+
+use crate::crypto::hasher::HashError;
+use crate::domain::field::FieldError;
+use crate::port::store::StoreError;
+
+/// Why a flow did not do what was asked. [`reason`](Self::reason) is the same, as a stable word.
+///
+/// The kinds, told apart by variant: the request is wrong ([`Invalid`](Self::Invalid)); it was understood and
+/// refused (most); there is too much to do ([`RateLimited`](Self::RateLimited),
+/// [`TooManyAttempts`](Self::TooManyAttempts), [`Overloaded`](Self::Overloaded)); a part is down
+/// ([`Unavailable`](Self::Unavailable)); or this program is at fault ([`Internal`](Self::Internal)).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Fields of the request are wrong; nothing was done.
+    #[error("the request has {} invalid field(s)", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The code is wrong, spent, void, or for something else. One answer for all of these.
+    #[error("the code is not valid")]
+    InvalidCode,
+    /// The code was right and too late.
+    #[error("the code has expired")]
+    CodeExpired,
+    /// The link is wrong, spent, void or too late. One answer for all of these.
+    #[error("the link is not valid")]
+    InvalidLink,
+    /// The code is right, but several registrations of the address wait. It is not spent: send the registration's
+    /// token or its password along.
+    #[error("several registrations of this address are waiting")]
+    RegistrationAmbiguous,
+    /// The address has an account. Only with [`RegistrationPolicy::reveal_existing`] is it ever said to a stranger.
+    ///
+    /// [`RegistrationPolicy::reveal_existing`]: crate::policy::RegistrationPolicy::reveal_existing
+    #[error("this address has an account already")]
+    EmailTaken,
+    /// Registration is switched off.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// Wrong password, unknown address, pending or disabled account. One answer for all of these.
+    #[error("the address or the password is wrong")]
+    InvalidCredentials,
+    /// The access token is missing where one is needed.
+    #[error("an access token is needed")]
+    MissingToken,
+    /// The access token is not one of ours, was altered, or ran out.
+    #[error("the access token is not valid")]
+    InvalidToken,
+    /// The token was good, but its session is over.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// The caller may not do this.
+    #[error("not permitted")]
+    Forbidden,
+    /// There is no such thing, or the caller may not know of it.
+    #[error("not found")]
+    NotFound,
+    /// Too many requests for codes, links or registrations.
+    #[error("too many requests")]
+    RateLimited {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// Too many failed sign-ins or wrong codes.
+    #[error("too many attempts")]
+    TooManyAttempts {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// More passwords wait to be hashed than may.
+    #[error("overloaded")]
+    Overloaded {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// The store cannot be reached or failed. Nothing was done, unless its commit was under way.
+    #[error("a part of the service is unavailable")]
+    Unavailable(#[source] StoreError),
+    /// This program or its data is at fault.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+}
+
+impl Error {
+    /// The reason as a stable word, the same in every release: see the table in the crate's documentation.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "validation_failed",
+            Self::InvalidCode => "invalid_code",
+            Self::CodeExpired => "code_expired",
+            Self::InvalidLink => "invalid_link",
+            Self::RegistrationAmbiguous => "registration_ambiguous",
+            Self::EmailTaken => "email_taken",
+            Self::RegistrationClosed => "registration_closed",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::MissingToken => "missing_token",
+            Self::InvalidToken => "invalid_token",
+            Self::SessionEnded => "session_ended",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::TooManyAttempts { .. } => "too_many_attempts",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Unavailable(_) => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// How long to wait before trying again, where waiting helps.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after }
+            | Self::TooManyAttempts { retry_after }
+            | Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::Unavailable(_) => Some(Duration::from_secs(5)),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "corrupt data in the store");
+                Self::Internal("corrupt data in the store")
+            }
+            StoreError::Unavailable(_) => Self::Unavailable(error),
+        }
+    }
+}
+
+impl From<HashError> for Error {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            HashError::Stopped => Self::Internal("the hash pool has stopped"),
+        }
+    }
+}

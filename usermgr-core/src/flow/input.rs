@@ -1,0 +1,105 @@
+//! Reading what people typed: all faults of a request at once.
+
+use crate::crypto::password_text::{NormalizedPassword, check_strength};
+use crate::domain::email::Email;
+use crate::domain::field::{FieldError, FieldFault};
+use crate::domain::secret::{Code, Password};
+use crate::domain::user::{InvalidUsername, Locale, Username};
+use crate::error::Error;
+
+/// Collects the faults of a request's fields.
+#[derive(Default)]
+pub(super) struct Input {
+    faults: Vec<FieldError>,
+}
+
+impl Input {
+    pub(super) fn fault(&mut self, field: &'static str, fault: FieldFault) {
+        self.faults.push(FieldError::new(field, fault));
+    }
+
+    fn note<T>(&mut self, field: &'static str, read: Result<T, FieldFault>) -> Option<T> {
+        read.map_err(|fault| self.fault(field, fault)).ok()
+    }
+
+    pub(super) fn email(&mut self, text: &str) -> Option<Email> {
+        let read = if text.is_empty() {
+            Err(FieldFault::Required)
+        } else {
+            Email::parse(text).map_err(|_| FieldFault::Invalid)
+        };
+        self.note("email", read)
+    }
+
+    pub(super) fn username(&mut self, text: Option<&str>) -> Option<Username> {
+        let read = Username::parse(text?).map_err(|error| match error {
+            InvalidUsername::Blank => FieldFault::Required,
+            InvalidUsername::TooLong => FieldFault::TooLong { max: Username::MAX },
+            InvalidUsername::ControlCharacter => FieldFault::ControlCharacter,
+        });
+        self.note("username", read)
+    }
+
+    pub(super) fn locale(&mut self, text: Option<&str>) -> Option<Locale> {
+        self.note("locale", Locale::parse(text?).map_err(|_| FieldFault::Invalid))
+    }
+
+    /// A code as typed: spaces that people put into it do not count. One that is no code at all is simply wrong, so
+    /// it is not a fault, unless it is missing or could not have been typed.
+    pub(super) fn code(&mut self, code: &Code) -> Option<Code> {
+        let digits: String = code.expose().chars().filter(|c| *c != ' ').collect();
+        let read = if digits.is_empty() {
+            Err(FieldFault::Required)
+        } else if digits.len() > 64 || digits.chars().any(char::is_control) {
+            Err(FieldFault::Invalid)
+        } else {
+            Ok(Code::new(digits))
+        };
+        self.note("code", read)
+    }
+
+    /// A password that is to be compared: no rule but its bounds.
+    pub(super) fn password(&mut self, field: &'static str, password: &Password) -> Option<NormalizedPassword> {
+        self.note(field, NormalizedPassword::parse(password))
+    }
+
+    /// A password that is to be set, and its repetition.
+    pub(super) fn new_password(
+        &mut self,
+        field: &'static str,
+        password: &Password,
+        confirmation: Option<&Password>,
+    ) -> Option<NormalizedPassword> {
+        use subtle::ConstantTimeEq as _;
+        if let Some(confirmation) = confirmation
+            && !bool::from(confirmation.expose().as_bytes().ct_eq(password.expose().as_bytes()))
+        {
+            self.fault("confirmation_password", FieldFault::Mismatch);
+        }
+        self.password(field, password)
+    }
+
+    /// Whether a password may be set for this address and name.
+    pub(super) fn strength(
+        &mut self,
+        field: &'static str,
+        password: &NormalizedPassword,
+        min: usize,
+        email: Option<&Email>,
+        username: Option<&Username>,
+    ) {
+        if let Err(fault) = check_strength(password, min, email, username) {
+            self.fault(field, fault);
+        }
+    }
+
+    /// The faults so far, if there are any.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.faults.is_empty() { Ok(()) } else { Err(Error::Invalid(self.faults.clone())) }
+    }
+
+    /// What to answer when a part could not be read.
+    pub(super) fn refusal(self) -> Error {
+        Error::Invalid(self.faults)
+    }
+}

@@ -1,0 +1,102 @@
+//! A guess at a code, from what was typed to what the store decided. Every flow that takes a code goes through here.
+
+use time::OffsetDateTime;
+
+use super::limits::wait;
+use crate::domain::audit::AuditDraft;
+use crate::domain::code::{CodeForm, CodePurpose};
+use crate::domain::email::EmailKey;
+use crate::domain::id::{CodeId, RegistrationId};
+use crate::domain::secret::{Code, RegistrationToken};
+use crate::domain::user::User;
+use crate::error::Error;
+use crate::manager::Inner;
+use crate::port::store::EventDraft;
+use crate::port::store::code::{Candidate, CandidateFilter, CandidateQuery, Redeem, RedeemEffect, Redeemed};
+
+/// A guess, compared with every code that it may be meant for.
+pub(super) struct Guess {
+    candidates: Vec<Candidate>,
+    hits: Vec<usize>,
+    email: EmailKey,
+    purposes: Vec<CodePurpose>,
+}
+
+impl Guess {
+    /// The code that the guess is equal to: the newest, should there be two.
+    pub(super) fn hit(&self) -> Option<&Candidate> {
+        self.hits.first().and_then(|index| self.candidates.get(*index))
+    }
+
+    /// The address that the guess is for.
+    pub(super) const fn email(&self) -> &EmailKey {
+        &self.email
+    }
+
+    /// The newest code that the guess may be meant for.
+    pub(super) fn newest(&self) -> Option<&Candidate> {
+        self.candidates.first()
+    }
+}
+
+/// What the store is to decide about a guess.
+pub(super) struct Judgement {
+    pub(super) hit: Option<CodeId>,
+    pub(super) settled: bool,
+    pub(super) effect: RedeemEffect,
+    pub(super) audit: AuditDraft,
+    pub(super) events: Vec<EventDraft>,
+}
+
+impl Inner {
+    /// Compares a guess with the codes of an address. Every code is compared whole, in constant time.
+    pub(super) async fn guess(
+        &self,
+        email: &EmailKey,
+        purposes: &[CodePurpose],
+        registration: Option<RegistrationId>,
+        code: &Code,
+        now: OffsetDateTime,
+    ) -> Result<Guess, Error> {
+        let which = CandidateFilter::Address { email: email.clone(), purposes: purposes.to_vec(), registration };
+        let candidates = self.store.candidates(CandidateQuery { now, which }).await?;
+        let matches = |candidate: &Candidate| match candidate.form {
+            CodeForm::Digits(length) => {
+                self.secrets.code_matches(candidate.key, candidate.purpose, candidate.id, length, code.expose())
+            }
+            CodeForm::Link => false,
+        };
+        let hits = candidates.iter().enumerate().filter(|(_, c)| matches(c)).map(|(index, _)| index).collect();
+        Ok(Guess { candidates, hits, email: email.clone(), purposes: purposes.to_vec() })
+    }
+
+    /// Lets the store judge a guess, and answers what it decided.
+    pub(super) async fn judge(&self, guess: &Guess, judgement: Judgement, now: OffsetDateTime) -> Result<User, Error> {
+        let Judgement { hit, settled, effect, audit, events } = judgement;
+        let command = Redeem {
+            now,
+            candidates: guess.candidates.iter().map(|candidate| candidate.id).collect(),
+            hit,
+            settled,
+            attempts: self.policies.codes.attempts,
+            tries: guess.purposes.iter().map(|purpose| self.tries(&guess.email, *purpose)).collect(),
+            budget: self.wrong_code_budget(&guess.email),
+            effect,
+            audit,
+            events,
+        };
+        match self.store.redeem(command).await? {
+            Redeemed::Redeemed(user) => Ok(*user),
+            Redeemed::Wrong => Err(Error::InvalidCode),
+            Redeemed::Exhausted { retry_after } => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
+            Redeemed::Expired => Err(Error::CodeExpired),
+            Redeemed::Ambiguous => Err(Error::RegistrationAmbiguous),
+        }
+    }
+
+    /// The registration that a token names. A forged token names none: an identifier that no registration has.
+    pub(super) fn registration_id(&self, token: Option<&RegistrationToken>) -> Option<RegistrationId> {
+        let token = token?;
+        Some(self.secrets.open_registration_token(token).unwrap_or(RegistrationId::from_uuid(uuid::Uuid::nil())))
+    }
+}

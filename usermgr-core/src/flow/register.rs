@@ -1,0 +1,194 @@
+//! Sign-up: a registration waits for its code, beside any other of the same address.
+
+use std::time::Duration;
+
+use super::input::Input;
+use super::limits::{plain, wait};
+use crate::domain::audit::AuditEvent;
+use crate::domain::client::ClientContext;
+use crate::domain::code::CodePurpose;
+use crate::domain::id::RegistrationId;
+use crate::domain::mail::MailKind;
+use crate::domain::secret::{Password, RegistrationToken};
+use crate::error::Error;
+use crate::manager::Inner;
+use crate::port::store::account::{self, Registered};
+use crate::port::store::code::{CodeRequested, CodeTarget, RequestCode};
+
+/// Sign-up; see [`UserManager::registration`](crate::UserManager::registration).
+#[derive(Clone, Copy)]
+pub struct Registration<'a> {
+    pub(crate) inner: &'a Inner,
+}
+
+impl std::fmt::Debug for Registration<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registration")
+    }
+}
+
+/// What somebody who signs up gives.
+#[derive(Debug, Clone)]
+pub struct Register {
+    /// The address.
+    pub email: String,
+    /// The password the user will have.
+    pub password: Password,
+    /// The password again, where a form asks for it twice.
+    pub confirmation_password: Option<Password>,
+    /// The display name.
+    pub username: Option<String>,
+    /// The language of mails, as a BCP 47 tag.
+    pub locale: Option<String>,
+}
+
+impl Register {
+    /// An address and a password, which is all that is needed.
+    pub fn new(email: impl Into<String>, password: impl Into<Password>) -> Self {
+        Self {
+            email: email.into(),
+            password: password.into(),
+            confirmation_password: None,
+            username: None,
+            locale: None,
+        }
+    }
+}
+
+/// A registration was taken. It says the same whether or not the address has an account, and holds no user: there is
+/// none before the code is redeemed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// Names this registration among others of the same address.
+    pub registration: RegistrationToken,
+    /// How long the code will live from the hand-over of its mail.
+    pub code_ttl: Duration,
+    /// How long to wait before asking for another code.
+    pub resend_after: Duration,
+}
+
+/// A code or link was asked for. It says the same whether or not there was anybody to send it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CodeSent {
+    /// How long to wait before asking again.
+    pub resend_after: Duration,
+}
+
+impl Registration<'_> {
+    /// Begins a registration and owes a mail with its code.
+    ///
+    /// An address that has an account gets a mail that says so instead, and the answer here is the same.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every wrong field, [`Error::RegistrationClosed`], [`Error::RateLimited`],
+    /// [`Error::Overloaded`], [`Error::Unavailable`]; [`Error::EmailTaken`] only when the policy reveals it.
+    ///
+    /// # Security
+    /// Nobody can sign in before the code is redeemed, and the code of one registration never completes another: who
+    /// registers somebody else's address gains nothing (OWASP: pre-hijacking).
+    pub async fn register(&self, request: Register, client: &ClientContext) -> Result<Accepted, Error> {
+        let policies = &self.inner.policies;
+        if !policies.registration.enabled {
+            return Err(Error::RegistrationClosed);
+        }
+        let Register { email, password, confirmation_password, username, locale } = request;
+        let mut input = Input::default();
+        let email = input.email(&email);
+        let username = input.username(username.as_deref());
+        let locale = input.locale(locale.as_deref());
+        let password = input.new_password("password", &password, confirmation_password.as_ref());
+        if let Some(password) = &password {
+            input.strength("password", password, policies.passwords.min_length, email.as_ref(), username.as_ref());
+        }
+        input.check()?;
+        let (Some(email), Some(password)) = (email, password) else { return Err(input.refusal()) };
+
+        // Hashed whether or not the address is taken: the work is the same.
+        let password = self.inner.hash(password).await?;
+        let now = self.inner.clock.now();
+        let purpose = CodePurpose::EmailVerification;
+        let id = RegistrationId::new(now, &*self.inner.random);
+        let key = email.key().clone();
+        let command = account::Register {
+            now,
+            id,
+            email,
+            password,
+            username,
+            locale,
+            expires_at: now + policies.registration.pending_ttl,
+            code: self.inner.new_digits(purpose, now),
+            code_mail: self.inner.mail(MailKind::VerifyEmail, now),
+            taken_mail: self.inner.mail(MailKind::AccountExists, now),
+            throttle: self.inner.request_limits(&key, purpose.as_str(), client),
+            tries: self.inner.tries(&key, purpose),
+            audit: self.inner.audit_draft(AuditEvent::Registration, Some(&key), None, client, now),
+        };
+        match self.inner.store.register(command).await? {
+            Registered::Taken if policies.registration.reveal_existing => Err(Error::EmailTaken),
+            Registered::Throttled { retry_after } => Err(Error::RateLimited { retry_after: wait(retry_after) }),
+            Registered::Pending | Registered::Taken => Ok(Accepted {
+                registration: self.inner.secrets.registration_token(id),
+                code_ttl: plain(policies.codes.ttl),
+                resend_after: plain(policies.codes.resend_interval),
+            }),
+        }
+    }
+
+    /// Owes another code for a registration, which voids the one before. Without its token: for the newest
+    /// registration of the address, or for a user whose address is not proven yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::RateLimited`], [`Error::Unavailable`].
+    pub async fn resend(
+        &self,
+        email: &str,
+        registration: Option<&RegistrationToken>,
+        client: &ClientContext,
+    ) -> Result<CodeSent, Error> {
+        let target =
+            self.inner.registration_id(registration).map_or(CodeTarget::Anybody, CodeTarget::Registration);
+        self.inner.request_code(email, CodePurpose::EmailVerification, target, client).await
+    }
+}
+
+impl Inner {
+    /// Asks for a code of digits. What is answered does not depend on whether there is anybody to send it to.
+    pub(super) async fn request_code(
+        &self,
+        email: &str,
+        purpose: CodePurpose,
+        target: CodeTarget,
+        client: &ClientContext,
+    ) -> Result<CodeSent, Error> {
+        let mut input = Input::default();
+        let email = input.email(email);
+        let Some(email) = email else { return Err(input.refusal()) };
+        let now = self.clock.now();
+        let actor = if let CodeTarget::User(user) = target { Some(user) } else { None };
+        let key = email.key();
+        let command = RequestCode {
+            now,
+            email: key.clone(),
+            purpose,
+            target,
+            code: self.new_digits(purpose, now),
+            mail: self.mail(MailKind::of_code(purpose), now),
+            throttle: self.request_limits(key, purpose.as_str(), client),
+            tries: Some(self.tries(key, purpose)),
+            audit: self.audit_draft(AuditEvent::CodeRequest, Some(key), actor, client, now),
+        };
+        self.answer_request(command).await
+    }
+
+    pub(super) async fn answer_request(&self, command: RequestCode) -> Result<CodeSent, Error> {
+        match self.store.request_code(command).await? {
+            CodeRequested::Queued | CodeRequested::Nobody => {
+                Ok(CodeSent { resend_after: plain(self.policies.codes.resend_interval) })
+            }
+            CodeRequested::Throttled { retry_after } => Err(Error::RateLimited { retry_after: wait(retry_after) }),
+        }
+    }
+}

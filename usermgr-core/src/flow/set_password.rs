@@ -1,0 +1,187 @@
+//! Passwords set by a mailed code, for every purpose that may set one.
+
+use super::input::Input;
+use super::redeem::Judgement;
+use super::register::CodeSent;
+use super::sessions::{Authenticated, SignedIn};
+use crate::domain::audit::AuditEvent;
+use crate::domain::client::ClientContext;
+use crate::domain::code::CodePurpose;
+use crate::domain::event::EventKind;
+use crate::domain::field::FieldFault;
+use crate::domain::id::UserId;
+use crate::domain::mail::MailKind;
+use crate::domain::secret::{Code, Password};
+use crate::domain::session::AuthMethod;
+use crate::domain::user::User;
+use crate::error::Error;
+use crate::manager::Inner;
+use crate::port::store::account::NewPassword;
+use crate::port::store::code::{CodeTarget, RedeemEffect};
+
+/// Passwords; see [`UserManager::passwords`](crate::UserManager::passwords).
+#[derive(Clone, Copy)]
+pub struct Passwords<'a> {
+    pub(crate) inner: &'a Inner,
+}
+
+impl std::fmt::Debug for Passwords<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Passwords")
+    }
+}
+
+/// A code and the password to set with it.
+#[derive(Debug, Clone)]
+pub struct SetWithCode {
+    /// The address.
+    pub email: String,
+    /// The code as mailed.
+    pub code: Code,
+    /// The new password.
+    pub new_password: Password,
+    /// The new password again.
+    pub confirmation_password: Password,
+    /// What the code was asked for; without it, any purpose that may set a password.
+    pub purpose: Option<CodePurpose>,
+}
+
+/// A password was set.
+#[derive(Debug, Clone)]
+pub enum PasswordSet {
+    /// And its user is signed in.
+    SignedIn(Box<SignedIn>),
+    /// And nobody was signed in, as the policy says.
+    Set(Box<User>),
+}
+
+enum SignIn {
+    Yes,
+    No,
+}
+
+impl Passwords<'_> {
+    /// Owes a code that may set a password.
+    ///
+    /// `ChangePassword` is for users who are signed in, and only for their own address.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] (also for `ChangeEmail`, which sets no password), [`Error::RateLimited`],
+    /// [`Error::Unavailable`]; for `ChangePassword` [`Error::MissingToken`] and [`Error::Forbidden`].
+    pub async fn request_code(
+        &self,
+        email: &str,
+        purpose: CodePurpose,
+        caller: Option<&Authenticated>,
+        client: &ClientContext,
+    ) -> Result<CodeSent, Error> {
+        let target = match purpose {
+            CodePurpose::ChangeEmail => {
+                let mut input = Input::default();
+                input.fault("purpose", FieldFault::Unsupported);
+                return Err(input.refusal());
+            }
+            CodePurpose::ChangePassword => {
+                let caller = caller.ok_or(Error::MissingToken)?;
+                let mut input = Input::default();
+                match input.email(email) {
+                    None => return Err(input.refusal()),
+                    Some(email) if email.key() != caller.user.email.key() => return Err(Error::Forbidden),
+                    Some(_) => CodeTarget::User(caller.user.id),
+                }
+            }
+            _ => CodeTarget::Anybody,
+        };
+        self.inner.request_code(email, purpose, target, client).await
+    }
+
+    /// Redeems a code of e-mail verification, sets the password and signs in. Of a registration, this password
+    /// replaces the one that was registered.
+    ///
+    /// # Errors
+    /// As [`set_with_code`](Self::set_with_code).
+    pub async fn set_with_email_code(&self, request: SetWithCode, client: &ClientContext) -> Result<SignedIn, Error> {
+        let request = SetWithCode { purpose: Some(CodePurpose::EmailVerification), ..request };
+        match self.set(request, SignIn::Yes, client).await? {
+            PasswordSet::SignedIn(signed_in) => Ok(*signed_in),
+            PasswordSet::Set(_) => Err(Error::Internal("a sign-in without a session")),
+        }
+    }
+
+    /// Redeems a code, sets the password, proves the address, ends every other session of the user, and signs in if
+    /// the policy says so.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::InvalidCode`], [`Error::CodeExpired`], [`Error::TooManyAttempts`],
+    /// [`Error::Overloaded`], [`Error::Unavailable`].
+    ///
+    /// # Security
+    /// A weak password is refused before the code is looked at, and spends nothing.
+    pub async fn set_with_code(&self, request: SetWithCode, client: &ClientContext) -> Result<PasswordSet, Error> {
+        let sign_in = if self.inner.policies.passwords.sign_in_after_set { SignIn::Yes } else { SignIn::No };
+        self.set(request, sign_in, client).await
+    }
+
+    async fn set(&self, request: SetWithCode, sign_in: SignIn, client: &ClientContext) -> Result<PasswordSet, Error> {
+        let inner = self.inner;
+        let SetWithCode { email, code, new_password, confirmation_password, purpose } = request;
+        let mut input = Input::default();
+        let email = input.email(&email);
+        let code = input.code(&code);
+        let password = input.new_password("new_password", &new_password, Some(&confirmation_password));
+        if let Some(password) = &password {
+            let min = inner.policies.passwords.min_length;
+            input.strength("new_password", password, min, email.as_ref(), None);
+        }
+        if purpose == Some(CodePurpose::ChangeEmail) {
+            input.fault("purpose", FieldFault::Unsupported);
+        }
+        input.check()?;
+        let (Some(email), Some(code), Some(password)) = (email, code, password) else { return Err(input.refusal()) };
+
+        let purposes = purpose.map_or_else(
+            || {
+                vec![
+                    CodePurpose::ResetPassword,
+                    CodePurpose::FirstTimeSetup,
+                    CodePurpose::ChangePassword,
+                    CodePurpose::EmailVerification,
+                ]
+            },
+            |purpose| vec![purpose],
+        );
+        let now = inner.clock.now();
+        let guess = inner.guess(email.key(), &purposes, None, &code, now).await?;
+        let hit = guess.hit().map(|candidate| candidate.id);
+        // A password is hashed only for a right code; a wrong one still needs an effect that is never applied.
+        let hash = match hit {
+            Some(_) => inner.hash(password).await?,
+            None => crate::domain::password::PasswordHash::new(""),
+        };
+        let now = inner.clock.now();
+        let issued = match sign_in {
+            SignIn::Yes if hit.is_some() => Some(inner.new_session(AuthMethod::EmailCode, client, now).await?),
+            SignIn::Yes | SignIn::No => None,
+        };
+        let judgement = Judgement {
+            hit,
+            settled: true,
+            effect: RedeemEffect::SetPassword {
+                user_id: UserId::new(now, &*inner.random),
+                welcome: inner.welcome(now),
+                password: NewPassword {
+                    hash,
+                    session: issued.as_ref().map(|issued| issued.session.clone()),
+                    notice: inner.mail(MailKind::PasswordChanged, now),
+                },
+            },
+            audit: inner.audit_draft(AuditEvent::PasswordReset, Some(email.key()), None, client, now),
+            events: inner.event_drafts(&EventKind::ALL, now),
+        };
+        let user = inner.judge(&guess, judgement, now).await?;
+        match issued {
+            Some(issued) => Ok(PasswordSet::SignedIn(Box::new(inner.signed_in(issued, user, now).await?))),
+            None => Ok(PasswordSet::Set(Box::new(user))),
+        }
+    }
+}

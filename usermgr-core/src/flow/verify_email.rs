@@ -1,0 +1,175 @@
+//! Proving an address: a registration becomes a user, or a user's address counts as proven.
+
+use super::input::Input;
+use super::limits::wait;
+use super::redeem::{Guess, Judgement};
+use super::register::Registration;
+use crate::crypto::hasher::Verified;
+use crate::crypto::password_text::NormalizedPassword;
+use crate::domain::audit::AuditEvent;
+use crate::domain::client::ClientContext;
+use crate::domain::code::CodePurpose;
+use crate::domain::event::EventKind;
+use crate::domain::id::{CodeId, UserId};
+use crate::domain::password::PasswordHash;
+use crate::domain::secret::{Code, Password, RegistrationToken};
+use crate::domain::user::User;
+use crate::error::Error;
+use crate::manager::Inner;
+use crate::port::store::account::CredentialsQuery;
+use crate::port::store::code::{Candidate, CodeOwner, RedeemEffect};
+use crate::port::store::session::{LoginCounted, LoginFailed};
+
+/// A code, and what settles which registration it is for.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    /// The address.
+    pub email: String,
+    /// The code as mailed.
+    pub code: Code,
+    /// The registration, as [`Registration::register`] named it.
+    pub registration: Option<RegistrationToken>,
+    /// The registration's password.
+    pub password: Option<Password>,
+}
+
+impl Verify {
+    /// An address and its code, which is all that is needed while only one registration waits.
+    pub fn new(email: impl Into<String>, code: impl Into<Code>) -> Self {
+        Self { email: email.into(), code: code.into(), registration: None, password: None }
+    }
+}
+
+/// A code and the registration's password (HTTP Basic activation).
+#[derive(Debug, Clone)]
+pub struct Activate {
+    /// The address.
+    pub email: String,
+    /// The registration's password.
+    pub password: Password,
+    /// The code as mailed.
+    pub code: Code,
+}
+
+const PURPOSE: [CodePurpose; 1] = [CodePurpose::EmailVerification];
+
+impl Registration<'_> {
+    /// Redeems a code: its registration becomes a user.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::InvalidCode`], [`Error::CodeExpired`], [`Error::TooManyAttempts`],
+    /// [`Error::RegistrationAmbiguous`] (the code is not spent), [`Error::Unavailable`].
+    ///
+    /// # Security
+    /// A wrong password counts as a wrong code: it is judged, counted and answered the same.
+    pub async fn verify(&self, request: Verify, client: &ClientContext) -> Result<User, Error> {
+        let Verify { email, code, registration, password } = request;
+        let mut input = Input::default();
+        let email = input.email(&email);
+        let code = input.code(&code);
+        let password = password.map(|password| input.password("password", &password));
+        input.check()?;
+        let (Some(email), Some(code)) = (email, code) else { return Err(input.refusal()) };
+
+        let now = self.inner.clock.now();
+        let registration = self.inner.registration_id(registration.as_ref());
+        let guess = self.inner.guess(email.key(), &PURPOSE, registration, &code, now).await?;
+        let mut hit = guess.hit();
+        let mut settled = registration.is_some();
+        if let Some(Some(password)) = password {
+            // Without a hit the same work is done on a dummy.
+            let stored = hit.and_then(registered_password);
+            let belongs = self.inner.verify_password(password, stored.clone()).await?;
+            if stored.is_some() && !matches!(belongs, Verified::Match { .. }) {
+                hit = None;
+            }
+            settled = true;
+        }
+        let hit = hit.map(|candidate| candidate.id);
+        self.judge_verification(&guess, hit, settled, client, now).await
+    }
+
+    /// Redeems a code with the password of its registration as proof.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCredentials`] for a wrong password or an address without a registration; otherwise as
+    /// [`verify`](Self::verify), but never ambiguous.
+    pub async fn activate(&self, request: Activate, client: &ClientContext) -> Result<User, Error> {
+        let Activate { email, password, code } = request;
+        let mut input = Input::default();
+        let email = input.email(&email);
+        let code = input.code(&code);
+        let password = input.password("password", &password);
+        input.check()?;
+        let (Some(email), Some(code), Some(password)) = (email, code, password) else { return Err(input.refusal()) };
+
+        let now = self.inner.clock.now();
+        let key = email.key();
+        let guard = self.inner.login_guard(key, client, now);
+        let view = self.inner.store.credentials(CredentialsQuery { now, email: key.clone(), guard }).await?;
+        if let Some(retry_after) = view.throttled {
+            return Err(Error::TooManyAttempts { retry_after: wait(retry_after) });
+        }
+        let guess = self.inner.guess(key, &PURPOSE, None, &code, now).await?;
+        // Always exactly one hash: the hit's, else the newest registration's, else a dummy.
+        let stored = guess.hit().or_else(|| guess.newest()).and_then(registered_password);
+        let proven = matches!(self.inner.verify_password(password, stored).await?, Verified::Match { .. });
+        let hit = guess.hit().filter(|_| proven).map(|candidate| candidate.id);
+        let now = self.inner.clock.now();
+        let judged = self.judge_verification(&guess, hit, true, client, now).await;
+        if proven {
+            return judged;
+        }
+        let audit = self.inner.audit_draft(AuditEvent::Verification, Some(key), None, client, now);
+        let failed = LoginFailed { now, user_id: None, guard, audit };
+        match self.inner.store.login_failed(failed).await? {
+            LoginCounted::Counted => Err(Error::InvalidCredentials),
+            LoginCounted::Throttled { retry_after } => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
+        }
+    }
+
+    async fn judge_verification(
+        &self,
+        guess: &Guess,
+        hit: Option<CodeId>,
+        settled: bool,
+        client: &ClientContext,
+        now: time::OffsetDateTime,
+    ) -> Result<User, Error> {
+        let inner = self.inner;
+        let judgement = Judgement {
+            hit,
+            settled,
+            effect: RedeemEffect::Verify {
+                user_id: UserId::new(now, &*inner.random),
+                welcome: inner.welcome(now),
+            },
+            audit: inner.audit_draft(AuditEvent::Verification, Some(guess.email()), None, client, now),
+            events: inner.event_drafts(&[EventKind::UserRegistered, EventKind::EmailVerified], now),
+        };
+        inner.judge(guess, judgement, now).await
+    }
+}
+
+fn registered_password(candidate: &Candidate) -> Option<PasswordHash> {
+    match &candidate.owner {
+        CodeOwner::Registration { password, .. } => Some(password.clone()),
+        CodeOwner::User { .. } => None,
+    }
+}
+
+impl Inner {
+    /// Hashes a password in the pool.
+    pub(super) async fn hash(&self, password: NormalizedPassword) -> Result<PasswordHash, Error> {
+        Ok(self.hasher.hash(password).await?)
+    }
+
+    /// Compares a password in the pool; without a hash the same work is done on a dummy.
+    pub(super) async fn verify_password(
+        &self,
+        password: NormalizedPassword,
+        stored: Option<PasswordHash>,
+    ) -> Result<Verified, Error> {
+        Ok(self.hasher.verify(password, stored).await?)
+    }
+}

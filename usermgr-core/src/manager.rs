@@ -1,0 +1,303 @@
+//! The value a host keeps, and how it is built. No rule stands here: each call leads to one file of [`crate::flow`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::crypto::hasher::{HashPool, HashPoolError};
+use crate::crypto::jwt::{self, SigningKeys, SigningKeysError};
+use crate::crypto::secret_keys::SecretKeys;
+use crate::domain::id::SigningKeyId;
+use crate::domain::secret::SecretKey;
+use crate::flow::register::Registration;
+use crate::flow::sessions::Sessions;
+use crate::flow::set_password::Passwords;
+use crate::flow::users::Users;
+use crate::policy::{Policies, PolicyError, TokenFormat};
+use crate::port::clock::{Clock, SystemClock};
+use crate::port::events::EventPublisher;
+use crate::port::mailer::Mailer;
+use crate::port::random::{Random, SystemRandom};
+use crate::port::store::{Store, StoreError};
+use crate::template::{BuiltInTemplates, MailTemplates};
+use crate::worker::{MailWorker, MailWorkerParts, Upkeep, Workers};
+
+/// Registration, passwords, sessions and users over a store and a mailer: what a host keeps.
+///
+/// Cloning is cheap and shares everything. Calls hang under namespaces: [`registration`](Self::registration),
+/// [`passwords`](Self::passwords), [`sessions`](Self::sessions), [`users`](Self::users).
+#[derive(Clone)]
+pub struct UserManager {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) events: Option<Arc<dyn EventPublisher>>,
+    pub(crate) templates: Arc<dyn MailTemplates>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) secrets: SecretKeys,
+    pub(crate) hasher: HashPool,
+    pub(crate) signing: tokio::sync::OnceCell<SigningKeys>,
+    pub(crate) policies: Arc<Policies>,
+}
+
+impl UserManager {
+    /// Begins to build a manager. A store, a mailer and a secret key are needed; all else has defaults.
+    pub fn builder() -> UserManagerBuilder {
+        UserManagerBuilder::default()
+    }
+
+    /// Sign-up: register, send the code again, verify, activate.
+    pub const fn registration(&self) -> Registration<'_> {
+        Registration { inner: &self.inner }
+    }
+
+    /// Passwords: codes and links that set one, and changing it.
+    pub const fn passwords(&self) -> Passwords<'_> {
+        Passwords { inner: &self.inner }
+    }
+
+    /// Signing in and out, and who a token belongs to.
+    pub const fn sessions(&self) -> Sessions<'_> {
+        Sessions { inner: &self.inner }
+    }
+
+    /// Users, as their administrator or the host's program sees them.
+    pub const fn users(&self) -> Users<'_> {
+        Users { inner: &self.inner }
+    }
+
+    /// The rules in force.
+    pub fn policies(&self) -> &Policies {
+        &self.inner.policies
+    }
+
+    /// Whether the store can be reached and its tables are those of this version.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot serve.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.store.ping().await
+    }
+
+    /// The public keys that verify access tokens, as a JWK Set (RFC 7517).
+    ///
+    /// # Errors
+    /// [`crate::Error`] when the keys cannot be read.
+    pub async fn jwks(&self) -> Result<serde_json::Value, crate::Error> {
+        match self.inner.policies.tokens.format {
+            TokenFormat::Jwt => Ok(self.inner.signing_keys().await?.jwks()),
+            TokenFormat::Opaque => Ok(serde_json::json!({ "keys": [] })),
+        }
+    }
+
+    /// Starts what works in the background on the current tokio runtime: the delivery of mails and events, and, each
+    /// `upkeep_interval`, the removal of what is over. Any number of processes may do so on one store.
+    pub fn start_workers(&self, upkeep_interval: Option<std::time::Duration>) -> Workers {
+        Workers::start(self.mail_worker(), upkeep_interval.map(|interval| (self.upkeep(), interval)))
+    }
+
+    /// The delivery of mails and events, to be run by hand.
+    pub fn mail_worker(&self) -> MailWorker {
+        let inner = &self.inner;
+        MailWorker::new(MailWorkerParts {
+            store: Arc::clone(&inner.store),
+            mailer: Arc::clone(&inner.mailer),
+            events: inner.events.clone(),
+            templates: Arc::clone(&inner.templates),
+            clock: Arc::clone(&inner.clock),
+            random: Arc::clone(&inner.random),
+            secrets: inner.secrets.clone(),
+            policies: Arc::clone(&inner.policies),
+        })
+    }
+
+    /// The removal of what is over, to be run by hand.
+    pub fn upkeep(&self) -> Upkeep {
+        let inner = &self.inner;
+        Upkeep::new(Arc::clone(&inner.store), Arc::clone(&inner.clock), Arc::clone(&inner.policies))
+    }
+}
+
+impl fmt::Debug for UserManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserManager").field("policies", &self.inner.policies).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// The signing keys, made and shared through the store on first use.
+    pub(crate) async fn signing_keys(&self) -> Result<&SigningKeys, crate::Error> {
+        self.signing
+            .get_or_try_init(|| async {
+                let now = self.clock.now();
+                let mut sealed = self.store.signing_keys().await?;
+                if sealed.is_empty() {
+                    let id = SigningKeyId::new(now, &*self.random);
+                    let key = jwt::generate(id, now, &self.secrets, &*self.random)
+                        .ok_or(crate::Error::Internal("a signing key could not be made"))?;
+                    sealed = self.store.ensure_signing_key(key).await?;
+                }
+                jwt::open(&sealed, &self.secrets).map_err(|error: SigningKeysError| {
+                    tracing::error!(%error, "the signing keys cannot be opened");
+                    crate::Error::Internal("the signing keys cannot be opened; was secret.key changed?")
+                })
+            })
+            .await
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        self.policies.tokens.issuer.as_deref().unwrap_or(&self.policies.mail.public_url)
+    }
+}
+
+/// Builds a [`UserManager`].
+#[derive(Default)]
+pub struct UserManagerBuilder {
+    store: Option<Arc<dyn Store>>,
+    mailer: Option<Arc<dyn Mailer>>,
+    secret_key: Option<SecretKey>,
+    previous_keys: Vec<SecretKey>,
+    events: Option<Arc<dyn EventPublisher>>,
+    templates: Option<Arc<dyn MailTemplates>>,
+    clock: Option<Arc<dyn Clock>>,
+    random: Option<Arc<dyn Random>>,
+    policies: Policies,
+}
+
+impl fmt::Debug for UserManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserManagerBuilder").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}
+
+/// Everything that keeps a manager from being built, at once.
+#[derive(Debug, thiserror::Error)]
+#[error("the user manager cannot be built: {}", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct BuildError {
+    /// What is missing or wrong.
+    pub faults: Vec<BuildFault>,
+}
+
+/// One thing that keeps a manager from being built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildFault {
+    /// A part is missing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A rule cannot be in force.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The threads that hash cannot be started.
+    #[error("the hash pool cannot be started")]
+    HashPool(#[from] HashPoolError),
+}
+
+impl UserManagerBuilder {
+    /// Where everything is kept. Needed.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Who takes the mails. Needed.
+    #[must_use]
+    pub fn mailer(mut self, mailer: Arc<dyn Mailer>) -> Self {
+        self.mailer = Some(mailer);
+        self
+    }
+
+    /// The secret key of this installation, the same for every instance on one store. Needed.
+    #[must_use]
+    pub fn secret_key(mut self, key: SecretKey) -> Self {
+        self.secret_key = Some(key);
+        self
+    }
+
+    /// Keys that were the secret key before: what they derived and sealed still holds.
+    #[must_use]
+    pub fn previous_keys(mut self, keys: Vec<SecretKey>) -> Self {
+        self.previous_keys = keys;
+        self
+    }
+
+    /// Who is told what happened. Without one, no events are written.
+    #[must_use]
+    pub fn events(mut self, events: Arc<dyn EventPublisher>) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    /// The texts of mails; the built-in ones by default.
+    #[must_use]
+    pub fn templates(mut self, templates: Arc<dyn MailTemplates>) -> Self {
+        self.templates = Some(templates);
+        self
+    }
+
+    /// The time; the operating system's by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Chance; a cryptographic generator by default.
+    #[must_use]
+    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = Some(random);
+        self
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// Builds the manager and starts the threads that hash.
+    ///
+    /// # Errors
+    /// [`BuildError`] with every missing part and every rule that cannot be in force, all at once.
+    pub fn build(self) -> Result<UserManager, BuildError> {
+        let Self { store, mailer, secret_key, previous_keys, events, templates, clock, random, mut policies } = self;
+        while policies.mail.public_url.ends_with('/') {
+            policies.mail.public_url.pop();
+        }
+        let mut faults: Vec<BuildFault> = policies.faults().into_iter().map(BuildFault::Policy).collect();
+        let random = random.unwrap_or_else(|| Arc::new(SystemRandom));
+        for (missing, part) in
+            [(store.is_none(), "a store"), (mailer.is_none(), "a mailer"), (secret_key.is_none(), "a secret key")]
+        {
+            if missing {
+                faults.push(BuildFault::Missing(part));
+            }
+        }
+        let (Some(store), Some(mailer), Some(secret_key), true) = (store, mailer, secret_key, faults.is_empty()) else {
+            return Err(BuildError { faults });
+        };
+        let hasher = HashPool::start(&policies.hashing, Arc::clone(&random))
+            .map_err(|error| BuildError { faults: vec![BuildFault::HashPool(error)] })?;
+        let templates = templates
+            .unwrap_or_else(|| Arc::new(BuiltInTemplates::new(&policies.mail.default_locale)) as Arc<dyn MailTemplates>);
+        Ok(UserManager {
+            inner: Arc::new(Inner {
+                store,
+                mailer,
+                events,
+                templates,
+                clock: clock.unwrap_or_else(|| Arc::new(SystemClock)),
+                random,
+                secrets: SecretKeys::new(secret_key, previous_keys),
+                hasher,
+                signing: tokio::sync::OnceCell::new(),
+                policies: Arc::new(policies),
+            }),
+        })
+    }
+}
