@@ -1,0 +1,92 @@
+//! Starting and stopping what works in the background.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{MailWorker, Upkeep};
+
+/// Tells a loop that it is to end. Clones tell the same.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+/// Gives the signal of every [`Stop`] made from it, at [`stop`](Self::stop) or when it is dropped.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<bool>);
+
+impl Stopper {
+    /// A signal that was not given yet.
+    pub fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Something to hand to a loop.
+    pub fn token(&self) -> Stop {
+        Stop(self.0.subscribe())
+    }
+
+    /// Gives the signal. It cannot be taken back.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Default for Stopper {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stop {
+    /// Whether the signal was given.
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
+    /// Returns when the signal is given, at once when it was given before.
+    pub async fn requested(&self) {
+        // An error says that the stopper is gone, and that is the signal too.
+        let _ = self.0.clone().wait_for(|stop| *stop).await;
+    }
+}
+
+/// The workers of a process, running on tokio.
+///
+/// [`stop`](Self::stop) ends them in order. Dropping the handle tells them to end and does not wait.
+#[derive(Debug)]
+#[must_use = "dropping the handle stops the workers"]
+pub struct Workers {
+    stopper: Stopper,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts the delivery of mails and events and, if it is given, the upkeep with the time between two runs.
+    ///
+    /// It must be called within a tokio runtime, as [`tokio::spawn`] must.
+    pub fn start(mail: MailWorker, upkeep: Option<(Upkeep, Duration)>) -> Self {
+        let stopper = Stopper::new();
+        let mut tasks = Vec::with_capacity(2);
+        let stop = stopper.token();
+        tasks.push(tokio::spawn(async move { mail.run(stop).await }));
+        if let Some((upkeep, interval)) = upkeep {
+            let stop = stopper.token();
+            tasks.push(tokio::spawn(async move { upkeep.run(interval, stop).await }));
+        }
+        Self { stopper, tasks }
+    }
+
+    /// Tells the workers to end and waits until they did: nothing new is begun, and what is under way is settled.
+    ///
+    /// A delivery under way is bounded by its own time-out of a minute; a host that cannot wait as long wraps this in
+    /// a time-out, and what was cut off is delivered again, under the same identifier, when its lease has passed.
+    pub async fn stop(mut self) {
+        self.stopper.stop();
+        for task in self.tasks.drain(..) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a worker did not end in order");
+            }
+        }
+    }
+}
