@@ -50,22 +50,22 @@ impl UserManager {
     }
 
     /// Sign-up: register, send the code again, verify, activate.
-    pub const fn registration(&self) -> Registration<'_> {
+    pub fn registration(&self) -> Registration<'_> {
         Registration { inner: &self.inner }
     }
 
     /// Passwords: codes and links that set one, and changing it.
-    pub const fn passwords(&self) -> Passwords<'_> {
+    pub fn passwords(&self) -> Passwords<'_> {
         Passwords { inner: &self.inner }
     }
 
     /// Signing in and out, and who a token belongs to.
-    pub const fn sessions(&self) -> Sessions<'_> {
+    pub fn sessions(&self) -> Sessions<'_> {
         Sessions { inner: &self.inner }
     }
 
     /// Users, as their administrator or the host's program sees them.
-    pub const fn users(&self) -> Users<'_> {
+    pub fn users(&self) -> Users<'_> {
         Users { inner: &self.inner }
     }
 
@@ -265,26 +265,32 @@ impl UserManagerBuilder {
     /// # Errors
     /// [`BuildError`] with every missing part and every rule that cannot be in force, all at once.
     pub fn build(self) -> Result<UserManager, BuildError> {
-        let Self { store, mailer, secret_key, previous_keys, events, templates, clock, random, mut policies } = self;
+        let Self { store, mailer, secret_key, previous_keys, events, templates, clock, random, mut policies } =
+            self;
         while policies.mail.public_url.ends_with('/') {
             policies.mail.public_url.pop();
         }
         let mut faults: Vec<BuildFault> = policies.faults().into_iter().map(BuildFault::Policy).collect();
         let random = random.unwrap_or_else(|| Arc::new(SystemRandom));
-        for (missing, part) in
-            [(store.is_none(), "a store"), (mailer.is_none(), "a mailer"), (secret_key.is_none(), "a secret key")]
-        {
+        for (missing, part) in [
+            (store.is_none(), "a store"),
+            (mailer.is_none(), "a mailer"),
+            (secret_key.is_none(), "a secret key"),
+        ] {
             if missing {
                 faults.push(BuildFault::Missing(part));
             }
         }
-        let (Some(store), Some(mailer), Some(secret_key), true) = (store, mailer, secret_key, faults.is_empty()) else {
+        let (Some(store), Some(mailer), Some(secret_key), true) =
+            (store, mailer, secret_key, faults.is_empty())
+        else {
             return Err(BuildError { faults });
         };
         let hasher = HashPool::start(&policies.hashing, Arc::clone(&random))
             .map_err(|error| BuildError { faults: vec![BuildFault::HashPool(error)] })?;
-        let templates = templates
-            .unwrap_or_else(|| Arc::new(BuiltInTemplates::new(&policies.mail.default_locale)) as Arc<dyn MailTemplates>);
+        let templates = templates.unwrap_or_else(|| {
+            Arc::new(BuiltInTemplates::new(&policies.mail.default_locale)) as Arc<dyn MailTemplates>
+        });
         Ok(UserManager {
             inner: Arc::new(Inner {
                 store,

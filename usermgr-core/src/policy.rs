@@ -289,8 +289,19 @@ impl Policies {
             }
         };
         let second = Duration::SECOND;
-        let Self { codes, registration, passwords, hashing, throttle, links, tokens, sessions, outbox, retention, mail } =
-            self;
+        let Self {
+            codes,
+            registration,
+            passwords,
+            hashing,
+            throttle,
+            links,
+            tokens,
+            sessions,
+            outbox,
+            retention,
+            mail,
+        } = self;
         need(codes.ttl >= second && codes.ttl <= Duration::days(1), "codes.ttl", "1s to 24h");
         need((1..=20).contains(&codes.attempts), "codes.attempts", "1 to 20");
         need(!codes.resend_interval.is_negative(), "codes.resend_interval", "0s or more");
@@ -313,7 +324,11 @@ impl Policies {
         need(throttle.network_requests >= 1, "throttle.network_requests", "1 or more");
         need(throttle.window >= second, "throttle.window", "1s or more");
         need(links.ttl >= second && links.ttl <= Duration::days(7), "links.ttl", "1s to 7d");
-        need(tokens.access_ttl >= second && tokens.access_ttl <= Duration::days(1), "tokens.access_ttl", "1s to 24h");
+        need(
+            tokens.access_ttl >= second && tokens.access_ttl <= Duration::days(1),
+            "tokens.access_ttl",
+            "1s to 24h",
+        );
         need(!tokens.audience.is_empty(), "tokens.audience", "a name");
         need(sessions.idle_ttl >= second, "sessions.idle_ttl", "1s or more");
         need(sessions.max_ttl >= sessions.idle_ttl, "sessions.max_ttl", "at least sessions.idle_ttl");

@@ -1,1 +1,7 @@
-//! placeholder
+//! Bytes and time in, bytes out: nothing here sees a store, a mailer or a clock.
+
+pub mod digest;
+pub mod hasher;
+pub mod jwt;
+pub mod password_text;
+pub mod secret_keys;

@@ -22,8 +22,13 @@ pub enum CodePurpose {
 
 impl CodePurpose {
     /// Every purpose.
-    pub const ALL: [Self; 5] =
-        [Self::EmailVerification, Self::FirstTimeSetup, Self::ResetPassword, Self::ChangePassword, Self::ChangeEmail];
+    pub const ALL: [Self; 5] = [
+        Self::EmailVerification,
+        Self::FirstTimeSetup,
+        Self::ResetPassword,
+        Self::ChangePassword,
+        Self::ChangeEmail,
+    ];
 
     /// The stable name, as in requests, tables and logs.
     pub const fn as_str(self) -> &'static str {
@@ -45,7 +50,9 @@ impl fmt::Display for CodePurpose {
 
 /// A text that names no purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a code purpose; it takes email_verification, first_time_setup, reset_password, change_password or change_email")]
+#[error(
+    "not a code purpose; it takes email_verification, first_time_setup, reset_password, change_password or change_email"
+)]
 pub struct UnknownPurpose;
 
 impl FromStr for CodePurpose {

@@ -33,7 +33,8 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind of event.
-    pub const ALL: [Self; 4] = [Self::UserRegistered, Self::EmailVerified, Self::PasswordChanged, Self::SignedIn];
+    pub const ALL: [Self; 4] =
+        [Self::UserRegistered, Self::EmailVerified, Self::PasswordChanged, Self::SignedIn];
 
     /// Reads the stable name.
     pub fn from_name(name: &str) -> Option<Self> {

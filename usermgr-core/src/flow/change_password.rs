@@ -68,7 +68,9 @@ impl Passwords<'_> {
             let failed = LoginFailed { now: inner.clock.now(), user_id: Some(user.id), guard, audit };
             return Err(match inner.store.login_failed(failed).await? {
                 LoginCounted::Counted => Error::InvalidCredentials,
-                LoginCounted::Throttled { retry_after } => Error::TooManyAttempts { retry_after: wait(retry_after) },
+                LoginCounted::Throttled { retry_after } => {
+                    Error::TooManyAttempts { retry_after: wait(retry_after) }
+                }
             });
         }
         let password = inner.hash(new).await?;

@@ -59,7 +59,11 @@ impl Input {
     }
 
     /// A password that is to be compared: no rule but its bounds.
-    pub(super) fn password(&mut self, field: &'static str, password: &Password) -> Option<NormalizedPassword> {
+    pub(super) fn password(
+        &mut self,
+        field: &'static str,
+        password: &Password,
+    ) -> Option<NormalizedPassword> {
         self.note(field, NormalizedPassword::parse(password))
     }
 

@@ -17,7 +17,12 @@ use crate::port::store::{EventDraft, MailDraft};
 
 impl Inner {
     /// The limits on asking for a code, a link or a registration. `what` is the purpose, or `link`.
-    pub(super) fn request_limits(&self, email: &EmailKey, what: &str, client: &ClientContext) -> Vec<ThrottleRule> {
+    pub(super) fn request_limits(
+        &self,
+        email: &EmailKey,
+        what: &str,
+        client: &ClientContext,
+    ) -> Vec<ThrottleRule> {
         let (codes, throttle) = (&self.policies.codes, &self.policies.throttle);
         if !throttle.enabled {
             return Vec::new();
@@ -25,7 +30,12 @@ impl Inner {
         let (email, network) = (email.as_str(), client.network());
         let mut rules = vec![
             self.rule("request", &[email, what, &network], codes.requests, codes.window),
-            self.rule("request-anywhere", &[email, what], ThrottlePolicy::REQUESTS_FROM_ALL_NETWORKS, codes.window),
+            self.rule(
+                "request-anywhere",
+                &[email, what],
+                ThrottlePolicy::REQUESTS_FROM_ALL_NETWORKS,
+                codes.window,
+            ),
             self.rule("request-network", &[&network], throttle.network_requests, codes.window),
         ];
         if codes.resend_interval.is_positive() {

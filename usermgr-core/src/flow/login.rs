@@ -25,7 +25,12 @@ impl Sessions<'_> {
     /// # Security
     /// The limits are looked at before the hash and again in the transaction that opens the session: of any number of
     /// parallel guesses, none past the limit learns whether it was right.
-    pub async fn login(&self, email: &str, password: &Password, client: &ClientContext) -> Result<SignedIn, Error> {
+    pub async fn login(
+        &self,
+        email: &str,
+        password: &Password,
+        client: &ClientContext,
+    ) -> Result<SignedIn, Error> {
         let inner = self.inner;
         let mut input = Input::default();
         let email = input.email(email);
@@ -50,7 +55,9 @@ impl Sessions<'_> {
             let failed = LoginFailed { now: inner.clock.now(), user_id, guard, audit };
             return Err(match inner.store.login_failed(failed).await? {
                 LoginCounted::Counted => Error::InvalidCredentials,
-                LoginCounted::Throttled { retry_after } => Error::TooManyAttempts { retry_after: wait(retry_after) },
+                LoginCounted::Throttled { retry_after } => {
+                    Error::TooManyAttempts { retry_after: wait(retry_after) }
+                }
             });
         };
 

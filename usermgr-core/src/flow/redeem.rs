@@ -58,20 +58,31 @@ impl Inner {
         code: &Code,
         now: OffsetDateTime,
     ) -> Result<Guess, Error> {
-        let which = CandidateFilter::Address { email: email.clone(), purposes: purposes.to_vec(), registration };
+        let which =
+            CandidateFilter::Address { email: email.clone(), purposes: purposes.to_vec(), registration };
         let candidates = self.store.candidates(CandidateQuery { now, which }).await?;
         let matches = |candidate: &Candidate| match candidate.form {
-            CodeForm::Digits(length) => {
-                self.secrets.code_matches(candidate.key, candidate.purpose, candidate.id, length, code.expose())
-            }
+            CodeForm::Digits(length) => self.secrets.code_matches(
+                candidate.key,
+                candidate.purpose,
+                candidate.id,
+                length,
+                code.expose(),
+            ),
             CodeForm::Link => false,
         };
-        let hits = candidates.iter().enumerate().filter(|(_, c)| matches(c)).map(|(index, _)| index).collect();
+        let hits =
+            candidates.iter().enumerate().filter(|(_, c)| matches(c)).map(|(index, _)| index).collect();
         Ok(Guess { candidates, hits, email: email.clone(), purposes: purposes.to_vec() })
     }
 
     /// Lets the store judge a guess, and answers what it decided.
-    pub(super) async fn judge(&self, guess: &Guess, judgement: Judgement, now: OffsetDateTime) -> Result<User, Error> {
+    pub(super) async fn judge(
+        &self,
+        guess: &Guess,
+        judgement: Judgement,
+        now: OffsetDateTime,
+    ) -> Result<User, Error> {
         let Judgement { hit, settled, effect, audit, events } = judgement;
         let command = Redeem {
             now,
@@ -88,7 +99,9 @@ impl Inner {
         match self.store.redeem(command).await? {
             Redeemed::Redeemed(user) => Ok(*user),
             Redeemed::Wrong => Err(Error::InvalidCode),
-            Redeemed::Exhausted { retry_after } => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
+            Redeemed::Exhausted { retry_after } => {
+                Err(Error::TooManyAttempts { retry_after: wait(retry_after) })
+            }
             Redeemed::Expired => Err(Error::CodeExpired),
             Redeemed::Ambiguous => Err(Error::RegistrationAmbiguous),
         }
@@ -97,6 +110,10 @@ impl Inner {
     /// The registration that a token names. A forged token names none: an identifier that no registration has.
     pub(super) fn registration_id(&self, token: Option<&RegistrationToken>) -> Option<RegistrationId> {
         let token = token?;
-        Some(self.secrets.open_registration_token(token).unwrap_or(RegistrationId::from_uuid(uuid::Uuid::nil())))
+        Some(
+            self.secrets
+                .open_registration_token(token)
+                .unwrap_or(RegistrationId::from_uuid(uuid::Uuid::nil())),
+        )
     }
 }

@@ -100,7 +100,13 @@ impl Registration<'_> {
         let locale = input.locale(locale.as_deref());
         let password = input.new_password("password", &password, confirmation_password.as_ref());
         if let Some(password) = &password {
-            input.strength("password", password, policies.passwords.min_length, email.as_ref(), username.as_ref());
+            input.strength(
+                "password",
+                password,
+                policies.passwords.min_length,
+                email.as_ref(),
+                username.as_ref(),
+            );
         }
         input.check()?;
         let (Some(email), Some(password)) = (email, password) else { return Err(input.refusal()) };
@@ -128,7 +134,9 @@ impl Registration<'_> {
         };
         match self.inner.store.register(command).await? {
             Registered::Taken if policies.registration.reveal_existing => Err(Error::EmailTaken),
-            Registered::Throttled { retry_after } => Err(Error::RateLimited { retry_after: wait(retry_after) }),
+            Registered::Throttled { retry_after } => {
+                Err(Error::RateLimited { retry_after: wait(retry_after) })
+            }
             Registered::Pending | Registered::Taken => Ok(Accepted {
                 registration: self.inner.secrets.registration_token(id),
                 code_ttl: plain(policies.codes.ttl),
@@ -188,7 +196,9 @@ impl Inner {
             CodeRequested::Queued | CodeRequested::Nobody => {
                 Ok(CodeSent { resend_after: plain(self.policies.codes.resend_interval) })
             }
-            CodeRequested::Throttled { retry_after } => Err(Error::RateLimited { retry_after: wait(retry_after) }),
+            CodeRequested::Throttled { retry_after } => {
+                Err(Error::RateLimited { retry_after: wait(retry_after) })
+            }
         }
     }
 }

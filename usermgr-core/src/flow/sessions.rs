@@ -92,9 +92,8 @@ impl Sessions<'_> {
             Some(view) if subject.is_none_or(|subject| subject == view.user.id) => {
                 Ok(Authenticated { session: view.session, user: view.user })
             }
-            Some(_) => Err(Error::InvalidToken),
             None if subject.is_some() => Err(Error::SessionEnded),
-            None => Err(Error::InvalidToken),
+            Some(_) | None => Err(Error::InvalidToken),
         }
     }
 
@@ -165,7 +164,12 @@ impl Inner {
     }
 
     /// The answer to a sign-in whose session was opened.
-    pub(super) async fn signed_in(&self, issued: Issued, user: User, now: OffsetDateTime) -> Result<SignedIn, Error> {
+    pub(super) async fn signed_in(
+        &self,
+        issued: Issued,
+        user: User,
+        now: OffsetDateTime,
+    ) -> Result<SignedIn, Error> {
         let Issued { session, refresh, access } = issued;
         let access_token = match access {
             Some(access) => access,
@@ -181,7 +185,12 @@ impl Inner {
         })
     }
 
-    async fn sign(&self, session: &NewSession, user: &User, now: OffsetDateTime) -> Result<AccessToken, Error> {
+    async fn sign(
+        &self,
+        session: &NewSession,
+        user: &User,
+        now: OffsetDateTime,
+    ) -> Result<AccessToken, Error> {
         let tokens = &self.policies.tokens;
         let claims = AccessClaims {
             iss: self.issuer().into(),

@@ -100,7 +100,11 @@ impl Passwords<'_> {
     ///
     /// # Errors
     /// As [`set_with_code`](Self::set_with_code).
-    pub async fn set_with_email_code(&self, request: SetWithCode, client: &ClientContext) -> Result<SignedIn, Error> {
+    pub async fn set_with_email_code(
+        &self,
+        request: SetWithCode,
+        client: &ClientContext,
+    ) -> Result<SignedIn, Error> {
         let request = SetWithCode { purpose: Some(CodePurpose::EmailVerification), ..request };
         match self.set(request, SignIn::Yes, client).await? {
             PasswordSet::SignedIn(signed_in) => Ok(*signed_in),
@@ -117,12 +121,21 @@ impl Passwords<'_> {
     ///
     /// # Security
     /// A weak password is refused before the code is looked at, and spends nothing.
-    pub async fn set_with_code(&self, request: SetWithCode, client: &ClientContext) -> Result<PasswordSet, Error> {
+    pub async fn set_with_code(
+        &self,
+        request: SetWithCode,
+        client: &ClientContext,
+    ) -> Result<PasswordSet, Error> {
         let sign_in = if self.inner.policies.passwords.sign_in_after_set { SignIn::Yes } else { SignIn::No };
         self.set(request, sign_in, client).await
     }
 
-    async fn set(&self, request: SetWithCode, sign_in: SignIn, client: &ClientContext) -> Result<PasswordSet, Error> {
+    async fn set(
+        &self,
+        request: SetWithCode,
+        sign_in: SignIn,
+        client: &ClientContext,
+    ) -> Result<PasswordSet, Error> {
         let inner = self.inner;
         let SetWithCode { email, code, new_password, confirmation_password, purpose } = request;
         let mut input = Input::default();
@@ -137,7 +150,9 @@ impl Passwords<'_> {
             input.fault("purpose", FieldFault::Unsupported);
         }
         input.check()?;
-        let (Some(email), Some(code), Some(password)) = (email, code, password) else { return Err(input.refusal()) };
+        let (Some(email), Some(code), Some(password)) = (email, code, password) else {
+            return Err(input.refusal());
+        };
 
         let purposes = purpose.map_or_else(
             || {
@@ -160,7 +175,9 @@ impl Passwords<'_> {
         };
         let now = inner.clock.now();
         let issued = match sign_in {
-            SignIn::Yes if hit.is_some() => Some(inner.new_session(AuthMethod::EmailCode, client, now).await?),
+            SignIn::Yes if hit.is_some() => {
+                Some(inner.new_session(AuthMethod::EmailCode, client, now).await?)
+            }
             SignIn::Yes | SignIn::No => None,
         };
         let judgement = Judgement {

@@ -101,7 +101,9 @@ impl Registration<'_> {
         let code = input.code(&code);
         let password = input.password("password", &password);
         input.check()?;
-        let (Some(email), Some(code), Some(password)) = (email, code, password) else { return Err(input.refusal()) };
+        let (Some(email), Some(code), Some(password)) = (email, code, password) else {
+            return Err(input.refusal());
+        };
 
         let now = self.inner.clock.now();
         let key = email.key();
@@ -124,7 +126,9 @@ impl Registration<'_> {
         let failed = LoginFailed { now, user_id: None, guard, audit };
         match self.inner.store.login_failed(failed).await? {
             LoginCounted::Counted => Err(Error::InvalidCredentials),
-            LoginCounted::Throttled { retry_after } => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
+            LoginCounted::Throttled { retry_after } => {
+                Err(Error::TooManyAttempts { retry_after: wait(retry_after) })
+            }
         }
     }
 

@@ -220,6 +220,7 @@ pub struct Redeem {
 /// address proven now, no `last_login_at`, and the welcome mail owed; it removes every other registration of the
 /// address with their codes.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a command is made once, moved once, and never kept in number")]
 pub enum RedeemEffect {
     /// Proves the address. A registration's password becomes the user's first.
     Verify {
