@@ -1,20 +1,33 @@
 //! Removing what is over, so that the tables stay small.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Stop;
-use crate::policy::Policies;
-use crate::port::clock::Clock;
-use crate::port::store::upkeep::Purged;
-use crate::port::store::{Store, StoreError};
+use time::OffsetDateTime;
+use tokio::time::{Instant, MissedTickBehavior};
 
-/// Removes what nothing needs any more.
+use super::Stop;
+use super::caught::{Panicked, caught};
+use crate::policy::{Policies, ThrottlePolicy};
+use crate::port::clock::Clock;
+use crate::port::store::upkeep::{Purge, Purged};
+use crate::port::store::{Store, StoreError, UpkeepStore};
+
+/// The most rows of each kind in one transaction: few enough that nothing waits long for it.
+const BATCH: u32 = 1000;
+/// How long codes, links and sessions are kept after they ended: long enough to say that a code came too late.
+const ENDED_FOR: time::Duration = time::Duration::days(1);
+/// The shortest interval between two runs.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Removes what nothing needs any more: registrations that are over, spent codes, ended sessions, delivered mails, old
+/// audit entries and counters. Any number of processes may do so on one store.
 #[derive(Clone)]
 pub struct Upkeep {
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    policies: Arc<Policies>,
+    pub(super) store: Arc<dyn UpkeepStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) policies: Arc<Policies>,
 }
 
 impl Upkeep {
@@ -23,23 +36,73 @@ impl Upkeep {
         Self { store, clock, policies }
     }
 
-    /// Removes all that is over now and tells how much it was.
+    /// Removes all that is over now, in batches, and tells how much it was.
     ///
     /// # Errors
-    /// [`StoreError`] when a batch failed; the batches before it stay removed.
+    /// [`StoreError`] when a batch failed; what the batches before it removed stays removed.
     pub async fn run_once(&self) -> Result<Purged, StoreError> {
-        Ok(Purged::default())
+        self.purge(None).await
     }
 
-    /// Runs now and then at every `interval`, until `stop`.
+    /// Runs now and then at every `interval` (at least a second), until `stop`; a run that is under way then ends
+    /// after its batch. A run that fails is logged, and the next one comes when it is due.
     pub async fn run(&self, interval: Duration, stop: Stop) {
-        let _ = (interval, &self.store, &self.clock, &self.policies);
-        stop.requested().await;
+        let mut ticks = tokio::time::interval(interval.max(SHORTEST_INTERVAL));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                _ = ticks.tick() => {}
+            }
+            match caught(self.purge(Some(&stop))).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "upkeep failed");
+                }
+                Err(Panicked) => tracing::error!("upkeep panicked"),
+            }
+        }
+    }
+
+    async fn purge(&self, stop: Option<&Stop>) -> Result<Purged, StoreError> {
+        let began = Instant::now();
+        let command = self.command();
+        let mut sum = Purged::default();
+        loop {
+            let purged = self.store.purge(command).await?;
+            sum = sum.plus(purged);
+            if purged.most() < u64::from(BATCH) || stop.is_some_and(Stop::is_requested) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        log(&sum, began.elapsed());
+        Ok(sum)
+    }
+
+    fn command(&self) -> Purge {
+        let now = self.clock.now();
+        // What reaches back before all time removes nothing.
+        let before = |age| now.checked_sub(age).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        Purge {
+            now,
+            ended_before: before(ENDED_FOR),
+            settled_before: before(self.policies.outbox.keep_sent),
+            audited_before: before(self.policies.retention.audit),
+            known_before: before(ThrottlePolicy::KNOWN_NETWORK),
+            batch: BATCH,
+        }
     }
 }
 
-impl std::fmt::Debug for Upkeep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+fn log(purged: &Purged, took: Duration) {
+    let Purged { registrations, codes, sessions, outbox, audit, throttles, networks } = *purged;
+    tracing::info!(registrations, codes, sessions, outbox, audit, throttles, networks, ?took, "upkeep");
+}
+
+impl fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upkeep").finish_non_exhaustive()
     }
 }

@@ -1,0 +1,58 @@
+//! Starting and stopping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::upkeep::{Tables, upkeep};
+use super::*;
+use crate::worker::{Stopper, Workers};
+
+#[tokio::test(start_paused = true)]
+async fn stop_waits_for_what_is_under_way() {
+    let bench = Bench::new();
+    let id = bench.owe_code("slow");
+    let tables = Arc::new(Tables::default());
+    let interval = Duration::from_secs(3600);
+    let workers = Workers::start(bench.worker(), Some((upkeep(&tables, Policies::default()), interval)));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(tables.count(), 1);
+    workers.stop().await;
+    assert!(matches!(bench.outbox.row(id).settled[..], [DeliveryResult::Sent { .. }]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_handle_stops_without_waiting() {
+    let bench = Bench::new();
+    let id = bench.owe_code("slow");
+    let workers = Workers::start(bench.worker(), None);
+    sleep(Duration::from_secs(1)).await;
+    let dropped = Instant::now();
+    drop(workers);
+    assert_eq!(dropped.elapsed(), Duration::ZERO);
+    let late = bench.owe_code("ana");
+    sleep(Duration::from_secs(60)).await;
+    assert!(matches!(bench.outbox.row(id).settled[..], [DeliveryResult::Sent { .. }]));
+    assert_eq!(bench.outbox.row(late).attempts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_clone_of_a_signal_hears_it_also_late() {
+    let stopper = Stopper::new();
+    let stop = stopper.token();
+    assert!(!stop.is_requested());
+    let waiting = timeout(Duration::from_secs(1), stop.requested()).await;
+    assert!(waiting.is_err());
+    let early = stop.clone();
+    stopper.stop();
+    for stop in [&stop, &early, &stopper.token()] {
+        assert!(stop.is_requested());
+        stop.requested().await;
+    }
+    let other = Stopper::new();
+    let orphan = other.token();
+    drop(other);
+    assert!(orphan.is_requested());
+    orphan.requested().await;
+}
