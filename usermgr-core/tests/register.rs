@@ -73,7 +73,7 @@ async fn a_pending_registration_cannot_sign_in() {
 #[tokio::test]
 async fn an_address_with_an_account_is_answered_alike_and_its_owner_is_told() {
     let world = World::new();
-    world.user("Ana@Example.org", PASSWORD).await;
+    world.user("Ana@example.org", PASSWORD).await;
     let mails = world.mailbox.mails().len();
     let accepted = world.register("ANA@example.ORG", OTHER).await;
     assert!(world.mailbox.last("ANA@example.org").is_none(), "never to a look-alike");

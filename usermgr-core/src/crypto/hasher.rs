@@ -283,10 +283,10 @@ impl Shared {
     fn compute(&self, job: Job, memory: &mut Vec<Block>) {
         match job {
             Job::Hash(password, answer) => {
-                drop(answer.send(self.hash(&password, memory).ok_or(HashError::Stopped)))
+                drop(answer.send(self.hash(&password, memory).ok_or(HashError::Stopped)));
             }
             Job::Verify(password, stored, answer) => {
-                drop(answer.send(Ok(self.verify(&password, &stored, memory))))
+                drop(answer.send(Ok(self.verify(&password, &stored, memory))));
             }
         }
     }

@@ -1,1 +1,318 @@
-//! placeholder
+//! The reference model of a store: plain maps behind one lock. What a command does here is what it must do anywhere.
+
+mod account;
+mod code;
+mod outbox;
+mod session;
+mod upkeep;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use time::{Duration, OffsetDateTime};
+use tokio::sync::Notify;
+
+use crate::domain::audit::{AuditDraft, AuditEntry};
+use crate::domain::code::CodePurpose;
+use crate::domain::email::{Email, EmailKey};
+use crate::domain::event::Event;
+use crate::domain::id::{CodeId, OutboxId, RegistrationId, SessionId, UserId};
+use crate::domain::mail::OwedMail;
+use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::secret::Digest;
+use crate::domain::session::Session;
+use crate::domain::user::{Locale, User, UserStatus, Username};
+use crate::port::store::code::NewCode;
+use crate::port::store::key::SealedSigningKey;
+use crate::port::store::outbox::{Lease, OutboxItem, OutboxStatus};
+use crate::port::store::session::NewSession;
+use crate::port::store::throttle::{LoginGuard, ThrottleRule};
+use crate::port::store::{EventDraft, Happened, MailDraft, StoreError};
+
+/// A store in memory. Clones share it. Everything is gone with the last of them.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+    due: Arc<Notify>,
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        self.state.lock().map_err(|_| StoreError::unavailable("a command panicked while it held the store"))
+    }
+
+    pub(crate) fn wake(&self) {
+        self.due.notify_waiters();
+        self.due.notify_one();
+    }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct State {
+    pub(crate) registrations: BTreeMap<RegistrationId, RegistrationRow>,
+    pub(crate) users: BTreeMap<UserId, UserRow>,
+    pub(crate) codes: BTreeMap<CodeId, CodeRow>,
+    pub(crate) sessions: BTreeMap<SessionId, SessionRow>,
+    pub(crate) outbox: BTreeMap<OutboxId, OutboxRow>,
+    pub(crate) audit: Vec<AuditEntry>,
+    pub(crate) throttles: BTreeMap<Digest, ThrottleRow>,
+    pub(crate) networks: BTreeMap<(UserId, Digest), OffsetDateTime>,
+    pub(crate) keys: Vec<SealedSigningKey>,
+}
+
+#[derive(Clone)]
+pub(crate) struct RegistrationRow {
+    pub(crate) email: Email,
+    pub(crate) password: PasswordHash,
+    pub(crate) username: Option<Username>,
+    pub(crate) locale: Option<Locale>,
+    pub(crate) expires_at: OffsetDateTime,
+}
+
+#[derive(Clone)]
+pub(crate) struct UserRow {
+    pub(crate) user: User,
+    pub(crate) password: Option<PasswordHash>,
+    pub(crate) version: PasswordVersion,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Registration(RegistrationId),
+    User(UserId),
+}
+
+#[derive(Clone)]
+pub(crate) struct CodeRow {
+    pub(crate) code: NewCode,
+    pub(crate) purpose: CodePurpose,
+    pub(crate) owner: Owner,
+    /// When it was spent or voided.
+    pub(crate) closed_at: Option<OffsetDateTime>,
+    pub(crate) expires_at: Option<OffsetDateTime>,
+    pub(crate) wrong_tries: u32,
+}
+
+impl CodeRow {
+    pub(crate) fn is_over(&self, now: OffsetDateTime) -> bool {
+        self.code.dies_at <= now || self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    pub(crate) fn is_live(&self, now: OffsetDateTime, attempts: u32) -> bool {
+        self.closed_at.is_none() && !self.is_over(now) && self.wrong_tries < attempts
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct SessionRow {
+    pub(crate) session: Session,
+    pub(crate) access: Option<(Digest, OffsetDateTime)>,
+    pub(crate) version: PasswordVersion,
+    pub(crate) ended_at: Option<OffsetDateTime>,
+}
+
+#[derive(Clone)]
+pub(crate) enum OwedItem {
+    Mail { mail: Box<OwedMail>, code: Option<CodeId> },
+    Event(Event),
+}
+
+#[derive(Clone)]
+pub(crate) struct OutboxRow {
+    pub(crate) item: OwedItem,
+    pub(crate) status: OutboxStatus,
+    pub(crate) attempts: u32,
+    pub(crate) due_at: OffsetDateTime,
+    pub(crate) lease: Option<(Lease, OffsetDateTime)>,
+    pub(crate) settled_at: Option<OffsetDateTime>,
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct ThrottleRow {
+    pub(crate) count: u32,
+    pub(crate) ends_at: OffsetDateTime,
+}
+
+/// To whom a mail of a command goes.
+struct Receiver<'a> {
+    email: &'a Email,
+    locale: Option<&'a Locale>,
+    username: Option<&'a Username>,
+}
+
+impl<'a> Receiver<'a> {
+    const fn user(user: &'a User) -> Self {
+        Self { email: &user.email, locale: user.locale.as_ref(), username: user.username.as_ref() }
+    }
+
+    const fn registration(row: &'a RegistrationRow) -> Self {
+        Self { email: &row.email, locale: row.locale.as_ref(), username: row.username.as_ref() }
+    }
+}
+
+impl State {
+    fn user_of(&self, email: &EmailKey) -> Option<&UserRow> {
+        self.users.values().find(|row| row.user.email.key() == email)
+    }
+
+    // ---- limits ----
+
+    /// How often a rule was counted in its open window, and how long that goes on.
+    fn counted(&self, rule: &ThrottleRule, now: OffsetDateTime) -> (u32, Duration) {
+        self.throttles
+            .get(&rule.key)
+            .and_then(|row| rule.open_until(row.ends_at, now).map(|end| (row.count, end - now)))
+            .unwrap_or((0, rule.window))
+    }
+
+    /// The longest wait of the rules that are used up.
+    fn used_up<'a>(
+        &self,
+        rules: impl IntoIterator<Item = &'a ThrottleRule>,
+        now: OffsetDateTime,
+    ) -> Option<Duration> {
+        rules
+            .into_iter()
+            .filter_map(|rule| {
+                let (count, left) = self.counted(rule, now);
+                (count >= rule.limit).then_some(left)
+            })
+            .max()
+    }
+
+    fn count(&mut self, rule: &ThrottleRule, now: OffsetDateTime) {
+        let (count, left) = self.counted(rule, now);
+        self.throttles.insert(rule.key, ThrottleRow { count: count.saturating_add(1), ends_at: now + left });
+    }
+
+    fn reset(&mut self, rule: &ThrottleRule, now: OffsetDateTime) {
+        self.throttles.insert(rule.key, ThrottleRow { count: 0, ends_at: now + rule.window });
+    }
+
+    fn is_known(&self, user: Option<UserId>, guard: &LoginGuard) -> bool {
+        user.and_then(|user| self.networks.get(&(user, guard.network_key)))
+            .is_some_and(|seen| *seen >= guard.known_since)
+    }
+
+    fn guard_refuses(&self, user: Option<UserId>, guard: Option<&LoginGuard>, now: OffsetDateTime) -> Option<Duration> {
+        let guard = guard?;
+        let far = (!self.is_known(user, guard)).then_some(&guard.far);
+        self.used_up([&guard.own, &guard.network].into_iter().chain(far), now)
+    }
+
+    // ---- what every command writes along ----
+
+    fn owe_mail(&mut self, draft: MailDraft, to: &Receiver<'_>, code: Option<CodeId>, now: OffsetDateTime) {
+        let mail = Box::new(OwedMail {
+            id: draft.id,
+            kind: draft.kind,
+            to: to.email.clone(),
+            locale: to.locale.cloned(),
+            username: to.username.cloned(),
+            code: None,
+            created_at: now,
+        });
+        self.owe(draft.id, OwedItem::Mail { mail, code }, now);
+    }
+
+    fn owe_events(&mut self, drafts: &[EventDraft], happened: Happened, user_id: UserId, now: OffsetDateTime) {
+        for draft in drafts.iter().filter(|draft| happened.includes(draft.kind)) {
+            let event = Event { id: draft.id, at: now, kind: draft.kind, user_id };
+            self.owe(draft.id, OwedItem::Event(event), now);
+        }
+    }
+
+    fn owe(&mut self, id: OutboxId, item: OwedItem, now: OffsetDateTime) {
+        let row = OutboxRow {
+            item,
+            status: OutboxStatus::Queued,
+            attempts: 0,
+            due_at: now,
+            lease: None,
+            settled_at: None,
+            error: None,
+        };
+        self.outbox.insert(id, row);
+    }
+
+    fn audit_done(&mut self, draft: AuditDraft, now: OffsetDateTime, subject: Option<UserId>) {
+        self.audit.push(draft.done(now, subject));
+    }
+
+    fn audit_refused(&mut self, draft: AuditDraft, now: OffsetDateTime, reason: &'static str, subject: Option<UserId>) {
+        self.audit.push(draft.refused(now, reason, subject));
+    }
+
+    // ---- sessions and codes ----
+
+    fn open(&mut self, new: NewSession, user_id: UserId, version: PasswordVersion, now: OffsetDateTime) {
+        let NewSession { id, refresh: _, access, idle_expires_at, expires_at, method, ip, user_agent, network } = new;
+        let session = Session {
+            id,
+            user_id,
+            created_at: now,
+            authenticated_at: now,
+            last_seen_at: now,
+            idle_expires_at,
+            expires_at,
+            method,
+            ip,
+            user_agent,
+        };
+        self.sessions.insert(id, SessionRow { session, access, version, ended_at: None });
+        self.networks.insert((user_id, network), now);
+        if let Some(row) = self.users.get_mut(&user_id) {
+            row.user.last_login_at = Some(now);
+        }
+    }
+
+    fn end_sessions_of(&mut self, user_id: UserId, keep: Option<SessionId>, now: OffsetDateTime) {
+        for row in self.sessions.values_mut().filter(|row| row.session.user_id == user_id) {
+            if Some(row.session.id) != keep && row.ended_at.is_none() {
+                row.ended_at = Some(now);
+            }
+        }
+    }
+
+    fn void_codes_of(&mut self, owner: Owner, now: OffsetDateTime, which: impl Fn(&CodeRow) -> bool) {
+        for row in self.codes.values_mut().filter(|row| row.owner == owner && row.closed_at.is_none()) {
+            if which(row) {
+                row.closed_at = Some(now);
+            }
+        }
+    }
+
+    fn is_active(&self, id: UserId) -> bool {
+        self.users.get(&id).is_some_and(|row| row.user.status == UserStatus::Active)
+    }
+}
+
+impl OutboxRow {
+    fn item(&self, codes: &BTreeMap<CodeId, CodeRow>) -> OutboxItem {
+        match &self.item {
+            OwedItem::Event(event) => OutboxItem::Event(event.clone()),
+            OwedItem::Mail { mail, code } => {
+                let mut mail = mail.clone();
+                mail.code = code.and_then(|id| codes.get(&id)).map(|row| crate::domain::mail::OwedCode {
+                    id: row.code.id,
+                    purpose: row.purpose,
+                    form: row.code.form,
+                    key: row.code.key,
+                });
+                OutboxItem::Mail(mail)
+            }
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! A manager over the reference model, with its clock and its mailbox.
-#![allow(dead_code, reason = "not every test file needs every part")]
+#![allow(dead_code, unreachable_pub, reason = "not every test file needs every part")]
 
 use std::sync::Arc;
 

@@ -1,0 +1,291 @@
+//! Codes and links.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use super::{CodeRow, MemoryStore, Owner, Receiver, State, UserRow};
+use crate::domain::code::{CodeForm, CodePurpose};
+use crate::domain::email::EmailKey;
+use crate::domain::id::{CodeId, UserId};
+use crate::domain::password::PasswordVersion;
+use crate::domain::role::{Role, Roles};
+use crate::domain::user::{User, UserStatus};
+use crate::port::store::account::NewPassword;
+use crate::port::store::code::{
+    Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, Redeem, RedeemEffect,
+    Redeemed, RequestCode,
+};
+use crate::port::store::{Happened, MailDraft, StoreError};
+
+#[async_trait]
+impl CodeStore for MemoryStore {
+    async fn request_code(&self, command: RequestCode) -> Result<CodeRequested, StoreError> {
+        let RequestCode { now, email, purpose, target, mut code, mail, throttle, tries, audit } = command;
+        let mut state = self.state()?;
+        if state.codes.contains_key(&code.id) {
+            return Ok(CodeRequested::Queued);
+        }
+        if let Some(retry_after) = state.used_up(&throttle, now) {
+            return Ok(CodeRequested::Throttled { retry_after });
+        }
+        for rule in &throttle {
+            state.count(rule, now);
+        }
+        if let Some(tries) = &tries {
+            state.reset(tries, now);
+        }
+        let Some(owner) = state.owner(&email, purpose, target, now) else {
+            state.audit_refused(audit, now, "nobody", None);
+            return Ok(CodeRequested::Nobody);
+        };
+        let is_link = code.form == CodeForm::Link;
+        state.void_codes_of(owner, now, |row| row.purpose == purpose && (row.code.form == CodeForm::Link) == is_link);
+        let subject = match owner {
+            Owner::Registration(id) => {
+                if let Some(row) = state.registrations.get(&id).cloned() {
+                    code.dies_at = code.dies_at.min(row.expires_at);
+                    state.owe_mail(mail, &Receiver::registration(&row), Some(code.id), now);
+                }
+                None
+            }
+            Owner::User(id) => {
+                if let Some(user) = state.users.get(&id).map(|row| row.user.clone()) {
+                    state.owe_mail(mail, &Receiver::user(&user), Some(code.id), now);
+                }
+                Some(id)
+            }
+        };
+        state.codes.insert(code.id, CodeRow::new(code, purpose, owner));
+        state.audit_done(audit, now, subject);
+        drop(state);
+        self.wake();
+        Ok(CodeRequested::Queued)
+    }
+
+    async fn candidates(&self, query: CandidateQuery) -> Result<Vec<Candidate>, StoreError> {
+        let CandidateQuery { now, which } = query;
+        let state = self.state()?;
+        let mut rows: Vec<&CodeRow> = state
+            .codes
+            .values()
+            .filter(|row| row.closed_at.is_none())
+            .filter(|row| match &which {
+                CandidateFilter::Link(id) => row.code.id == *id && row.code.form == CodeForm::Link,
+                CandidateFilter::Address { email, purposes, registration } => {
+                    row.code.form != CodeForm::Link
+                        && purposes.contains(&row.purpose)
+                        && state.email_of(row.owner) == Some(email)
+                        && registration.is_none_or(|id| row.owner == Owner::Registration(id))
+                }
+            })
+            .collect();
+        rows.sort_by_key(|row| (row.is_over(now), std::cmp::Reverse(row.code.id)));
+        Ok(rows.into_iter().take(Candidate::MOST).filter_map(|row| state.candidate(row)).collect())
+    }
+
+    async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
+        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } = command;
+        let mut state = self.state()?;
+        if let Some(retry_after) = state.used_up(&budget, now) {
+            state.audit_refused(audit, now, "too_many_attempts", None);
+            return Ok(Redeemed::Exhausted { retry_after });
+        }
+        if let Some(row) = hit.and_then(|id| state.codes.get(&id)).filter(|row| row.closed_at.is_none()).cloned() {
+            if row.is_over(now) && row.wrong_tries < attempts {
+                state.audit_refused(audit, now, "code_expired", None);
+                return Ok(Redeemed::Expired);
+            }
+            if row.is_live(now, attempts) && state.may_redeem(row.owner, now) {
+                if !settled && state.is_ambiguous(&row, now, attempts) {
+                    state.audit_refused(audit, now, "registration_ambiguous", None);
+                    return Ok(Redeemed::Ambiguous);
+                }
+                if let Some((user, happened)) = state.spend(&row, effect, now) {
+                    state.owe_events(&events, happened, user.id, now);
+                    state.audit_done(audit, now, Some(user.id));
+                    drop(state);
+                    self.wake();
+                    return Ok(Redeemed::Redeemed(Box::new(user)));
+                }
+            }
+        }
+        for id in &candidates {
+            if let Some(row) = state.codes.get_mut(id).filter(|row| row.is_live(now, attempts)) {
+                row.wrong_tries += 1;
+            }
+        }
+        let waits: Vec<_> = tries.iter().filter_map(|rule| state.used_up([rule], now)).collect();
+        if let Some(retry_after) = waits.iter().max().filter(|_| waits.len() == tries.len()) {
+            state.audit_refused(audit, now, "too_many_attempts", None);
+            return Ok(Redeemed::Exhausted { retry_after: *retry_after });
+        }
+        for rule in tries.iter().chain(&budget) {
+            state.count(rule, now);
+        }
+        state.audit_refused(audit, now, "invalid_code", None);
+        Ok(Redeemed::Wrong)
+    }
+}
+
+impl State {
+    fn owner(&self, email: &EmailKey, purpose: CodePurpose, target: CodeTarget, now: OffsetDateTime) -> Option<Owner> {
+        let user = |fits: &dyn Fn(&UserRow) -> bool| {
+            let row = match target {
+                CodeTarget::User(id) => self.users.get(&id),
+                CodeTarget::Anybody => self.user_of(email),
+                CodeTarget::Registration(_) => None,
+            };
+            row.filter(|row| row.user.status == UserStatus::Active && fits(row)).map(|row| Owner::User(row.user.id))
+        };
+        match purpose {
+            CodePurpose::EmailVerification => {
+                let waits = |id: &_| {
+                    self.registrations.get(id).is_some_and(|row| row.expires_at > now && row.email.key() == email)
+                };
+                let registration = match target {
+                    CodeTarget::Registration(id) => Some(id).filter(waits),
+                    CodeTarget::Anybody => self.registrations.keys().rev().find(|id| waits(id)).copied(),
+                    CodeTarget::User(_) => None,
+                };
+                registration
+                    .map(Owner::Registration)
+                    .or_else(|| user(&|row| row.user.email_verified_at.is_none()))
+            }
+            CodePurpose::FirstTimeSetup => user(&|row| row.password.is_none()),
+            CodePurpose::ResetPassword | CodePurpose::ChangePassword | CodePurpose::ChangeEmail => user(&|_| true),
+        }
+    }
+
+    fn email_of(&self, owner: Owner) -> Option<&EmailKey> {
+        match owner {
+            Owner::Registration(id) => self.registrations.get(&id).map(|row| row.email.key()),
+            Owner::User(id) => self.users.get(&id).map(|row| row.user.email.key()),
+        }
+    }
+
+    fn candidate(&self, row: &CodeRow) -> Option<Candidate> {
+        let owner = match row.owner {
+            Owner::User(id) => CodeOwner::User { id },
+            Owner::Registration(id) => {
+                CodeOwner::Registration { id, password: self.registrations.get(&id)?.password.clone() }
+            }
+        };
+        Some(Candidate { id: row.code.id, purpose: row.purpose, form: row.code.form, key: row.code.key, owner })
+    }
+
+    /// Whether the owner of a code still is what it was asked for.
+    fn may_redeem(&self, owner: Owner, now: OffsetDateTime) -> bool {
+        match owner {
+            Owner::User(id) => self.is_active(id),
+            Owner::Registration(id) => self
+                .registrations
+                .get(&id)
+                .is_some_and(|row| row.expires_at > now && self.user_of(row.email.key()).is_none()),
+        }
+    }
+
+    fn is_ambiguous(&self, hit: &CodeRow, now: OffsetDateTime, attempts: u32) -> bool {
+        let Owner::Registration(_) = hit.owner else { return false };
+        let email = self.email_of(hit.owner);
+        self.codes.values().any(|row| {
+            matches!(row.owner, Owner::Registration(_))
+                && row.owner != hit.owner
+                && row.is_live(now, attempts)
+                && self.email_of(row.owner) == email
+        })
+    }
+
+    fn spend(&mut self, row: &CodeRow, effect: RedeemEffect, now: OffsetDateTime) -> Option<(User, Happened)> {
+        self.close(row.code.id, now);
+        match (row.owner, effect) {
+            (Owner::Registration(_), RedeemEffect::Verify { user_id, welcome }) => {
+                self.activate(row, user_id, None, welcome, now)
+            }
+            (Owner::Registration(_), RedeemEffect::SetPassword { user_id, welcome, password }) => {
+                self.activate(row, user_id, Some(password), welcome, now)
+            }
+            (Owner::User(id), RedeemEffect::Verify { user_id: _, welcome: _ }) => {
+                let email_verified = self.prove_address(id, now);
+                let user = self.users.get(&id)?.user.clone();
+                Some((user, Happened { email_verified, ..Happened::default() }))
+            }
+            (Owner::User(id), RedeemEffect::SetPassword { user_id: _, welcome: _, password }) => {
+                let NewPassword { hash, session, notice } = password;
+                let email_verified = self.prove_address(id, now);
+                let user = self.users.get_mut(&id)?;
+                user.password = Some(hash);
+                user.version = user.version.next();
+                user.user.updated_at = now;
+                let (told, version) = (user.user.clone(), user.version);
+                self.end_sessions_of(id, None, now);
+                self.void_codes_of(Owner::User(id), now, |_| true);
+                self.owe_mail(notice, &Receiver::user(&told), None, now);
+                let signed_in = session.is_some();
+                if let Some(session) = session {
+                    self.open(session, id, version, now);
+                }
+                let user = self.users.get(&id)?.user.clone();
+                let happened = Happened { email_verified, password_changed: true, signed_in, user_registered: false };
+                Some((user, happened))
+            }
+        }
+    }
+
+    fn close(&mut self, code: CodeId, now: OffsetDateTime) {
+        if let Some(row) = self.codes.get_mut(&code) {
+            row.closed_at = Some(now);
+        }
+    }
+
+    fn prove_address(&mut self, id: UserId, now: OffsetDateTime) -> bool {
+        match self.users.get_mut(&id) {
+            Some(row) if row.user.email_verified_at.is_none() => {
+                row.user.email_verified_at = Some(now);
+                row.user.updated_at = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A registration becomes a user.
+    fn activate(
+        &mut self,
+        row: &CodeRow,
+        id: UserId,
+        password: Option<NewPassword>,
+        welcome: Option<MailDraft>,
+        now: OffsetDateTime,
+    ) -> Option<(User, Happened)> {
+        let Owner::Registration(registration) = row.owner else { return None };
+        let registration = self.registrations.get(&registration)?.clone();
+        let email = registration.email.key().clone();
+        let (hash, session) = match password {
+            Some(NewPassword { hash, session, notice: _ }) => (hash, session),
+            None => (registration.password, None),
+        };
+        let user = User {
+            id,
+            email: registration.email,
+            email_verified_at: Some(now),
+            username: registration.username,
+            roles: Roles::from([Role::user()]),
+            status: UserStatus::Active,
+            locale: registration.locale,
+            created_at: now,
+            updated_at: now,
+            last_login_at: None,
+        };
+        if let Some(welcome) = welcome {
+            self.owe_mail(welcome, &Receiver::user(&user), None, now);
+        }
+        self.users.insert(id, UserRow { user, password: Some(hash), version: PasswordVersion::FIRST });
+        self.remove_registrations(|_, row| row.email.key() == &email);
+        let signed_in = session.is_some();
+        if let Some(session) = session {
+            self.open(session, id, PasswordVersion::FIRST, now);
+        }
+        let happened = Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
+        Some((self.users.get(&id)?.user.clone(), happened))
+    }
+}

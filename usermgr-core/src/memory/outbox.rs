@@ -1,0 +1,113 @@
+//! Mails and events that are owed.
+
+use async_trait::async_trait;
+
+use super::{MemoryStore, OwedItem};
+use crate::domain::id::OutboxId;
+use crate::domain::page::Page;
+use crate::port::store::StoreError;
+use crate::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Settle, Settled,
+};
+
+#[async_trait]
+impl OutboxStore for MemoryStore {
+    async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
+        let Claim { now, lease, lease_until, limit } = command;
+        let mut guard = self.state()?;
+        let state = &mut *guard;
+        let mut due: Vec<_> = state
+            .outbox
+            .iter()
+            .filter(|(_, row)| row.status == OutboxStatus::Queued && row.due_at <= now)
+            .filter(|(_, row)| row.lease.is_none_or(|(_, until)| until <= now))
+            .map(|(id, row)| (row.due_at, *id))
+            .collect();
+        due.sort_unstable();
+        let mut claimed = Vec::new();
+        for (_, id) in due {
+            if claimed.len() >= limit as usize {
+                break;
+            }
+            let Some(row) = state.outbox.get_mut(&id) else { continue };
+            if let OwedItem::Mail { code: Some(code), .. } = &row.item
+                && state.codes.get(code).is_none_or(|code| code.closed_at.is_some() || code.is_over(now))
+            {
+                row.status = OutboxStatus::Void;
+                row.settled_at = Some(now);
+                row.lease = None;
+                continue;
+            }
+            row.lease = Some((lease, lease_until));
+            row.attempts += 1;
+            claimed.push(Claimed { item: row.item(&state.codes), attempt: row.attempts });
+        }
+        Ok(claimed)
+    }
+
+    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
+        let Settle { now, id, lease, result } = command;
+        let mut guard = self.state()?;
+        let state = &mut *guard;
+        let Some(row) = state
+            .outbox
+            .get_mut(&id)
+            .filter(|row| row.status == OutboxStatus::Queued && row.lease.is_some_and(|(held, _)| held == lease))
+        else {
+            return Ok(Settled::LostLease);
+        };
+        row.lease = None;
+        match result {
+            DeliveryResult::Sent { code_ttl } => {
+                row.status = OutboxStatus::Sent;
+                row.settled_at = Some(now);
+                row.error = None;
+                if let (OwedItem::Mail { code: Some(code), .. }, Some(ttl)) = (&row.item, code_ttl)
+                    && let Some(code) = state.codes.get_mut(code)
+                    && code.expires_at.is_none()
+                {
+                    code.expires_at = Some(now + ttl);
+                }
+            }
+            DeliveryResult::Retry { at, error } => {
+                row.due_at = at;
+                row.error = Some(error);
+            }
+            DeliveryResult::Dead { error } => {
+                row.status = OutboxStatus::Dead;
+                row.settled_at = Some(now);
+                row.error = Some(error);
+            }
+        }
+        Ok(Settled::Settled)
+    }
+
+    async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
+        let OutboxQuery { status, after, size } = query;
+        let state = self.state()?;
+        let size = usize::from(size.get());
+        let mut items: Vec<OutboxEntry> = state
+            .outbox
+            .iter()
+            .rev()
+            .filter(|(id, row)| after.is_none_or(|after| **id < after) && status.is_none_or(|s| row.status == s))
+            .take(size + 1)
+            .map(|(_, row)| OutboxEntry {
+                item: row.item(&state.codes),
+                status: row.status,
+                attempts: row.attempts,
+                due_at: row.due_at,
+                settled_at: row.settled_at,
+                error: row.error.clone(),
+            })
+            .collect();
+        let more = items.len() > size;
+        items.truncate(size);
+        let next = items.last().filter(|_| more).map(|entry| entry.item.id());
+        Ok(Page::new(items, next))
+    }
+
+    async fn wait_for_due(&self, at_most: std::time::Duration) {
+        drop(tokio::time::timeout(at_most, self.due.notified()).await);
+    }
+}

@@ -1,0 +1,135 @@
+//! The audit log, signing keys and upkeep.
+
+use async_trait::async_trait;
+
+use super::{MemoryStore, Owner, RegistrationRow, State};
+use crate::domain::audit::AuditEntry;
+use crate::domain::id::{AuditId, RegistrationId};
+use crate::domain::page::Page;
+use crate::port::store::audit::{AuditQuery, AuditStore};
+use crate::port::store::key::{KeyStore, SealedSigningKey};
+use crate::port::store::outbox::OutboxStatus;
+use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
+use crate::port::store::StoreError;
+
+#[async_trait]
+impl AuditStore for MemoryStore {
+    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
+        let AuditQuery { subject, after, size } = query;
+        let state = self.state()?;
+        let mut entries: Vec<&AuditEntry> = state
+            .audit
+            .iter()
+            .filter(|entry| subject.is_none() || entry.subject == subject)
+            .filter(|entry| after.is_none_or(|after| entry.id < after))
+            .collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.id));
+        let size = usize::from(size.get());
+        let next = if entries.len() > size { entries.get(size - 1).map(|entry| entry.id) } else { None };
+        Ok(Page::new(entries.into_iter().take(size).cloned().collect(), next))
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryStore {
+    async fn signing_keys(&self) -> Result<Vec<SealedSigningKey>, StoreError> {
+        let mut keys = self.state()?.keys.clone();
+        keys.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
+        Ok(keys)
+    }
+
+    async fn ensure_signing_key(&self, key: SealedSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
+        {
+            let mut state = self.state()?;
+            if !state.keys.iter().any(|other| other.algorithm == key.algorithm) {
+                state.keys.push(key);
+            }
+        }
+        self.signing_keys().await
+    }
+}
+
+#[async_trait]
+impl UpkeepStore for MemoryStore {
+    async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
+        let Purge { now, ended_before, settled_before, audited_before, known_before, batch } = command;
+        let mut guard = self.state()?;
+        let state = &mut *guard;
+        let mut budget = Batch(u64::from(batch));
+        let registrations = budget.take(|take| state.remove_registrations(|_, row| row.expires_at <= now && take()));
+        let codes = budget.take(|take| {
+            remove(&mut state.codes, |_, row| {
+                let over = row.closed_at.is_some_and(|at| at < ended_before)
+                    || row.code.dies_at < ended_before
+                    || row.expires_at.is_some_and(|at| at < ended_before);
+                over && take()
+            })
+        });
+        let sessions = budget.take(|take| {
+            remove(&mut state.sessions, |_, row| {
+                let over = row.ended_at.is_some_and(|at| at < ended_before)
+                    || row.session.expires_at < ended_before
+                    || row.session.idle_expires_at < ended_before;
+                over && take()
+            })
+        });
+        let outbox = budget.take(|take| {
+            remove(&mut state.outbox, |_, row| {
+                matches!(row.status, OutboxStatus::Sent | OutboxStatus::Void)
+                    && row.settled_at.is_some_and(|at| at < settled_before)
+                    && take()
+            })
+        });
+        let audit = budget.take(|take| {
+            let before = state.audit.len();
+            state.audit.retain(|entry| !(entry.at < audited_before && take()));
+            (before - state.audit.len()) as u64
+        });
+        let throttles = budget.take(|take| remove(&mut state.throttles, |_, row| row.ends_at <= now && take()));
+        let networks = budget.take(|take| remove(&mut state.networks, |_, seen| *seen < known_before && take()));
+        Ok(Purged { registrations, codes, sessions, outbox, audit, throttles, networks })
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.state().map(drop)
+    }
+}
+
+/// The most rows of each kind that one purge removes.
+struct Batch(u64);
+
+impl Batch {
+    fn take(&mut self, remove: impl FnOnce(&mut dyn FnMut() -> bool) -> u64) -> u64 {
+        let mut left = self.0;
+        remove(&mut || {
+            let may = left > 0;
+            left = left.saturating_sub(1);
+            may
+        })
+    }
+}
+
+fn remove<K: Ord, V>(
+    rows: &mut std::collections::BTreeMap<K, V>,
+    mut which: impl FnMut(&K, &V) -> bool,
+) -> u64 {
+    let before = rows.len();
+    rows.retain(|key, row| !which(key, row));
+    (before - rows.len()) as u64
+}
+
+impl State {
+    /// Removes registrations with their codes.
+    pub(super) fn remove_registrations(
+        &mut self,
+        which: impl FnMut(&RegistrationId, &RegistrationRow) -> bool,
+    ) -> u64 {
+        let removed = remove(&mut self.registrations, which);
+        let registrations = &self.registrations;
+        self.codes.retain(|_, row| match row.owner {
+            Owner::Registration(id) => registrations.contains_key(&id),
+            Owner::User(_) => true,
+        });
+        removed
+    }
+}
