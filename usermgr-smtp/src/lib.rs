@@ -1,1 +1,28 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "smtp")]
+mod before_tls;
+mod console;
+mod folder;
+#[cfg(feature = "http-api")]
+mod http_api;
+mod mail_url;
+mod message;
+mod sender;
+#[cfg(feature = "smtp")]
+mod smtp;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod transport;
+
+pub use console::Console;
+pub use folder::Folder;
+#[cfg(feature = "http-api")]
+pub use http_api::HttpApi;
+pub use mail_url::{MailUrlError, PlaintextPolicy};
+pub use sender::{InvalidSender, Sender};
+#[cfg(feature = "smtp")]
+pub use smtp::{Smtp, SmtpBuilder};
+pub use transport::from_url;

@@ -1,0 +1,235 @@
+//! Third-party mail APIs.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+use usermgr_core::port::mailer::{Mail, MailError, Mailer};
+
+use crate::mail_url::{self, MailUrlError, PlaintextPolicy};
+use crate::message::one_line;
+use crate::sender::Sender;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Sends mail by a third-party HTTP API.
+///
+/// One `POST` a mail with the JSON `{id, to, from, subject, text, html}` and the header `Idempotency-Key: {id}`, byte
+/// for byte the same on every attempt: a service that knows the header sends the mail once.
+///
+/// # Which answers mean what
+/// - 2xx: sent, whatever the body says and however slowly it comes.
+/// - 3xx: transient, and not followed: a redirect could carry the mail anywhere.
+/// - 401, 403, 404, 408, 425, 429 and 5xx: transient. The service or its configuration is at fault, not the mail.
+/// - any other 4xx: permanent.
+///
+/// # Security
+/// Certificates are always checked against Mozilla's roots. Errors hold the status code only. `Debug` shows the
+/// origin and neither path nor credentials, since either may be a secret.
+pub struct HttpApi {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    endpoint: Uri,
+    authorization: Option<HeaderValue>,
+    sender: Sender,
+    timeout: Duration,
+}
+
+/// What the service is sent. The order of the fields is part of the bytes.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: String,
+    to: &'a str,
+    from: String,
+    subject: String,
+    text: &'a str,
+    html: &'a str,
+}
+
+impl HttpApi {
+    /// From the request to the status of its answer.
+    pub const TIMEOUT: Duration = Duration::from_secs(30);
+    /// Until a TCP connection stands.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// The most bytes of an answer's body that are read, only to use the connection again.
+    pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
+
+    /// The transport that a URL names: `https://:token@host/path`.
+    ///
+    /// The password of the URL, or its user name if it has no password, is sent as `Authorization: Bearer …`. It is
+    /// percent-encoded. `http:` is for loopback, unless [`PlaintextPolicy::Allow`].
+    ///
+    /// # Errors
+    /// [`MailUrlError`], which never shows any part of the URL.
+    pub fn from_url(url: &str, sender: Sender, plaintext: PlaintextPolicy) -> Result<Self, MailUrlError> {
+        let mut url = mail_url::parse(url)?;
+        let encrypted = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(MailUrlError::UnknownScheme),
+        };
+        let loopback = mail_url::is_loopback(&mail_url::host(&url)?);
+        if !encrypted && !loopback && plaintext == PlaintextPolicy::LoopbackOnly {
+            return Err(MailUrlError::Plaintext);
+        }
+        if url.fragment().is_some() {
+            return Err(MailUrlError::Superfluous);
+        }
+        let authorization = authorization(&url)?;
+        url.set_username("").map_err(|()| MailUrlError::NoHost)?;
+        url.set_password(None).map_err(|()| MailUrlError::NoHost)?;
+        Ok(Self {
+            client: client(encrypted)?,
+            endpoint: url.as_str().parse().map_err(|_| MailUrlError::Unreadable)?,
+            authorization,
+            sender,
+            timeout: Self::TIMEOUT,
+        })
+    }
+
+    /// Instead of [`HttpApi::TIMEOUT`].
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    fn request(&self, mail: &Mail) -> Result<Request<Full<Bytes>>, MailError> {
+        let unbuildable = || MailError::permanent("no request can be built from this mail");
+        let body = Body {
+            id: mail.id.to_string(),
+            to: mail.to.as_str(),
+            from: self.sender.to_string(),
+            subject: one_line(&mail.subject),
+            text: &mail.text,
+            html: &mail.html,
+        };
+        let json = serde_json::to_vec(&body).map_err(|_| unbuildable())?;
+        let mut request = Request::post(self.endpoint.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, concat!("usermgr-smtp/", env!("CARGO_PKG_VERSION")))
+            .header(IDEMPOTENCY_KEY, body.id);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        request.body(Full::from(json)).map_err(|_| unbuildable())
+    }
+}
+
+fn authorization(url: &url::Url) -> Result<Option<HeaderValue>, MailUrlError> {
+    let Some((user, password)) = mail_url::credentials(url)? else { return Ok(None) };
+    let token = password.map_or(user, |password| password.expose_secret().to_owned());
+    // RFC 6750 §2.1: what else would stand in the header is no token.
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(MailUrlError::InvalidCredentials);
+    }
+    let mut value =
+        HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| MailUrlError::InvalidCredentials)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+fn client(encrypted: bool) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, MailUrlError> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(HttpApi::CONNECT_TIMEOUT));
+    let tls = HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
+        .map_err(|_| MailUrlError::Tls)?;
+    let schemes = if encrypted { tls.https_only() } else { tls.https_or_http() };
+    let connector = schemes.enable_http1().wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
+}
+
+#[async_trait]
+impl Mailer for HttpApi {
+    async fn send(&self, mail: &Mail) -> Result<(), MailError> {
+        let request = self.request(mail)?;
+        let answer = tokio::time::timeout(self.timeout, self.client.request(request))
+            .await
+            .map_err(|_| MailError::transient("the mail API timed out"))?
+            .map_err(|e| {
+                let what =
+                    if e.is_connect() { "the mail API cannot be reached" } else { "the mail API broke off" };
+                MailError::transient(what).with_source(e)
+            })?;
+        let status = answer.status();
+        discard(answer.into_body()).await;
+        judge(status)
+    }
+}
+
+/// Reads what is left of a short answer, so that its connection can be used again. Nothing depends on it.
+async fn discard(body: Incoming) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let _ = tokio::time::timeout(PATIENCE, Limited::new(body, HttpApi::MAX_RESPONSE_BODY).collect()).await;
+}
+
+fn judge(status: StatusCode) -> Result<(), MailError> {
+    let message = format!("the mail API answered {}", status.as_u16());
+    match status.as_u16() {
+        200..=299 => Ok(()),
+        401 | 403 | 404 | 408 | 425 | 429 => Err(MailError::transient(message)),
+        400..=499 => Err(MailError::permanent(message)),
+        _ => Err(MailError::transient(message)),
+    }
+}
+
+impl fmt::Debug for HttpApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = format!(
+            "{}://{}",
+            self.endpoint.scheme_str().unwrap_or(""),
+            self.endpoint.authority().map_or("", |a| a.as_str())
+        );
+        f.debug_struct("HttpApi")
+            .field("origin", &origin)
+            .field("sender", &self.sender)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_sent_or_permanent_or_transient() {
+        for status in [200, 201, 202, 204, 299] {
+            assert!(judge(StatusCode::from_u16(status).unwrap()).is_ok(), "{status}");
+        }
+        for status in [301, 302, 303, 307, 308, 401, 403, 404, 408, 425, 429, 500, 502, 503, 504, 599] {
+            assert!(judge(StatusCode::from_u16(status).unwrap()).unwrap_err().is_transient(), "{status}");
+        }
+        for status in [400, 402, 405, 406, 409, 410, 413, 415, 422, 451] {
+            assert!(judge(StatusCode::from_u16(status).unwrap()).unwrap_err().is_permanent(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_kept_is_refused() {
+        for (url, error) in [
+            ("http://api.example/mails", MailUrlError::Plaintext),
+            ("http://localhost.example/mails", MailUrlError::Plaintext),
+            ("https://api.example/#x", MailUrlError::Superfluous),
+            ("https://:a%0d%0aX%3a%20y@api.example/", MailUrlError::InvalidCredentials),
+            ("https://:a%20b@api.example/", MailUrlError::InvalidCredentials),
+            ("https://", MailUrlError::Unreadable),
+            ("smtp://api.example", MailUrlError::UnknownScheme),
+        ] {
+            let sender = Sender::parse("a@localhost").unwrap();
+            let refused = HttpApi::from_url(url, sender, PlaintextPolicy::LoopbackOnly).unwrap_err();
+            assert_eq!(refused, error, "{url}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Real mail servers on loopback, for tests: they record what they get and fail on command.
+
+mod http_sink;
+mod received;
+mod smtp_sink;
+
+pub use http_sink::{HttpSink, ReceivedRequest};
+pub use received::ReceivedMail;
+pub use smtp_sink::{SmtpSink, SmtpSinkBuilder, SmtpStream, TlsUpgrade};
+
+/// Fewer mails or requests came than were waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{got} came in time, {wanted} were waited for")]
+pub struct TooFew {
+    /// How many there were.
+    pub got: usize,
+    /// How many were waited for.
+    pub wanted: usize,
+}
