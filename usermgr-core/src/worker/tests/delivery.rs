@@ -197,6 +197,20 @@ async fn what_becomes_owed_later_leaves_at_once_and_an_idle_worker_rests() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_signals_all_the_time_is_not_asked_all_the_time() {
+    let bench = Bench::new();
+    bench.outbox.restless.store(true, Ordering::SeqCst);
+    let stopper = Stopper::new();
+    let (worker, stop) = (bench.worker(), stopper.token());
+    let running = tokio::spawn(async move { worker.run(stop).await });
+    sleep(Duration::from_secs(1)).await;
+    stopper.stop();
+    running.await.unwrap();
+    let claims = bench.outbox.claims.load(Ordering::SeqCst);
+    assert!((50..=110).contains(&claims), "{claims} claims in a second");
+}
+
+#[tokio::test(start_paused = true)]
 async fn stop_lets_what_is_under_way_end_and_begins_nothing() {
     let mut bench = Bench::new();
     bench.policies.outbox.concurrency = 1;
@@ -382,6 +396,8 @@ impl tracing::Subscriber for Logged {
 async fn a_log_tells_how_it_went_and_nothing_of_the_mail() {
     let logged = Logged::default();
     let log = Arc::clone(&logged.0);
+    // While there is one subscriber only, tracing asks whichever thread logs first, and that may be another test's.
+    let _other = tracing::Dispatch::new(Logged::default());
     let _guard = tracing::subscriber::set_default(logged);
     let bench = Bench::new();
     let mut ids = vec![bench.owe_code("ana"), bench.owe_code("permanent"), bench.owe_code("transient")];
