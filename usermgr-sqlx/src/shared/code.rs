@@ -1,0 +1,590 @@
+//! Codes and links.
+//!
+//! A command locks in one order: limits, then the owner of the code, then codes.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use usermgr_core::domain::code::{CodeForm, CodePurpose};
+use usermgr_core::domain::email::{Email, EmailKey};
+use usermgr_core::domain::id::{CodeId, RegistrationId, UserId};
+use usermgr_core::domain::password::{PasswordHash, PasswordVersion};
+use usermgr_core::domain::role::{Role, Roles};
+use usermgr_core::domain::secret::SecretKeyId;
+use usermgr_core::domain::user::{User, UserStatus};
+use usermgr_core::port::store::account::NewPassword;
+use usermgr_core::port::store::code::{
+    Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, NewCode, Redeem,
+    RedeemEffect, Redeemed, RequestCode,
+};
+use usermgr_core::port::store::{Happened, MailDraft, StoreError};
+use uuid::Uuid;
+
+use super::account::{insert_user, locked_user, set_password, user_of};
+use super::rows::{corrupt, locale, username};
+use super::writing::{
+    Limits, Receiver, audit_done, audit_refused, end_everything_of, open_session, owe_events, owe_mail,
+};
+use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+
+#[async_trait]
+impl CodeStore for Store {
+    async fn request_code(&self, command: RequestCode) -> Result<CodeRequested, StoreError> {
+        transact!(self.request_code_once(command))
+    }
+
+    async fn candidates(&self, query: CandidateQuery) -> Result<Vec<Candidate>, StoreError> {
+        let CandidateQuery { now, which } = query;
+        let rows: Vec<CandidateRow> = match which {
+            CandidateFilter::Link(id) => {
+                sqlx::query_as(
+                    "SELECT c.id, c.purpose, c.digits, c.secret_key, c.registration_id, c.user_id, \
+                     NULL AS password FROM usermgr_codes c \
+                     WHERE c.id = $1 AND c.digits = 0 AND c.closed_at IS NULL",
+                )
+                .bind(id.as_uuid())
+                .fetch_all(self.readers())
+                .await
+            }
+            CandidateFilter::Address { email, purposes, registration } => {
+                // A list of up to four purposes, the first repeated: one statement for all lengths.
+                let name = |index: usize| purposes.get(index).or(purposes.first()).map(|purpose| purpose.as_str());
+                sqlx::query_as(
+                    "SELECT c.id, c.purpose, c.digits, c.secret_key, c.registration_id, c.user_id, r.password \
+                     FROM usermgr_codes c LEFT JOIN usermgr_registrations r ON r.id = c.registration_id \
+                     WHERE c.email_key = $1 AND c.purpose IN ($2, $3, $4, $5, $6) AND c.digits > 0 \
+                     AND c.closed_at IS NULL AND ($7 IS NULL OR c.registration_id = $7) \
+                     ORDER BY CASE WHEN c.dies_at > $8 AND (c.expires_at IS NULL OR c.expires_at > $8) \
+                     THEN 0 ELSE 1 END, c.id DESC LIMIT $9",
+                )
+                .bind(email.as_str())
+                .bind(name(0))
+                .bind(name(1))
+                .bind(name(2))
+                .bind(name(3))
+                .bind(name(4))
+                .bind(registration.map(|id| id.as_uuid()))
+                .bind(ts(now))
+                .bind(i64::try_from(Candidate::MOST).unwrap_or(i64::MAX))
+                .fetch_all(self.readers())
+                .await
+            }
+        }
+        .map_err(fault)?;
+        rows.into_iter().map(CandidateRow::candidate).collect()
+    }
+
+    async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
+        transact!(self.redeem_once(command))
+    }
+}
+
+impl Store {
+    async fn request_code_once(&self, command: RequestCode) -> Result<CodeRequested, StoreError> {
+        let RequestCode { now, email, purpose, target, mut code, mail, throttle, tries, audit } = command;
+        let mut tx = self.begin().await?;
+        let mut limits = Limits::lock(&mut tx, throttle.iter().chain(&tries), now).await?;
+        let before: Option<i64> = sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE id = $1")
+            .bind(code.id.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(fault)?;
+        if before.is_some() {
+            return Ok(CodeRequested::Queued);
+        }
+        if let Some(retry_after) = limits.used_up(&throttle) {
+            return Ok(CodeRequested::Throttled { retry_after });
+        }
+        for rule in &throttle {
+            limits.count(&mut tx, rule).await?;
+        }
+        if let Some(tries) = &tries {
+            limits.reset(&mut tx, tries).await?;
+        }
+        let Some(owner) = owner(&mut tx, &email, purpose, target, now).await? else {
+            audit_refused(&mut tx, audit, now, "nobody", None).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(CodeRequested::Nobody);
+        };
+        void_older(&mut tx, owner.id(), purpose, code.form, now).await?;
+        let key = match &owner {
+            Owner::Registration(row) => {
+                code.dies_at = code.dies_at.min(row.expires_at);
+                row.email.key()
+            }
+            Owner::User(user) => user.email.key(),
+        };
+        insert_code(&mut tx, &code, purpose, owner.id(), key).await?;
+        let subject = match &owner {
+            Owner::Registration(row) => {
+                owe_mail(&mut tx, mail, &row.receiver(), Some(code.id), now).await?;
+                None
+            }
+            Owner::User(user) => {
+                owe_mail(&mut tx, mail, &Receiver::user(user), Some(code.id), now).await?;
+                Some(user.id)
+            }
+        };
+        audit_done(&mut tx, audit, now, subject).await?;
+        tx.commit().await.map_err(fault)?;
+        self.wake();
+        Ok(CodeRequested::Queued)
+    }
+
+    async fn redeem_once(&self, command: Redeem) -> Result<Redeemed, StoreError> {
+        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } = command;
+        let mut tx = self.begin().await?;
+        let mut limits = Limits::lock(&mut tx, tries.iter().chain(&budget), now).await?;
+        if let Some(retry_after) = limits.used_up(&budget) {
+            audit_refused(&mut tx, audit, now, "too_many_attempts", None).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(Redeemed::Exhausted { retry_after });
+        }
+        if let Some((owner, code)) = open_code(&mut tx, hit, now).await? {
+            let tried_out = code.wrong_tries >= i64::from(attempts);
+            if code.is_over(now) && !tried_out {
+                audit_refused(&mut tx, audit, now, "code_expired", None).await?;
+                tx.commit().await.map_err(fault)?;
+                return Ok(Redeemed::Expired);
+            }
+            if let Some(owner) = owner.filter(|_| !code.is_over(now) && !tried_out) {
+                if !settled && is_ambiguous(&mut tx, &owner, now, attempts).await? {
+                    audit_refused(&mut tx, audit, now, "registration_ambiguous", None).await?;
+                    tx.commit().await.map_err(fault)?;
+                    return Ok(Redeemed::Ambiguous);
+                }
+                if let Some((user, happened)) = apply(&mut tx, owner, code.id, effect, now).await? {
+                    owe_events(&mut tx, &events, happened, user.id, now).await?;
+                    audit_done(&mut tx, audit, now, Some(user.id)).await?;
+                    tx.commit().await.map_err(fault)?;
+                    self.wake();
+                    return Ok(Redeemed::Redeemed(Box::new(user)));
+                }
+            }
+        }
+        let mut candidates = candidates;
+        candidates.sort_unstable();
+        for id in candidates {
+            sqlx::query(
+                "UPDATE usermgr_codes SET wrong_tries = wrong_tries + 1 WHERE id = $1 AND closed_at IS NULL \
+                 AND dies_at > $2 AND (expires_at IS NULL OR expires_at > $2) AND wrong_tries < $3",
+            )
+            .bind(id.as_uuid())
+            .bind(ts(now))
+            .bind(i64::from(attempts))
+            .execute(&mut *tx)
+            .await
+            .map_err(fault)?;
+        }
+        let waits: Vec<_> = tries.iter().filter_map(|rule| limits.used_up([rule])).collect();
+        let outcome = match waits.iter().max().filter(|_| waits.len() == tries.len()) {
+            Some(retry_after) => {
+                audit_refused(&mut tx, audit, now, "too_many_attempts", None).await?;
+                Redeemed::Exhausted { retry_after: *retry_after }
+            }
+            None => {
+                for rule in tries.iter().chain(&budget) {
+                    limits.count(&mut tx, rule).await?;
+                }
+                audit_refused(&mut tx, audit, now, "invalid_code", None).await?;
+                Redeemed::Wrong
+            }
+        };
+        tx.commit().await.map_err(fault)?;
+        Ok(outcome)
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct CandidateRow {
+    id: Uuid,
+    purpose: String,
+    digits: i64,
+    secret_key: Vec<u8>,
+    registration_id: Option<Uuid>,
+    user_id: Option<Uuid>,
+    password: Option<String>,
+}
+
+impl CandidateRow {
+    fn candidate(self) -> Result<Candidate, StoreError> {
+        let Self { id, purpose, digits, secret_key, registration_id, user_id, password } = self;
+        let wrong = |column| corrupt("usermgr_codes", column, id);
+        let (purpose, form, key) = code_parts(id, &purpose, digits, &secret_key)?;
+        let owner = match (registration_id, password, user_id) {
+            (Some(registration), Some(password), _) => CodeOwner::Registration {
+                id: RegistrationId::from_uuid(registration),
+                password: PasswordHash::new(password),
+            },
+            (_, _, Some(user)) => CodeOwner::User { id: UserId::from_uuid(user) },
+            _ => return Err(wrong("user_id")),
+        };
+        Ok(Candidate { id: CodeId::from_uuid(id), purpose, form, key, owner })
+    }
+}
+
+/// What a code's row says of its secret.
+pub(super) fn code_parts(
+    id: Uuid,
+    purpose: &str,
+    digits: i64,
+    secret_key: &[u8],
+) -> Result<(CodePurpose, CodeForm, SecretKeyId), StoreError> {
+    let wrong = |column| corrupt("usermgr_codes", column, id);
+    Ok((
+        purpose.parse().map_err(|_| wrong("purpose"))?,
+        u8::try_from(digits).ok().and_then(CodeForm::from_digits).ok_or_else(|| wrong("digits"))?,
+        SecretKeyId::from_bytes(secret_key.try_into().map_err(|_| wrong("secret_key"))?),
+    ))
+}
+
+/// Whose a code is, by identifier.
+#[derive(Clone, Copy)]
+pub(super) enum CodeOwnerId {
+    Registration(RegistrationId),
+    User(UserId),
+}
+
+/// Whose a code is, read and locked.
+enum Owner {
+    Registration(Box<Registration>),
+    User(Box<User>),
+}
+
+struct Registration {
+    id: RegistrationId,
+    email: Email,
+    password: PasswordHash,
+    username: Option<usermgr_core::domain::user::Username>,
+    locale: Option<usermgr_core::domain::user::Locale>,
+    expires_at: OffsetDateTime,
+}
+
+impl Registration {
+    fn receiver(&self) -> Receiver<'_> {
+        Receiver { email: &self.email, locale: self.locale.as_ref(), username: self.username.as_ref() }
+    }
+}
+
+impl Owner {
+    fn id(&self) -> CodeOwnerId {
+        match self {
+            Self::Registration(registration) => CodeOwnerId::Registration(registration.id),
+            Self::User(user) => CodeOwnerId::User(user.id),
+        }
+    }
+}
+
+/// Inserts a code.
+pub(super) async fn insert_code(
+    tx: &mut Tx,
+    code: &NewCode,
+    purpose: CodePurpose,
+    owner: CodeOwnerId,
+    email: &EmailKey,
+) -> Result<(), StoreError> {
+    let (registration, user) = match owner {
+        CodeOwnerId::Registration(id) => (Some(id.as_uuid()), None),
+        CodeOwnerId::User(id) => (None, Some(id.as_uuid())),
+    };
+    sqlx::query(
+        "INSERT INTO usermgr_codes \
+         (id, registration_id, user_id, email_key, purpose, digits, secret_key, dies_at, wrong_tries) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)",
+    )
+    .bind(code.id.as_uuid())
+    .bind(registration)
+    .bind(user)
+    .bind(email.as_str())
+    .bind(purpose.as_str())
+    .bind(i64::from(code.form.digits()))
+    .bind(code.key.as_bytes().as_slice())
+    .bind(ts(code.dies_at))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+/// Voids the open codes of the same owner, purpose and kind of form.
+async fn void_older(
+    tx: &mut Tx,
+    owner: CodeOwnerId,
+    purpose: CodePurpose,
+    form: CodeForm,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let (registration, user) = match owner {
+        CodeOwnerId::Registration(id) => (Some(id.as_uuid()), None),
+        CodeOwnerId::User(id) => (None, Some(id.as_uuid())),
+    };
+    let link = i64::from(form == CodeForm::Link);
+    sqlx::query(
+        "UPDATE usermgr_codes SET closed_at = $5 WHERE (registration_id = $1 OR user_id = $2) AND purpose = $3 \
+         AND (CASE WHEN digits = 0 THEN 1 ELSE 0 END) = $4 AND closed_at IS NULL",
+    )
+    .bind(registration)
+    .bind(user)
+    .bind(purpose.as_str())
+    .bind(link)
+    .bind(ts(now))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+/// Finds and locks whoever a code is asked for.
+async fn owner(
+    tx: &mut Tx,
+    email: &EmailKey,
+    purpose: CodePurpose,
+    target: CodeTarget,
+    now: OffsetDateTime,
+) -> Result<Option<Owner>, StoreError> {
+    if purpose == CodePurpose::EmailVerification {
+        let id = match target {
+            CodeTarget::Registration(id) => Some(id.as_uuid()),
+            CodeTarget::User(_) => None,
+            CodeTarget::Anybody => sqlx::query_scalar(
+                "SELECT id FROM usermgr_registrations WHERE email_key = $1 AND expires_at > $2 \
+                 ORDER BY id DESC LIMIT 1",
+            )
+            .bind(email.as_str())
+            .bind(ts(now))
+            .fetch_optional(&mut **tx)
+            .await
+            .map_err(fault)?,
+        };
+        if let Some(id) = id
+            && let Some(registration) = locked_registration(tx, RegistrationId::from_uuid(id)).await?
+            && registration.expires_at > now
+            && registration.email.key() == email
+        {
+            return Ok(Some(Owner::Registration(Box::new(registration))));
+        }
+    }
+    let id = match target {
+        CodeTarget::Registration(_) => None,
+        CodeTarget::User(id) => Some(id),
+        CodeTarget::Anybody => user_of(&mut **tx, email).await?.map(|found| found.user.id),
+    };
+    let Some(id) = id else { return Ok(None) };
+    let Some(found) = locked_user(tx, id).await? else { return Ok(None) };
+    let fits = found.user.status == UserStatus::Active
+        && match purpose {
+            CodePurpose::EmailVerification => found.user.email_verified_at.is_none(),
+            CodePurpose::FirstTimeSetup => found.password.is_none(),
+            _ => true,
+        };
+    Ok(fits.then(|| Owner::User(Box::new(found.user))))
+}
+
+async fn locked_registration(tx: &mut Tx, id: RegistrationId) -> Result<Option<Registration>, StoreError> {
+    type Row = (String, String, Option<String>, Option<String>, Ts);
+    let row: Option<Row> = sqlx::query_as(locking!(
+        "SELECT email, password, username, locale, expires_at FROM usermgr_registrations WHERE id = $1"
+    ))
+    .bind(id.as_uuid())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    let Some((email, password, name, language, expires_at)) = row else { return Ok(None) };
+    let wrong = |column| corrupt("usermgr_registrations", column, id);
+    Ok(Some(Registration {
+        id,
+        email: Email::parse(&email).map_err(|_| wrong("email"))?,
+        password: PasswordHash::new(password),
+        username: username(name.as_deref()).map_err(|()| wrong("username"))?,
+        locale: locale(language.as_deref()).map_err(|()| wrong("locale"))?,
+        expires_at: from_ts(expires_at),
+    }))
+}
+
+/// An open code, locked.
+struct OpenCode {
+    id: CodeId,
+    dies_at: OffsetDateTime,
+    expires_at: Option<OffsetDateTime>,
+    wrong_tries: i64,
+}
+
+impl OpenCode {
+    fn is_over(&self, now: OffsetDateTime) -> bool {
+        self.dies_at <= now || self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// The open code that a guess hit, with its owner if the owner still may redeem it; both locked, the owner first.
+async fn open_code(
+    tx: &mut Tx,
+    hit: Option<CodeId>,
+    now: OffsetDateTime,
+) -> Result<Option<(Option<Owner>, OpenCode)>, StoreError> {
+    let Some(id) = hit else { return Ok(None) };
+    let owner: Option<(Option<Uuid>, Option<Uuid>)> =
+        sqlx::query_as("SELECT registration_id, user_id FROM usermgr_codes WHERE id = $1")
+            .bind(id.as_uuid())
+            .fetch_optional(&mut **tx)
+            .await
+            .map_err(fault)?;
+    let owner = match owner {
+        Some((Some(registration), _)) => {
+            let found = locked_registration(tx, RegistrationId::from_uuid(registration)).await?;
+            match found.filter(|found| found.expires_at > now) {
+                Some(found) if user_of(&mut **tx, found.email.key()).await?.is_none() => {
+                    Some(Owner::Registration(Box::new(found)))
+                }
+                _ => None,
+            }
+        }
+        Some((None, Some(user))) => locked_user(tx, UserId::from_uuid(user))
+            .await?
+            .filter(|found| found.user.status == UserStatus::Active)
+            .map(|found| Owner::User(Box::new(found.user))),
+        Some((None, None)) | None => None,
+    };
+    let row: Option<(Ts, Option<Ts>, i64)> = sqlx::query_as(locking!(
+        "SELECT dies_at, expires_at, wrong_tries FROM usermgr_codes WHERE id = $1 AND closed_at IS NULL"
+    ))
+    .bind(id.as_uuid())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(row.map(|(dies_at, expires_at, wrong_tries)| {
+        let code =
+            OpenCode { id, dies_at: from_ts(dies_at), expires_at: expires_at.map(from_ts), wrong_tries };
+        (owner, code)
+    }))
+}
+
+/// Whether another registration of the same address has a live code too.
+async fn is_ambiguous(tx: &mut Tx, owner: &Owner, now: OffsetDateTime, attempts: u32) -> Result<bool, StoreError> {
+    let Owner::Registration(registration) = owner else { return Ok(false) };
+    let other: Option<i64> = sqlx::query_scalar(
+        "SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE email_key = $1 AND purpose = $2 AND closed_at IS NULL \
+         AND registration_id IS NOT NULL AND registration_id <> $3 AND dies_at > $4 \
+         AND (expires_at IS NULL OR expires_at > $4) AND wrong_tries < $5 LIMIT 1",
+    )
+    .bind(registration.email.key().as_str())
+    .bind(CodePurpose::EmailVerification.as_str())
+    .bind(registration.id.as_uuid())
+    .bind(ts(now))
+    .bind(i64::from(attempts))
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(other.is_some())
+}
+
+/// Spends a code and applies its effect. `None` when the address got a user at this very moment.
+async fn apply(
+    tx: &mut Tx,
+    owner: Owner,
+    code: CodeId,
+    effect: RedeemEffect,
+    now: OffsetDateTime,
+) -> Result<Option<(User, Happened)>, StoreError> {
+    let applied = match (owner, effect) {
+        (Owner::Registration(registration), RedeemEffect::Verify { user_id, welcome }) => {
+            activate(tx, *registration, user_id, None, welcome, now).await?
+        }
+        (Owner::Registration(registration), RedeemEffect::SetPassword { user_id, welcome, password }) => {
+            activate(tx, *registration, user_id, Some(password), welcome, now).await?
+        }
+        (Owner::User(user), RedeemEffect::Verify { user_id: _, welcome: _ }) => {
+            close(tx, code, now).await?;
+            let email_verified = prove_address(tx, &user, now).await?;
+            Some((user.id, Happened { email_verified, ..Happened::default() }))
+        }
+        (Owner::User(user), RedeemEffect::SetPassword { user_id: _, welcome: _, password }) => {
+            close(tx, code, now).await?;
+            Some((user.id, reset(tx, &user, password, now).await?))
+        }
+    };
+    let Some((id, happened)) = applied else { return Ok(None) };
+    let user = locked_user(tx, id).await?.ok_or_else(|| corrupt("usermgr_users", "id", id))?.user;
+    Ok(Some((user, happened)))
+}
+
+async fn close(tx: &mut Tx, code: CodeId, now: OffsetDateTime) -> Result<(), StoreError> {
+    sqlx::query("UPDATE usermgr_codes SET closed_at = $2 WHERE id = $1")
+        .bind(code.as_uuid())
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    Ok(())
+}
+
+async fn prove_address(tx: &mut Tx, user: &User, now: OffsetDateTime) -> Result<bool, StoreError> {
+    if user.email_verified_at.is_some() {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE usermgr_users SET email_verified_at = $2, updated_at = $2 WHERE id = $1")
+        .bind(user.id.as_uuid())
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    Ok(true)
+}
+
+/// A user's password is set by a code or a link.
+async fn reset(tx: &mut Tx, user: &User, password: NewPassword, now: OffsetDateTime) -> Result<Happened, StoreError> {
+    let NewPassword { hash, session, notice } = password;
+    let email_verified = prove_address(tx, user, now).await?;
+    let version = locked_user(tx, user.id).await?.map_or(PasswordVersion::NONE, |found| found.version).next();
+    set_password(tx, user.id, &hash, version, now).await?;
+    end_everything_of(tx, user.id, None, now).await?;
+    owe_mail(tx, notice, &Receiver::user(user), None, now).await?;
+    let signed_in = session.is_some();
+    if let Some(session) = session {
+        open_session(tx, session, user.id, version, now).await?;
+    }
+    Ok(Happened { email_verified, password_changed: true, signed_in, user_registered: false })
+}
+
+/// A registration becomes a user, and every registration of the address is gone with its codes.
+async fn activate(
+    tx: &mut Tx,
+    registration: Registration,
+    id: UserId,
+    password: Option<NewPassword>,
+    welcome: Option<MailDraft>,
+    now: OffsetDateTime,
+) -> Result<Option<(UserId, Happened)>, StoreError> {
+    let Registration { id: _, email, password: registered, username, locale, expires_at: _ } = registration;
+    let (hash, session) = match password {
+        Some(NewPassword { hash, session, notice: _ }) => (hash, session),
+        None => (registered, None),
+    };
+    let user = User {
+        id,
+        email,
+        email_verified_at: Some(now),
+        username,
+        roles: Roles::from([Role::user()]),
+        status: UserStatus::Active,
+        locale,
+        created_at: now,
+        updated_at: now,
+        last_login_at: None,
+    };
+    if !insert_user(tx, &user, Some(&hash), PasswordVersion::FIRST).await? {
+        return Ok(None);
+    }
+    if let Some(welcome) = welcome {
+        owe_mail(tx, welcome, &Receiver::user(&user), None, now).await?;
+    }
+    sqlx::query("DELETE FROM usermgr_registrations WHERE email_key = $1")
+        .bind(user.email.key().as_str())
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    let signed_in = session.is_some();
+    if let Some(session) = session {
+        open_session(tx, session, id, PasswordVersion::FIRST, now).await?;
+    }
+    let happened = Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
+    Ok(Some((id, happened)))
+}

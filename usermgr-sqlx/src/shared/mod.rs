@@ -1,0 +1,35 @@
+//! Every statement, once: compiled for each database by the module that includes this file.
+
+mod account;
+mod code;
+mod migrate;
+mod outbox;
+mod rows;
+mod session;
+mod upkeep;
+mod writing;
+
+use usermgr_core::port::store::StoreError;
+
+use super::{MIGRATIONS, Store, Ts, Tx, from_ts, ts, was_in_the_way};
+
+fn fault(error: sqlx::Error) -> StoreError {
+    StoreError::unavailable(error)
+}
+
+/// How often a command is run again that was rolled back because another was in its way.
+const RERUNS: u32 = 5;
+
+/// Runs a command's one transaction; once more when it was rolled back because another was in its way.
+macro_rules! transact {
+    ($store:ident.$once:ident($command:ident)) => {{
+        let mut run = 0;
+        loop {
+            match $store.$once($command.clone()).await {
+                Err(error) if run < super::RERUNS && super::was_in_the_way(&error) => run += 1,
+                outcome => break outcome,
+            }
+        }
+    }};
+}
+use transact;

@@ -1,0 +1,227 @@
+//! Mails and events that are owed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use usermgr_core::domain::email::Email;
+use usermgr_core::domain::event::{Event, EventKind};
+use usermgr_core::domain::id::{CodeId, OutboxId, UserId};
+use usermgr_core::domain::mail::{OwedCode, OwedMail};
+use usermgr_core::domain::page::Page;
+use usermgr_core::port::store::StoreError;
+use usermgr_core::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus, OutboxStore, Settle, Settled,
+};
+use uuid::Uuid;
+
+use super::code::code_parts;
+use super::rows::{corrupt, locale, username};
+use super::{Store, Ts, fault, from_ts, transact, ts};
+
+/// The columns of an item, in no particular order: [`OutboxRow`] takes them by name.
+macro_rules! item_columns {
+    () => {
+        "SELECT o.id, o.kind, o.name, o.email, o.locale, o.username, o.user_id, o.created_at, o.due_at, o.attempts, \
+         o.status, o.settled_at, o.error, c.id AS code_id, c.purpose, c.digits, c.secret_key \
+         FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id "
+    };
+}
+
+#[async_trait]
+impl OutboxStore for Store {
+    async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
+        let due: Option<i64> = sqlx::query_scalar(
+            "SELECT CAST(1 AS BIGINT) FROM usermgr_outbox WHERE status = 'queued' AND due_at <= $1 \
+             AND (lease_until IS NULL OR lease_until <= $1) LIMIT 1",
+        )
+        .bind(ts(command.now))
+        .fetch_optional(self.readers())
+        .await
+        .map_err(fault)?;
+        if due.is_none() {
+            return Ok(Vec::new());
+        }
+        transact!(self.claim_once(command))
+    }
+
+    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
+        transact!(self.settle_once(command))
+    }
+
+    async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
+        let OutboxQuery { status, after, size } = query;
+        let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
+            item_columns!(),
+            "WHERE o.id < $1 AND ($2 IS NULL OR o.status = $2) ORDER BY o.id DESC LIMIT $3"
+        ))
+        .bind(after.map_or(Uuid::max(), |after| after.as_uuid()))
+        .bind(status.map(OutboxStatus::as_str))
+        .bind(i64::from(size.get()) + 1)
+        .fetch_all(self.readers())
+        .await
+        .map_err(fault)?;
+        let mut items = rows.into_iter().map(OutboxRow::entry).collect::<Result<Vec<_>, _>>()?;
+        let more = items.len() > usize::from(size.get());
+        items.truncate(usize::from(size.get()));
+        let next = items.last().filter(|_| more).map(|entry| entry.item.id());
+        Ok(Page::new(items, next))
+    }
+
+    async fn wait_for_due(&self, at_most: Duration) {
+        self.listen().await;
+        drop(tokio::time::timeout(at_most, self.due.notified()).await);
+    }
+}
+
+impl Store {
+    async fn claim_once(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
+        let Claim { now, lease, lease_until, limit } = command;
+        let mut tx = self.begin().await?;
+        sqlx::query(concat!(
+            "UPDATE usermgr_outbox SET status = 'void', settled_at = $1, lease = NULL, lease_until = NULL \
+             WHERE id IN (",
+            skipping!(
+                "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
+                 AND (o.lease_until IS NULL OR o.lease_until <= $1) AND o.code_id IS NOT NULL \
+                 AND NOT EXISTS (SELECT 1 FROM usermgr_codes c WHERE c.id = o.code_id AND c.closed_at IS NULL \
+                 AND c.dies_at > $1 AND (c.expires_at IS NULL OR c.expires_at > $1))",
+                ")"
+            )
+        ))
+        .bind(ts(now))
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?;
+        sqlx::query(concat!(
+            "UPDATE usermgr_outbox SET lease = $2, lease_until = $3, attempts = attempts + 1 WHERE id IN (",
+            skipping!(
+                "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
+                 AND (o.lease_until IS NULL OR o.lease_until <= $1) ORDER BY o.due_at, o.id LIMIT $4",
+                ")"
+            )
+        ))
+        .bind(ts(now))
+        .bind(lease.0.as_slice())
+        .bind(ts(lease_until))
+        .bind(i64::from(limit))
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?;
+        let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
+            item_columns!(),
+            "WHERE o.lease = $1 AND o.status = 'queued' ORDER BY o.due_at, o.id"
+        ))
+        .bind(lease.0.as_slice())
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(fault)?;
+        let claimed = rows
+            .into_iter()
+            .map(|row| row.entry().map(|entry| Claimed { attempt: entry.attempts, item: entry.item }))
+            .collect::<Result<Vec<_>, _>>()?;
+        tx.commit().await.map_err(fault)?;
+        Ok(claimed)
+    }
+
+    async fn settle_once(&self, command: Settle) -> Result<Settled, StoreError> {
+        let Settle { now, id, lease, result } = command;
+        let (status, due_at, settled_at, error, code_ttl) = match result {
+            DeliveryResult::Sent { code_ttl } => (OutboxStatus::Sent, None, Some(now), None, code_ttl),
+            DeliveryResult::Retry { at, error } => (OutboxStatus::Queued, Some(at), None, Some(error), None),
+            DeliveryResult::Dead { error } => (OutboxStatus::Dead, None, Some(now), Some(error), None),
+        };
+        let mut tx = self.begin().await?;
+        let settled: Option<(Option<Uuid>,)> = sqlx::query_as(
+            "UPDATE usermgr_outbox SET status = $3, due_at = COALESCE($4, due_at), settled_at = $5, error = $6, \
+             lease = NULL, lease_until = NULL WHERE id = $1 AND lease = $2 AND status = 'queued' RETURNING code_id",
+        )
+        .bind(id.as_uuid())
+        .bind(lease.0.as_slice())
+        .bind(status.as_str())
+        .bind(due_at.map(ts))
+        .bind(settled_at.map(ts))
+        .bind(error)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(fault)?;
+        let Some((code,)) = settled else { return Ok(Settled::LostLease) };
+        if let (Some(code), Some(ttl)) = (code, code_ttl) {
+            sqlx::query("UPDATE usermgr_codes SET expires_at = $2 WHERE id = $1 AND expires_at IS NULL")
+                .bind(code)
+                .bind(ts(now + ttl))
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+        }
+        tx.commit().await.map_err(fault)?;
+        Ok(Settled::Settled)
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct OutboxRow {
+    id: Uuid,
+    kind: String,
+    name: String,
+    email: Option<String>,
+    locale: Option<String>,
+    username: Option<String>,
+    user_id: Option<Uuid>,
+    created_at: Ts,
+    due_at: Ts,
+    attempts: i64,
+    status: String,
+    settled_at: Option<Ts>,
+    error: Option<String>,
+    code_id: Option<Uuid>,
+    purpose: Option<String>,
+    digits: Option<i64>,
+    secret_key: Option<Vec<u8>>,
+}
+
+impl OutboxRow {
+    fn entry(self) -> Result<OutboxEntry, StoreError> {
+        let wrong = |column| corrupt("usermgr_outbox", column, self.id);
+        Ok(OutboxEntry {
+            item: self.item()?,
+            status: OutboxStatus::from_name(&self.status).ok_or_else(|| wrong("status"))?,
+            attempts: u32::try_from(self.attempts).map_err(|_| wrong("attempts"))?,
+            due_at: from_ts(self.due_at),
+            settled_at: self.settled_at.map(from_ts),
+            error: self.error,
+        })
+    }
+
+    fn item(&self) -> Result<OutboxItem, StoreError> {
+        let wrong = |column| corrupt("usermgr_outbox", column, self.id);
+        let id = OutboxId::from_uuid(self.id);
+        match self.kind.as_str() {
+            "event" => Ok(OutboxItem::Event(Event {
+                id,
+                at: from_ts(self.created_at),
+                kind: EventKind::from_name(&self.name).ok_or_else(|| wrong("name"))?,
+                user_id: self.user_id.map(UserId::from_uuid).ok_or_else(|| wrong("user_id"))?,
+            })),
+            "mail" => Ok(OutboxItem::Mail(Box::new(OwedMail {
+                id,
+                kind: self.name.parse().map_err(|_| wrong("name"))?,
+                to: self.email.as_deref().and_then(|to| Email::parse(to).ok()).ok_or_else(|| wrong("email"))?,
+                locale: locale(self.locale.as_deref()).map_err(|()| wrong("locale"))?,
+                username: username(self.username.as_deref()).map_err(|()| wrong("username"))?,
+                code: self.code()?,
+                created_at: from_ts(self.created_at),
+            }))),
+            _ => Err(wrong("kind")),
+        }
+    }
+
+    fn code(&self) -> Result<Option<OwedCode>, StoreError> {
+        let (Some(id), Some(purpose), Some(digits), Some(secret_key)) =
+            (self.code_id, &self.purpose, self.digits, &self.secret_key)
+        else {
+            return Ok(None);
+        };
+        let (purpose, form, key) = code_parts(id, purpose, digits, secret_key)?;
+        Ok(Some(OwedCode { id: CodeId::from_uuid(id), purpose, form, key }))
+    }
+}

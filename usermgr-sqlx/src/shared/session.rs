@@ -1,0 +1,211 @@
+//! Sessions.
+
+use async_trait::async_trait;
+use usermgr_core::domain::id::{SessionId, UserId};
+use usermgr_core::domain::password::PasswordHash;
+use usermgr_core::domain::session::{AuthMethod, Session};
+use usermgr_core::domain::user::UserStatus;
+use usermgr_core::port::store::session::{
+    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionKey, SessionOpened, SessionQuery, SessionSelector,
+    SessionStore, SessionView,
+};
+use usermgr_core::port::store::{Happened, StoreError};
+use uuid::Uuid;
+
+use super::account::locked_user;
+use super::rows::{UserRow, corrupt, user_columns};
+use super::writing::{Limits, audit_done, audit_refused, is_known, open_session, owe_events};
+use super::{Store, Ts, fault, from_ts, transact, ts};
+
+#[async_trait]
+impl SessionStore for Store {
+    async fn open_session(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
+        transact!(self.open_session_once(command))
+    }
+
+    async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
+        transact!(self.login_failed_once(command))
+    }
+
+    async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError> {
+        let SessionQuery { now, key } = query;
+        let row: Option<SessionRow> = match key {
+            SessionKey::Id(id) => {
+                sqlx::query_as(concat!(
+                    "SELECT s.id, s.method, s.ip, s.user_agent, s.created_at, s.authenticated_at, s.last_seen_at, \
+                     s.idle_expires_at, s.expires_at, ",
+                    user_columns!(),
+                    " FROM usermgr_sessions s JOIN usermgr_users u ON u.id = s.user_id WHERE s.id = $1 \
+                     AND s.ended_at IS NULL AND s.idle_expires_at > $2 AND s.expires_at > $2 \
+                     AND u.status = 'active' AND u.deleted_at IS NULL \
+                     AND u.password_version = s.password_version"
+                ))
+                .bind(id.as_uuid())
+                .bind(ts(now))
+                .fetch_optional(self.readers())
+                .await
+            }
+            SessionKey::Access(digest) => {
+                sqlx::query_as(concat!(
+                    "SELECT s.id, s.method, s.ip, s.user_agent, s.created_at, s.authenticated_at, s.last_seen_at, \
+                     s.idle_expires_at, s.expires_at, ",
+                    user_columns!(),
+                    " FROM usermgr_sessions s JOIN usermgr_users u ON u.id = s.user_id WHERE s.access = $1 \
+                     AND s.access_expires_at > $2 AND s.ended_at IS NULL AND s.idle_expires_at > $2 \
+                     AND s.expires_at > $2 AND u.status = 'active' AND u.deleted_at IS NULL \
+                     AND u.password_version = s.password_version"
+                ))
+                .bind(digest.as_bytes().as_slice())
+                .bind(ts(now))
+                .fetch_optional(self.readers())
+                .await
+            }
+        }
+        .map_err(fault)?;
+        row.map(SessionRow::view).transpose()
+    }
+
+    async fn end_sessions(&self, command: EndSessions) -> Result<u64, StoreError> {
+        transact!(self.end_sessions_once(command))
+    }
+}
+
+impl Store {
+    async fn open_session_once(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
+        let OpenSession { now, user_id, expect, session, upgrade, guard, audit, events } = command;
+        let mut tx = self.begin().await?;
+        let rules = guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]);
+        let limits = Limits::lock(&mut tx, rules, now).await?;
+        let found = locked_user(&mut tx, user_id).await?;
+        let before: Option<i64> =
+            sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_sessions WHERE id = $1")
+                .bind(session.id.as_uuid())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(fault)?;
+        if let (Some(_), Some(found)) = (before, &found) {
+            return Ok(SessionOpened::Opened(Box::new(found.user.clone())));
+        }
+        if let Some(guard) = &guard {
+            let known = is_known(&mut *tx, Some(user_id), guard).await?;
+            if let Some(retry_after) = limits.refused_by(guard, known) {
+                return Ok(SessionOpened::Throttled { retry_after });
+            }
+        }
+        let refused = match &found {
+            Some(found) if found.user.status == UserStatus::Active && found.version == expect => None,
+            Some(found) if found.user.status == UserStatus::Active => Some(("stale", SessionOpened::Stale)),
+            _ => Some(("not_active", SessionOpened::NotActive)),
+        };
+        if let Some((reason, outcome)) = refused {
+            audit_refused(&mut tx, audit, now, reason, Some(user_id)).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(outcome);
+        }
+        if let Some(upgrade) = &upgrade {
+            sqlx::query("UPDATE usermgr_users SET password = $2 WHERE id = $1")
+                .bind(user_id.as_uuid())
+                .bind(PasswordHash::expose(upgrade))
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+        }
+        if let Some(guard) = &guard {
+            sqlx::query("DELETE FROM usermgr_throttles WHERE key = $1")
+                .bind(guard.own.key.as_bytes().as_slice())
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+        }
+        open_session(&mut tx, session, user_id, expect, now).await?;
+        let happened = Happened { signed_in: true, ..Happened::default() };
+        owe_events(&mut tx, &events, happened, user_id, now).await?;
+        audit_done(&mut tx, audit, now, Some(user_id)).await?;
+        let user = found.map(|found| usermgr_core::User { last_login_at: Some(now), ..found.user });
+        tx.commit().await.map_err(fault)?;
+        if !events.is_empty() {
+            self.wake();
+        }
+        user.map(|user| SessionOpened::Opened(Box::new(user))).ok_or_else(|| corrupt("usermgr_users", "id", user_id))
+    }
+
+    async fn login_failed_once(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
+        let LoginFailed { now, user_id, guard, audit } = command;
+        let mut tx = self.begin().await?;
+        if let Some(guard) = &guard {
+            let mut limits = Limits::lock(&mut tx, [&guard.own, &guard.network, &guard.far], now).await?;
+            let known = is_known(&mut *tx, user_id, guard).await?;
+            if let Some(retry_after) = limits.refused_by(guard, known) {
+                return Ok(LoginCounted::Throttled { retry_after });
+            }
+            limits.count(&mut tx, &guard.own).await?;
+            limits.count(&mut tx, &guard.network).await?;
+            if !known {
+                limits.count(&mut tx, &guard.far).await?;
+            }
+        }
+        audit_refused(&mut tx, audit, now, "invalid_credentials", user_id).await?;
+        tx.commit().await.map_err(fault)?;
+        Ok(LoginCounted::Counted)
+    }
+
+    async fn end_sessions_once(&self, command: EndSessions) -> Result<u64, StoreError> {
+        let EndSessions { now, user_id, which, audit } = command;
+        let (one, but) = match which {
+            SessionSelector::One(id) => (Some(id.as_uuid()), None),
+            SessionSelector::AllBut(id) => (None, Some(id.as_uuid())),
+            SessionSelector::All => (None, None),
+        };
+        let mut tx = self.begin().await?;
+        let ended = sqlx::query(
+            "UPDATE usermgr_sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL \
+             AND ($3 IS NULL OR id = $3) AND ($4 IS NULL OR id <> $4)",
+        )
+        .bind(user_id.as_uuid())
+        .bind(ts(now))
+        .bind(one)
+        .bind(but)
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?
+        .rows_affected();
+        audit_done(&mut tx, audit, now, Some(user_id)).await?;
+        tx.commit().await.map_err(fault)?;
+        Ok(ended)
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct SessionRow {
+    id: Uuid,
+    method: String,
+    ip: Option<String>,
+    user_agent: Option<String>,
+    created_at: Ts,
+    authenticated_at: Ts,
+    last_seen_at: Ts,
+    idle_expires_at: Ts,
+    expires_at: Ts,
+    #[sqlx(flatten)]
+    user: UserRow,
+}
+
+impl SessionRow {
+    fn view(self) -> Result<SessionView, StoreError> {
+        let wrong = |column| corrupt("usermgr_sessions", column, self.id);
+        let credentials = self.user.credentials()?;
+        let session = Session {
+            id: SessionId::from_uuid(self.id),
+            user_id: UserId::from_uuid(credentials.user.id.as_uuid()),
+            created_at: from_ts(self.created_at),
+            authenticated_at: from_ts(self.authenticated_at),
+            last_seen_at: from_ts(self.last_seen_at),
+            idle_expires_at: from_ts(self.idle_expires_at),
+            expires_at: from_ts(self.expires_at),
+            method: AuthMethod::from_name(&self.method).ok_or_else(|| wrong("method"))?,
+            ip: self.ip.map(|ip| ip.parse()).transpose().map_err(|_| wrong("ip"))?,
+            user_agent: self.user_agent,
+        };
+        Ok(SessionView { session, user: credentials.user, password_version: credentials.version })
+    }
+}

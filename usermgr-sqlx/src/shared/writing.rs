@@ -1,0 +1,329 @@
+//! What commands write along: limits, mails, events, the audit log, and sessions.
+
+use std::collections::BTreeMap;
+
+use time::{Duration, OffsetDateTime};
+use usermgr_core::domain::audit::{AuditDraft, AuditEntry};
+use usermgr_core::domain::email::Email;
+use usermgr_core::domain::id::{CodeId, SessionId, UserId};
+use usermgr_core::domain::password::PasswordVersion;
+use usermgr_core::domain::secret::Digest;
+use usermgr_core::domain::user::{Locale, User, Username};
+use usermgr_core::port::store::session::NewSession;
+use usermgr_core::port::store::throttle::{LoginGuard, ThrottleRule};
+use usermgr_core::port::store::{EventDraft, Happened, MailDraft, StoreError};
+
+use super::{Store, Tx, fault, from_ts, ts};
+
+/// Rows of the throttle table, as they count now.
+pub(super) struct Limits {
+    rows: BTreeMap<Digest, (i64, OffsetDateTime)>,
+    now: OffsetDateTime,
+}
+
+impl Limits {
+    /// Reads and locks the rows of some rules, always in the order of their keys, so that commands wait for each other
+    /// in turn. A row that is not there yet is made, with nothing counted.
+    pub(super) async fn lock<'a>(
+        tx: &mut Tx,
+        rules: impl IntoIterator<Item = &'a ThrottleRule>,
+        now: OffsetDateTime,
+    ) -> Result<Self, StoreError> {
+        let mut keys: Vec<Digest> = rules.into_iter().map(|rule| rule.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut rows = BTreeMap::new();
+        for key in keys {
+            let (count, ends_at) = sqlx::query_as(
+                "INSERT INTO usermgr_throttles (key, count, ends_at) VALUES ($1, 0, $2) \
+                 ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING count, ends_at",
+            )
+            .bind(key.as_bytes().as_slice())
+            .bind(ts(now))
+            .fetch_one(&mut **tx)
+            .await
+            .map_err(fault)?;
+            rows.insert(key, (count, from_ts(ends_at)));
+        }
+        Ok(Self { rows, now })
+    }
+
+    /// Reads the rows of some rules, without locking them.
+    pub(super) async fn read(
+        store: &Store,
+        rules: [&ThrottleRule; 3],
+        now: OffsetDateTime,
+    ) -> Result<Self, StoreError> {
+        let found: Vec<(Vec<u8>, i64, super::Ts)> =
+            sqlx::query_as("SELECT key, count, ends_at FROM usermgr_throttles WHERE key IN ($1, $2, $3)")
+                .bind(rules[0].key.as_bytes().as_slice())
+                .bind(rules[1].key.as_bytes().as_slice())
+                .bind(rules[2].key.as_bytes().as_slice())
+                .fetch_all(store.readers())
+                .await
+                .map_err(fault)?;
+        let rows = found
+            .into_iter()
+            .filter_map(|(key, count, ends_at)| {
+                Some((Digest::from_bytes(key.try_into().ok()?), (count, from_ts(ends_at))))
+            })
+            .collect();
+        Ok(Self { rows, now })
+    }
+
+    fn counted(&self, rule: &ThrottleRule) -> (i64, Duration) {
+        self.rows
+            .get(&rule.key)
+            .and_then(|(count, ends_at)| {
+                rule.open_until(*ends_at, self.now).map(|end| (*count, end - self.now))
+            })
+            .unwrap_or((0, rule.window))
+    }
+
+    /// The longest wait of the rules that are used up.
+    pub(super) fn used_up<'a>(&self, rules: impl IntoIterator<Item = &'a ThrottleRule>) -> Option<Duration> {
+        rules
+            .into_iter()
+            .filter_map(|rule| {
+                let (count, left) = self.counted(rule);
+                (count >= i64::from(rule.limit)).then_some(left)
+            })
+            .max()
+    }
+
+    /// Counts a rule once.
+    pub(super) async fn count(&mut self, tx: &mut Tx, rule: &ThrottleRule) -> Result<(), StoreError> {
+        let (count, left) = self.counted(rule);
+        self.set(tx, rule, count.saturating_add(1), self.now + left).await
+    }
+
+    /// Sets a rule to 0 with a whole window.
+    pub(super) async fn reset(&mut self, tx: &mut Tx, rule: &ThrottleRule) -> Result<(), StoreError> {
+        self.set(tx, rule, 0, self.now + rule.window).await
+    }
+
+    async fn set(
+        &mut self,
+        tx: &mut Tx,
+        rule: &ThrottleRule,
+        count: i64,
+        ends_at: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        self.rows.insert(rule.key, (count, ends_at));
+        sqlx::query("UPDATE usermgr_throttles SET count = $2, ends_at = $3 WHERE key = $1")
+            .bind(rule.key.as_bytes().as_slice())
+            .bind(count)
+            .bind(ts(ends_at))
+            .execute(&mut **tx)
+            .await
+            .map_err(fault)?;
+        Ok(())
+    }
+
+    /// The wait when a guard refuses.
+    pub(super) fn refused_by(&self, guard: &LoginGuard, known: bool) -> Option<Duration> {
+        let far = (!known).then_some(&guard.far);
+        self.used_up([&guard.own, &guard.network].into_iter().chain(far))
+    }
+}
+
+/// Whether a network signed in to the account lately.
+pub(super) async fn is_known(
+    executor: impl sqlx::Executor<'_, Database = super::super::Db>,
+    user: Option<UserId>,
+    guard: &LoginGuard,
+) -> Result<bool, StoreError> {
+    let Some(user) = user else { return Ok(false) };
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT CAST(1 AS BIGINT) FROM usermgr_networks WHERE user_id = $1 AND network = $2 AND seen_at >= $3",
+    )
+    .bind(user.as_uuid())
+    .bind(guard.network_key.as_bytes().as_slice())
+    .bind(ts(guard.known_since))
+    .fetch_optional(executor)
+    .await
+    .map_err(fault)?;
+    Ok(found.is_some())
+}
+
+/// To whom a mail of a command goes.
+pub(super) struct Receiver<'a> {
+    pub(super) email: &'a Email,
+    pub(super) locale: Option<&'a Locale>,
+    pub(super) username: Option<&'a Username>,
+}
+
+impl<'a> Receiver<'a> {
+    pub(super) const fn user(user: &'a User) -> Self {
+        Self { email: &user.email, locale: user.locale.as_ref(), username: user.username.as_ref() }
+    }
+}
+
+/// Owes a mail.
+pub(super) async fn owe_mail(
+    tx: &mut Tx,
+    draft: MailDraft,
+    to: &Receiver<'_>,
+    code: Option<CodeId>,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO usermgr_outbox \
+         (id, kind, name, email, locale, username, code_id, created_at, due_at, attempts, status) \
+         VALUES ($1, 'mail', $2, $3, $4, $5, $6, $7, $7, 0, 'queued')",
+    )
+    .bind(draft.id.as_uuid())
+    .bind(draft.kind.as_str())
+    .bind(to.email.as_str())
+    .bind(to.locale.map(Locale::as_str))
+    .bind(to.username.map(Username::as_str))
+    .bind(code.map(|code| code.as_uuid()))
+    .bind(ts(now))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+/// Owes the events that came true.
+pub(super) async fn owe_events(
+    tx: &mut Tx,
+    drafts: &[EventDraft],
+    happened: Happened,
+    user: UserId,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    for draft in drafts.iter().filter(|draft| happened.includes(draft.kind)) {
+        sqlx::query(
+            "INSERT INTO usermgr_outbox (id, kind, name, user_id, created_at, due_at, attempts, status) \
+             VALUES ($1, 'event', $2, $3, $4, $4, 0, 'queued')",
+        )
+        .bind(draft.id.as_uuid())
+        .bind(draft.kind.as_str())
+        .bind(user.as_uuid())
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// Writes that something was done.
+pub(super) async fn audit_done(
+    tx: &mut Tx,
+    draft: AuditDraft,
+    now: OffsetDateTime,
+    subject: Option<UserId>,
+) -> Result<(), StoreError> {
+    audit(tx, draft.done(now, subject)).await
+}
+
+/// Writes that something was refused, and why.
+pub(super) async fn audit_refused(
+    tx: &mut Tx,
+    draft: AuditDraft,
+    now: OffsetDateTime,
+    reason: &'static str,
+    subject: Option<UserId>,
+) -> Result<(), StoreError> {
+    audit(tx, draft.refused(now, reason, subject)).await
+}
+
+async fn audit(tx: &mut Tx, entry: AuditEntry) -> Result<(), StoreError> {
+    let AuditEntry { id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id } = entry;
+    sqlx::query(
+        "INSERT INTO usermgr_audit \
+         (id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(id.as_uuid())
+    .bind(ts(at))
+    .bind(event.as_str())
+    .bind(outcome.as_str())
+    .bind(reason.as_deref())
+    .bind(actor.map(|actor| actor.as_uuid()))
+    .bind(subject.map(|subject| subject.as_uuid()))
+    .bind(email.as_ref().map(|email| email.as_str()))
+    .bind(ip.map(|ip| ip.to_string()))
+    .bind(user_agent)
+    .bind(request_id)
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+/// Opens a session, sets `last_login_at`, and makes the network a known one.
+pub(super) async fn open_session(
+    tx: &mut Tx,
+    session: NewSession,
+    user: UserId,
+    version: PasswordVersion,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let NewSession { id, refresh, access, idle_expires_at, expires_at, method, ip, user_agent, network } = session;
+    sqlx::query(
+        "INSERT INTO usermgr_sessions (id, user_id, refresh, access, access_expires_at, password_version, method, \
+         ip, user_agent, created_at, authenticated_at, last_seen_at, idle_expires_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $10, $11, $12)",
+    )
+    .bind(id.as_uuid())
+    .bind(user.as_uuid())
+    .bind(refresh.as_bytes().as_slice())
+    .bind(access.as_ref().map(|(digest, _)| digest.as_bytes().as_slice()))
+    .bind(access.as_ref().map(|(_, ends_at)| ts(*ends_at)))
+    .bind(version.as_i64())
+    .bind(method.as_str())
+    .bind(ip.map(|ip| ip.to_string()))
+    .bind(user_agent)
+    .bind(ts(now))
+    .bind(ts(idle_expires_at))
+    .bind(ts(expires_at))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    sqlx::query("UPDATE usermgr_users SET last_login_at = $2 WHERE id = $1")
+        .bind(user.as_uuid())
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    sqlx::query(
+        "INSERT INTO usermgr_networks (user_id, network, seen_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (user_id, network) DO UPDATE SET seen_at = excluded.seen_at",
+    )
+    .bind(user.as_uuid())
+    .bind(network.as_bytes().as_slice())
+    .bind(ts(now))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+/// Ends every session of a user but one, and voids every open code and link.
+pub(super) async fn end_everything_of(
+    tx: &mut Tx,
+    user: UserId,
+    keep: Option<SessionId>,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE usermgr_sessions SET ended_at = $2 \
+         WHERE user_id = $1 AND ended_at IS NULL AND ($3 IS NULL OR id <> $3)",
+    )
+    .bind(user.as_uuid())
+    .bind(ts(now))
+    .bind(keep.map(|keep| keep.as_uuid()))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    sqlx::query("UPDATE usermgr_codes SET closed_at = $2 WHERE user_id = $1 AND closed_at IS NULL")
+        .bind(user.as_uuid())
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! The store on SQLite: one file, one process, no server.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use usermgr_core::port::store::StoreError;
+
+use crate::error::{ConnectError, MigrateError};
+
+type Db = sqlx::Sqlite;
+type Store = SqliteStore;
+type Tx = sqlx::Transaction<'static, Db>;
+/// How a time stands in a table: microseconds since 1970, for text of the driver's making sorts wrongly.
+type Ts = i64;
+
+fn ts(time: OffsetDateTime) -> Ts {
+    i64::try_from(time.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
+}
+
+fn from_ts(time: Ts) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// A statement that locks the rows it reads: here the whole database has one writer at a time.
+macro_rules! locking {
+    ($sql:literal) => {
+        $sql
+    };
+}
+
+/// A statement that passes over rows that others hold: here there are none.
+macro_rules! skipping {
+    ($before:literal, $after:literal) => {
+        concat!($before, $after)
+    };
+}
+
+#[path = "../shared/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the statements stand once and are compiled for each database's types")]
+mod shared;
+
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_initial.sql")];
+/// Begins every write: a transaction that reads first and writes later fails when another wrote in between.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// A store in an SQLite file. Cloning is cheap and shares the pools.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    due: Arc<Notify>,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SqliteStore")
+    }
+}
+
+impl SqliteStore {
+    /// Opens `sqlite://path`, and makes the file (readable by its owner only) if there is none.
+    ///
+    /// One connection writes and `max_connections` read. Commits are durable: the write-ahead log is synced.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(url: &str, max_connections: u32) -> Result<Self, ConnectError> {
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(ConnectError)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        make_private(options.get_filename()).map_err(|error| ConnectError(sqlx::Error::Io(error)))?;
+        let pool = |connections: u32| {
+            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(10))
+        };
+        let writer = pool(1).connect_with(options.clone()).await.map_err(ConnectError)?;
+        let readers = pool(max_connections.max(1)).connect_with(options).await.map_err(ConnectError)?;
+        Ok(Self { writer, readers, due: Arc::default() })
+    }
+
+    /// A store on a pool that the host made; foreign keys must be on. Its tables begin with `usermgr_` and live beside
+    /// the host's own.
+    pub fn with_pool(pool: SqlitePool) -> Self {
+        Self { writer: pool.clone(), readers: pool, due: Arc::default() }
+    }
+
+    const fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        self.writer.begin_with(BEGIN).await.map_err(StoreError::unavailable)
+    }
+
+    async fn begin_migration(&self) -> Result<Tx, MigrateError> {
+        Ok(self.writer.begin_with(BEGIN).await?)
+    }
+
+    #[expect(clippy::unused_async, reason = "the other database waits here; this one has one writer")]
+    async fn lock_signing_keys(_: &mut Tx) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    fn wake(&self) {
+        self.due.notify_one();
+    }
+
+    #[expect(clippy::unused_async, reason = "the other database connects here; this one has one process")]
+    async fn listen(&self) {}
+}
+
+/// Makes the file before the driver does, so that nobody else can ever read it.
+fn make_private(path: &std::path::Path) -> std::io::Result<()> {
+    if path.as_os_str().is_empty() || path == std::path::Path::new(":memory:") {
+        return Ok(());
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the transaction was rolled back only because another one was in its way, so that it may be run again.
+fn was_in_the_way(error: &StoreError) -> bool {
+    let StoreError::Unavailable(source) = error else { return false };
+    source
+        .downcast_ref::<sqlx::Error>()
+        .and_then(sqlx::Error::as_database_error)
+        // SQLITE_BUSY and its kinds: another process of the host's has the file.
+        .and_then(|error| error.code().and_then(|code| code.parse::<u32>().ok()))
+        .is_some_and(|code| code & 0xff == 5)
+}
