@@ -221,7 +221,7 @@ impl Default for SessionPolicy {
 pub struct OutboxPolicy {
     /// Deliveries at once; 8 by default.
     pub concurrency: u32,
-    /// Attempts before a mail is given up; 12 by default, over some 16 hours.
+    /// Attempts before a mail is given up; 12 by default, over some 3 hours.
     pub max_attempts: u32,
     /// How long settled mails are kept; 7 days by default.
     pub keep_sent: Duration,

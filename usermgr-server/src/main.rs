@@ -1,1 +1,5 @@
-fn main(){}
+//! The `usermgr-server` program.
+
+fn main() -> std::process::ExitCode {
+    usermgr_server::cli::main()
+}

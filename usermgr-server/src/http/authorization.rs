@@ -1,0 +1,59 @@
+//! The `Authorization` header: Bearer (RFC 6750) and Basic (RFC 7617).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, header};
+use usermgr_core::flow::sessions::Authenticated;
+use usermgr_core::{AccessToken, Error, Password};
+
+use super::Call;
+use super::problem::{Challenge, Problem};
+
+enum Authorization<'a> {
+    None,
+    Bearer(&'a str),
+    Basic(&'a str),
+    Other,
+}
+
+fn authorization(headers: &HeaderMap) -> Authorization<'_> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(only), None) = (values.next(), values.next()) else {
+        return if headers.contains_key(header::AUTHORIZATION) { Authorization::Other } else { Authorization::None };
+    };
+    match only.to_str().ok().and_then(|text| text.trim().split_once(' ')) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => Authorization::Bearer(rest.trim()),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => Authorization::Basic(rest.trim()),
+        _ => Authorization::Other,
+    }
+}
+
+/// The caller, if the request carries a token.
+pub(super) async fn caller_if_any(call: &Call<'_>) -> Result<Option<Authenticated>, Problem> {
+    match authorization(call.headers) {
+        Authorization::None => Ok(None),
+        Authorization::Bearer(token) => {
+            Ok(Some(call.manager.sessions().authenticate(&AccessToken::new(token)).await?))
+        }
+        Authorization::Basic(_) | Authorization::Other => Err(Problem::from(Error::InvalidToken)),
+    }
+}
+
+/// The caller, who must have a token.
+pub(super) async fn caller(call: &Call<'_>) -> Result<Authenticated, Problem> {
+    caller_if_any(call).await?.ok_or_else(|| Problem::from(Error::MissingToken))
+}
+
+/// The name and password of Basic credentials, if the request carries some.
+pub(super) fn basic(headers: &HeaderMap) -> Result<Option<(String, Password)>, Problem> {
+    let Authorization::Basic(encoded) = authorization(headers) else { return Ok(None) };
+    // Whatever does not decode is no credential that could be right.
+    let refused = || Problem::from(Error::InvalidCredentials).challenged(Challenge::Basic);
+    let decoded = STANDARD.decode(encoded).map_err(|_| refused())?;
+    let text = String::from_utf8(decoded).map_err(|_| refused())?;
+    let (name, password) = text.split_once(':').ok_or_else(refused)?;
+    if text.chars().any(char::is_control) {
+        return Err(refused());
+    }
+    Ok(Some((name.to_owned(), Password::new(password))))
+}

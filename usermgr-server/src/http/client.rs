@@ -1,0 +1,95 @@
+//! The client's address: the peer's, unless a trusted proxy says otherwise.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use ipnet::IpNet;
+
+/// The other end of the connection. A host that mounts the service puts it among the request's extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The right-most address that no trusted proxy has, going from the peer outwards.
+pub(super) fn address(parts: &Parts, trusted: &[IpNet]) -> Option<IpAddr> {
+    let peer = parts.extensions.get::<PeerAddr>()?.0.ip().to_canonical();
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
+    if !is_trusted(peer) {
+        return Some(peer);
+    }
+    let mut nearest = peer;
+    for hop in hops(parts).into_iter().rev() {
+        // What cannot be read was not written by a proxy that we trust.
+        let Some(ip) = hop else { break };
+        nearest = ip;
+        if !is_trusted(ip) {
+            break;
+        }
+    }
+    Some(nearest)
+}
+
+/// The addresses that proxies noted, the nearest last.
+fn hops(parts: &Parts) -> Vec<Option<IpAddr>> {
+    let lines = |name: &HeaderName| {
+        let values = parts.headers.get_all(name).iter();
+        values.map(|value| value.to_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let forwarded = lines(&header::FORWARDED);
+    if forwarded.is_empty() {
+        return lines(&X_FORWARDED_FOR).iter().flat_map(|line| line.split(',')).map(parse).collect();
+    }
+    let elements = forwarded.iter().flat_map(|line| line.split(','));
+    let address_of = |element: &str| {
+        element.split(';').find_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("for").then(|| parse(value.trim().trim_matches('"')))?
+        })
+    };
+    elements.map(address_of).collect()
+}
+
+/// An address, bare, in brackets, or with a port.
+fn parse(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let ip = text
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    Some(ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(peer: &str, headers: &[(&str, &str)]) -> String {
+        let mut request = http::Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        parts.extensions.insert(PeerAddr(SocketAddr::new(peer.parse().unwrap(), 1)));
+        address(&parts, &["10.0.0.0/8".parse().unwrap()]).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_stranger_cannot_choose_an_address() {
+        let lie = ("x-forwarded-for", "198.51.100.1");
+        assert_eq!(seen("203.0.113.5", &[lie]), "203.0.113.5");
+        assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, 203.0.113.5")]), "203.0.113.5");
+        assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, 203.0.113.5, 10.0.0.2")]), "203.0.113.5");
+        assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, unknown")]), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn forwarded_is_read_too() {
+        assert_eq!(seen("10.0.0.1", &[("forwarded", "for=203.0.113.5;proto=https, for=10.0.0.2")]), "203.0.113.5");
+        assert_eq!(seen("10.0.0.1", &[("forwarded", "for=\"[2001:db8::1]:4711\"")]), "2001:db8::1");
+        assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "::ffff:203.0.113.5")]), "203.0.113.5");
+    }
+}

@@ -1,0 +1,241 @@
+//! The HTTP interface as a `tower::Service`: it reads requests, calls the core and writes answers. No rule of the domain
+//! stands here.
+
+mod answer;
+mod authorization;
+mod body;
+pub mod client;
+mod problem;
+mod routes;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use ipnet::IpNet;
+use usermgr_core::domain::id::OutboxId;
+use usermgr_core::port::clock::{Clock as _, SystemClock};
+use usermgr_core::port::random::SystemRandom;
+use usermgr_core::{ClientContext, UserManager};
+
+pub(crate) use answer::user as user_json;
+
+use answer::Answer;
+use problem::{Language, Problem};
+use routes::{Endpoint, Routes};
+
+/// How long a request may take, its body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request's body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How the service is exposed.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// What every path of the interface begins with, without a slash at the end; `/v1` by default, may be empty.
+    pub base_path: String,
+    /// The most bytes of a request's body; 64 KiB by default.
+    pub max_body: usize,
+    /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed; none by default.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose scripts may call the interface (CORS); none by default.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self {
+            base_path: "/v1".into(),
+            max_body: 64 * 1024,
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// Makes the service. It mounts in any program that speaks `http` types: axum's `nest_service`, hyper, tonic.
+///
+/// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions.
+pub fn service(manager: UserManager, options: ServiceOptions) -> AuthService {
+    let routes = Routes::new(&options.base_path);
+    let https = manager.policies().mail.public_url.starts_with("https://");
+    AuthService { app: Arc::new(App { manager, options, routes, https }) }
+}
+
+/// The HTTP interface. Cloning is cheap.
+#[derive(Clone)]
+pub struct AuthService {
+    app: Arc<App>,
+}
+
+impl fmt::Debug for AuthService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthService").field("options", &self.app.options).finish_non_exhaustive()
+    }
+}
+
+struct App {
+    manager: UserManager,
+    options: ServiceOptions,
+    routes: Routes,
+    https: bool,
+}
+
+/// A request as a route sees it.
+struct Call<'a> {
+    manager: &'a UserManager,
+    headers: &'a http::HeaderMap,
+    body: Bytes,
+    client: ClientContext,
+}
+
+impl<B> tower::Service<Request<B>> for AuthService
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let app = Arc::clone(&self.app);
+        Box::pin(async move { Ok(app.answer(request).await) })
+    }
+}
+
+impl App {
+    async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let begun = Instant::now();
+        let (parts, body) = request.into_parts();
+        let request_id = request_id(&parts.headers);
+        let language = Language::of(&parts.headers);
+        let route = self.routes.find(parts.uri.path());
+        let handled = AssertUnwindSafe(self.handle(&parts, body, &request_id)).catch_unwind();
+        let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_panic)) => {
+                tracing::error!(request_id, "a request panicked");
+                Err(Problem::internal())
+            }
+            Err(_elapsed) => Err(Problem::unavailable()),
+        };
+        let (mut response, code) = match outcome {
+            Ok(answer) => (answer.into_response(), None),
+            Err(problem) => {
+                let code = problem.code();
+                (problem.into_response(language, &request_id), Some(code))
+            }
+        };
+        if parts.method == Method::HEAD {
+            *response.body_mut() = Full::default();
+        }
+        self.finish(&parts, &mut response, &request_id);
+        let status = response.status().as_u16();
+        let (method, path) = (parts.method.as_str(), route.map_or("-", |(path, _)| path));
+        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(request_id, method, path, status, code, milliseconds, "request");
+        response
+    }
+
+    async fn handle<B>(&self, parts: &http::request::Parts, body: B, request_id: &str) -> Result<Answer, Problem>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (_, methods) = self.routes.find(parts.uri.path()).ok_or_else(Problem::not_found)?;
+        if parts.method == Method::OPTIONS && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+            return Ok(Answer::empty(StatusCode::NO_CONTENT));
+        }
+        let asked = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
+        let Some(endpoint) = methods.iter().find(|(method, _)| method == asked).map(|(_, endpoint)| *endpoint) else {
+            return Err(Problem::method_not_allowed(methods));
+        };
+        let body = match endpoint {
+            Endpoint::Live => Bytes::new(),
+            _ => body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT).await?,
+        };
+        let mut client = ClientContext::new().with_request_id(request_id);
+        if let Some(ip) = client::address(parts, &self.options.trusted_proxies) {
+            client = client.with_ip(ip);
+        }
+        if let Some(agent) = parts.headers.get(header::USER_AGENT) {
+            client = client.with_user_agent(&String::from_utf8_lossy(agent.as_bytes()));
+        }
+        let call = Call { manager: &self.manager, headers: &parts.headers, body, client };
+        endpoint.run(&call).await
+    }
+
+    /// What every answer bears.
+    fn finish(&self, parts: &http::request::Parts, response: &mut Response<Full<Bytes>>, request_id: &str) {
+        let headers = response.headers_mut();
+        let fixed = |text: &'static str| HeaderValue::from_static(text);
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
+        headers
+            .insert(header::CONTENT_SECURITY_POLICY, fixed("default-src 'none'; frame-ancestors 'none'"));
+        headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
+        if self.https {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, fixed("max-age=63072000; includeSubDomains"));
+        }
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            headers.insert(header::CACHE_CONTROL, fixed("no-store"));
+        }
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if self.options.cors_origins.is_empty() {
+            return;
+        }
+        headers.append(header::VARY, fixed("Origin"));
+        let origin = parts.headers.get(header::ORIGIN);
+        let listed = |origin: &&HeaderValue| {
+            self.options.cors_origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes())
+        };
+        if let Some(origin) = origin.filter(listed) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fixed("Retry-After, X-Request-Id"));
+            if parts.method == Method::OPTIONS {
+                headers
+                    .insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
+                headers.insert(
+                    header::ACCESS_CONTROL_ALLOW_HEADERS,
+                    fixed("Authorization, Content-Type, Accept-Language, X-Request-Id"),
+                );
+                headers.insert(header::ACCESS_CONTROL_MAX_AGE, fixed("600"));
+            }
+        }
+    }
+}
+
+/// The caller's request id if it sent a sane one, else a new one.
+fn request_id(headers: &http::HeaderMap) -> String {
+    let sane = |id: &&str| {
+        (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let sent = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane);
+    sent.map_or_else(|| OutboxId::new(SystemClock.now(), &SystemRandom).to_string(), str::to_owned)
+}

@@ -1,0 +1,358 @@
+//! Problems (RFC 9457): every refusal has a stable code, a status, and a sentence for people in their language.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+use usermgr_core::Error;
+use usermgr_core::domain::field::{FieldError, FieldFault};
+
+use super::routes::Endpoint;
+
+/// The language of sentences for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    English,
+    Spanish,
+}
+
+impl Language {
+    /// The first language of `Accept-Language` that we speak, by its weights.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let mut best = (Self::English, 0.0);
+        for choice in accepted.split(',').take(20) {
+            let mut parts = choice.split(';').map(str::trim);
+            let tag = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0_f32);
+            let language = match tag.split('-').next() {
+                Some("es") => Self::Spanish,
+                Some("en") => Self::English,
+                _ => continue,
+            };
+            if weight > best.1 {
+                best = (language, weight);
+            }
+        }
+        best.0
+    }
+}
+
+/// Which scheme a 401 asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Challenge {
+    Bearer,
+    Basic,
+}
+
+/// A refusal.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    errors: Vec<(String, &'static str, Option<usize>)>,
+    retry_after: Option<Duration>,
+    allow: Option<String>,
+    challenge: Challenge,
+}
+
+impl Problem {
+    const fn new(status: StatusCode, code: &'static str) -> Self {
+        Self { status, code, errors: Vec::new(), retry_after: None, allow: None, challenge: Challenge::Bearer }
+    }
+
+    pub(super) const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(super) const fn challenged(mut self, challenge: Challenge) -> Self {
+        self.challenge = challenge;
+        self
+    }
+
+    pub(super) const fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found")
+    }
+
+    pub(super) const fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
+    }
+
+    pub(super) fn unavailable() -> Self {
+        Self { retry_after: Some(Duration::from_secs(5)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable") }
+    }
+
+    pub(super) const fn payload_too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large")
+    }
+
+    pub(super) const fn unsupported_media_type() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+    }
+
+    pub(super) const fn timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "malformed_request")
+    }
+
+    pub(super) fn malformed(why: &'static str) -> Self {
+        tracing::debug!(why, "malformed request");
+        Self::new(StatusCode::BAD_REQUEST, "malformed_request")
+    }
+
+    pub(super) fn field(field: &str, code: &'static str) -> Self {
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
+        problem.errors.push((field.to_owned(), code, None));
+        problem
+    }
+
+    pub(super) fn method_not_allowed(methods: &[(Method, Endpoint)]) -> Self {
+        let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
+        if allowed.contains(&"GET") {
+            allowed.push("HEAD");
+        }
+        allowed.push("OPTIONS");
+        Self { allow: Some(allowed.join(", ")), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed") }
+    }
+
+    pub(super) fn into_response(self, language: Language, request_id: &str) -> Response<Full<Bytes>> {
+        let Self { status, code, errors, retry_after, allow, challenge } = self;
+        let (title, detail) = sentence(code, language);
+        let mut body = Map::new();
+        body.insert("type".into(), json!(format!("urn:usermgr:problem:{code}")));
+        body.insert("title".into(), json!(title));
+        body.insert("status".into(), json!(status.as_u16()));
+        body.insert("detail".into(), json!(detail));
+        body.insert("code".into(), json!(code));
+        body.insert("request_id".into(), json!(request_id));
+        if !errors.is_empty() {
+            let errors: Vec<Value> = errors
+                .iter()
+                .map(|(field, code, bound)| {
+                    json!({ "field": field, "code": code, "message": field_sentence(code, *bound, language) })
+                })
+                .collect();
+            body.insert("errors".into(), Value::Array(errors));
+        }
+        let retry_after = retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        if let Some(seconds) = retry_after {
+            body.insert("retry_after".into(), json!(seconds));
+        }
+        let mut response = Response::new(Full::from(Value::Object(body).to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_LANGUAGE,
+            HeaderValue::from_static(match language {
+                Language::English => "en",
+                Language::Spanish => "es",
+            }),
+        );
+        headers.append(header::VARY, HeaderValue::from_static("Accept-Language"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
+            headers.insert(header::ALLOW, allow);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(authenticate(code, challenge)));
+        }
+        response
+    }
+}
+
+fn authenticate(code: &str, challenge: Challenge) -> &'static str {
+    match (code, challenge) {
+        (_, Challenge::Basic) => "Basic realm=\"usermgr\", charset=\"UTF-8\"",
+        ("invalid_token" | "session_ended", Challenge::Bearer) => "Bearer realm=\"usermgr\", error=\"invalid_token\"",
+        (_, Challenge::Bearer) => "Bearer realm=\"usermgr\"",
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::InvalidCode | Error::CodeExpired | Error::InvalidLink => StatusCode::BAD_REQUEST,
+            Error::RegistrationAmbiguous | Error::EmailTaken => StatusCode::CONFLICT,
+            Error::InvalidCredentials | Error::MissingToken | Error::InvalidToken | Error::SessionEnded => {
+                StatusCode::UNAUTHORIZED
+            }
+            Error::RegistrationClosed | Error::Forbidden => StatusCode::FORBIDDEN,
+            Error::NotFound => StatusCode::NOT_FOUND,
+            Error::RateLimited { .. } | Error::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::Overloaded { .. } | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        if status.is_server_error() {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            let source = std::error::Error::source(&error).and_then(std::error::Error::source).map(ToString::to_string);
+            tracing::error!(%error, cause, source, "a request failed");
+        }
+        let mut problem = Self::new(status, error.reason());
+        problem.retry_after = error.retry_after();
+        if let Error::Invalid(faults) = &error {
+            problem.errors = faults.iter().map(entry).collect();
+        }
+        // Wrong credentials ask for credentials.
+        if matches!(error, Error::InvalidCredentials) {
+            problem.challenge = Challenge::Basic;
+        }
+        problem
+    }
+}
+
+fn entry(error: &FieldError) -> (String, &'static str, Option<usize>) {
+    let bound = match error.fault {
+        FieldFault::TooShort { min } => Some(min),
+        FieldFault::TooLong { max } => Some(max),
+        _ => None,
+    };
+    (error.field.to_owned(), error.fault.as_str(), bound)
+}
+
+/// The title and the sentence of a code.
+fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
+    let (title, english, spanish) = match code {
+        "malformed_request" => (
+            "Malformed request",
+            "The request cannot be read.",
+            "No se puede leer la petición.",
+        ),
+        "invalid_code" => (
+            "Invalid code",
+            "The code is not valid. Check it, or ask for a new one.",
+            "El código no es válido. Revísalo o pide uno nuevo.",
+        ),
+        "code_expired" => (
+            "Code expired",
+            "The code has expired. Ask for a new one.",
+            "El código ha caducado. Pide uno nuevo.",
+        ),
+        "invalid_link" => (
+            "Invalid link",
+            "The link is not valid any more. Ask for a new one.",
+            "El enlace ya no es válido. Pide uno nuevo.",
+        ),
+        "registration_ambiguous" => (
+            "Several registrations",
+            "Several registrations of this address are waiting. Send registration_id or password along.",
+            "Hay varios registros pendientes con esta dirección. Envía también registration_id o password.",
+        ),
+        "email_taken" => (
+            "Address taken",
+            "This address has an account already.",
+            "Esta dirección ya tiene una cuenta.",
+        ),
+        "registration_closed" => (
+            "Registration closed",
+            "Registration is closed.",
+            "El registro está cerrado.",
+        ),
+        "invalid_credentials" => (
+            "Invalid credentials",
+            "The address or the password is wrong.",
+            "La dirección o la contraseña no son correctas.",
+        ),
+        "missing_token" => (
+            "Missing token",
+            "Sign in to do this.",
+            "Inicia sesión para continuar.",
+        ),
+        "invalid_token" => (
+            "Invalid token",
+            "The access token is not valid. Sign in again.",
+            "El token de acceso no es válido. Vuelve a iniciar sesión.",
+        ),
+        "session_ended" => (
+            "Session ended",
+            "The session has ended. Sign in again.",
+            "La sesión ha terminado. Vuelve a iniciar sesión.",
+        ),
+        "forbidden" => ("Forbidden", "You may not do this.", "No tienes permiso para hacer esto."),
+        "not_found" => ("Not found", "There is nothing here.", "Aquí no hay nada."),
+        "method_not_allowed" => (
+            "Method not allowed",
+            "This address does not take that method.",
+            "Esta dirección no admite ese método.",
+        ),
+        "payload_too_large" => (
+            "Payload too large",
+            "The request is too large.",
+            "La petición es demasiado grande.",
+        ),
+        "unsupported_media_type" => (
+            "Unsupported media type",
+            "Send the body as application/json.",
+            "Envía el cuerpo como application/json.",
+        ),
+        "validation_failed" => (
+            "Validation failed",
+            "Some fields are not valid.",
+            "Algunos campos no son válidos.",
+        ),
+        "rate_limited" => (
+            "Too many requests",
+            "Too many requests. Wait a little.",
+            "Demasiadas peticiones. Espera un poco.",
+        ),
+        "too_many_attempts" => (
+            "Too many attempts",
+            "Too many attempts. Wait a little.",
+            "Demasiados intentos. Espera un poco.",
+        ),
+        "overloaded" => (
+            "Overloaded",
+            "The service is busy. Try again shortly.",
+            "El servicio está ocupado. Inténtalo de nuevo en breve.",
+        ),
+        "unavailable" => (
+            "Unavailable",
+            "The service is not available right now. Try again shortly.",
+            "El servicio no está disponible. Inténtalo de nuevo en breve.",
+        ),
+        _ => (
+            "Internal error",
+            "Something went wrong on our side. The request id finds it in the log.",
+            "Algo ha fallado por nuestra parte. El identificador de la petición lo localiza en el registro.",
+        ),
+    };
+    (title, if language == Language::Spanish { spanish } else { english })
+}
+
+fn field_sentence(code: &str, bound: Option<usize>, language: Language) -> String {
+    let bound = bound.map(|bound| bound.to_string()).unwrap_or_default();
+    let (english, spanish) = match code {
+        "required" => ("It is required.".into(), "Es obligatorio.".into()),
+        "invalid" => ("It is not valid.".into(), "No es válido.".into()),
+        "invalid_type" => ("It has the wrong type.".into(), "Tiene un tipo incorrecto.".into()),
+        "unknown" => ("This field is not known.".into(), "Este campo no existe.".into()),
+        "duplicate" => ("It is given twice.".into(), "Está repetido.".into()),
+        "too_short" => (
+            format!("It needs at least {bound} characters."),
+            format!("Necesita al menos {bound} caracteres."),
+        ),
+        "too_long" => (
+            format!("It may have at most {bound} characters."),
+            format!("Puede tener como máximo {bound} caracteres."),
+        ),
+        "too_common" => (
+            "Too many people use this password.".into(),
+            "Demasiada gente usa esta contraseña.".into(),
+        ),
+        "same_as_identity" => (
+            "A password must not be your address or name.".into(),
+            "La contraseña no puede ser tu dirección ni tu nombre.".into(),
+        ),
+        "control_character" => (
+            "It has a character that cannot be typed.".into(),
+            "Contiene un carácter que no se puede escribir.".into(),
+        ),
+        "mismatch" => ("The two are not the same.".into(), "No coinciden.".into()),
+        _ => ("It is not supported here.".to_owned(), "Aquí no se admite.".to_owned()),
+    };
+    if language == Language::Spanish { spanish } else { english }
+}
