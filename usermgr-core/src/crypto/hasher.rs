@@ -12,10 +12,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use password_hash::phc::{Output, PasswordHash as Phc, Salt};
+use password_hash::phc::{Ident, Output, PasswordHash as Phc, Salt};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::oneshot;
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::password_text::NormalizedPassword;
 use crate::domain::password::PasswordHash;
@@ -28,16 +28,27 @@ const SALT_BYTES: usize = 16;
 const OUTPUT_BYTES: usize = 32;
 /// Places in the queue for each thread, unless the policy says otherwise.
 const QUEUE_PER_THREAD: usize = 64;
-/// The most memory that a stored hash may ask for, in KiB, if the policy itself does not ask for more.
+/// The most memory that a stored hash may ask for, in KiB, or [`STORED_MEMORY_FACTOR`] times the policy's if that is
+/// more.
 const MAX_STORED_MEMORY_KIB: u32 = 256 * 1024;
+/// How many times the policy's memory a stored hash may ask for: so a policy can be lowered again.
+const STORED_MEMORY_FACTOR: u32 = 4;
 /// The most passes that a stored hash may ask for.
 const MAX_STORED_ITERATIONS: u32 = 100;
 /// The most lanes that a stored hash may ask for.
 const MAX_STORED_PARALLELISM: u32 = 64;
-/// The fewest and the most bytes of a stored salt.
-const STORED_SALT_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
+/// The fewest and the most bytes of a stored salt (48 are the most that the PHC string form takes).
+const STORED_SALT_BYTES: std::ops::RangeInclusive<usize> = 8..=48;
+/// The version of Argon2 that is computed, in PHC strings `v=19` (RFC 9106). A string without a version is of an
+/// older one.
+const VERSION: Version = Version::V0x13;
 /// The fewest and the most bytes of a stored output.
 const STORED_OUTPUT_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
+
+/// What a job is taken to last until one was measured, in microseconds.
+const FIRST_JOB_MICROS: u64 = 20_000;
+/// The shortest wait that a refused caller is told.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Threads that hash passwords. Cloning shares them; they end when the last clone is dropped.
 #[derive(Clone)]
@@ -52,8 +63,8 @@ struct Shared {
     limit: usize,
     params: Params,
     random: Arc<dyn Random>,
-    /// A hash that no password has, to compare with where there is none.
-    dummy: PasswordHash,
+    /// Salt and output to compare with where there is no stored hash, or none that can be computed.
+    dummy: [u8; SALT_BYTES + OUTPUT_BYTES],
     /// How long a job took lately, in microseconds: what a refused caller is told to wait.
     job_micros: AtomicU64,
     refused: AtomicU64,
@@ -69,7 +80,7 @@ struct Queue {
 
 enum Job {
     Hash(NormalizedPassword, oneshot::Sender<Result<PasswordHash, HashError>>),
-    Verify(NormalizedPassword, PasswordHash, oneshot::Sender<Result<Verified, HashError>>),
+    Verify(NormalizedPassword, Option<PasswordHash>, oneshot::Sender<Result<Verified, HashError>>),
 }
 
 /// How a comparison ended.
@@ -77,7 +88,7 @@ enum Job {
 pub enum Verified {
     /// The password is right.
     Match {
-        /// Whether it was hashed by other parameters than today's.
+        /// Whether it was hashed by other parameters than today's, and should be hashed anew.
         upgrade: bool,
     },
     /// The password is wrong, or there was none to compare with.
@@ -121,20 +132,19 @@ pub struct HashGauges {
 }
 
 impl HashPool {
-    /// Starts the threads.
+    /// Starts the threads and takes their memory: `memory_kib` for each, for life.
     ///
     /// # Errors
-    /// [`HashPoolError`].
+    /// [`HashPoolError::Parameters`] when Argon2 cannot have such parameters, [`HashPoolError::Thread`] when the system
+    /// starts no thread.
     pub fn start(policy: &HashPolicy, random: Arc<dyn Random>) -> Result<Self, HashPoolError> {
         let params =
             Params::new(policy.memory_kib, policy.iterations, policy.parallelism, Some(OUTPUT_BYTES))
                 .map_err(HashPoolError::Parameters)?;
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = policy.threads.unwrap_or_else(cores).max(1);
-        let mut noise = [0_u8; SALT_BYTES + OUTPUT_BYTES];
-        random.fill(&mut noise);
-        let dummy = encode(&params, &noise[..SALT_BYTES], &noise[SALT_BYTES..])
-            .ok_or(HashPoolError::Parameters(argon2::Error::OutputTooShort))?;
+        let mut dummy = [0_u8; SALT_BYTES + OUTPUT_BYTES];
+        random.fill(&mut dummy);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -142,7 +152,7 @@ impl HashPool {
             params,
             random,
             dummy,
-            job_micros: AtomicU64::new(20_000),
+            job_micros: AtomicU64::new(FIRST_JOB_MICROS),
             refused: AtomicU64::new(0),
             threads,
         });
@@ -157,10 +167,10 @@ impl HashPool {
         Ok(pool)
     }
 
-    /// Hashes a password by today's parameters with a new salt.
+    /// Hashes a password by today's parameters with a new salt. Dropped while it waits, it is never computed.
     ///
     /// # Errors
-    /// [`HashError`].
+    /// [`HashError::Overloaded`] at once when the queue is full, [`HashError::Stopped`] when it could not be computed.
     pub async fn hash(&self, password: NormalizedPassword) -> Result<PasswordHash, HashError> {
         let (answer, wait) = oneshot::channel();
         self.0.0.enqueue(Job::Hash(password, answer))?;
@@ -168,17 +178,20 @@ impl HashPool {
     }
 
     /// Compares a password with a stored hash. Without one, and with one that cannot be computed, the same work is done
-    /// on a dummy and the answer is `Mismatch`.
+    /// on a dummy and the answer is `Mismatch`. Dropped while it waits, it is never computed.
     ///
     /// # Errors
-    /// [`HashError`].
+    /// [`HashError::Overloaded`] at once when the queue is full, [`HashError::Stopped`] when it could not be computed.
+    ///
+    /// # Security
+    /// Whether there was a hash cannot be told from the time this takes, as long as the stored hashes have today's
+    /// parameters. Those of a stored hash are bounded before anything is computed by them.
     pub async fn verify(
         &self,
         password: NormalizedPassword,
         stored: Option<PasswordHash>,
     ) -> Result<Verified, HashError> {
         let (answer, wait) = oneshot::channel();
-        let stored = stored.unwrap_or_else(|| self.0.0.dummy.clone());
         self.0.0.enqueue(Job::Verify(password, stored, answer))?;
         wait.await.unwrap_or(Err(HashError::Stopped))
     }
@@ -233,8 +246,7 @@ impl Shared {
             self.refused.fetch_add(1, Ordering::Relaxed);
             let micros = self.job_micros.load(Ordering::Relaxed);
             let waiting = u64::try_from(queue.jobs.len() / self.threads + 1).unwrap_or(u64::MAX);
-            let retry_after =
-                Duration::from_micros(micros.saturating_mul(waiting)).max(Duration::from_secs(1));
+            let retry_after = Duration::from_micros(micros.saturating_mul(waiting)).max(MIN_RETRY_AFTER);
             return Err(HashError::Overloaded { retry_after });
         }
         queue.jobs.push_back(job);
@@ -268,16 +280,20 @@ impl Shared {
             if computed.is_err() {
                 tracing::error!("a password hash panicked");
             }
-            for block in &mut memory {
-                block.zeroize();
-            }
-            if memory.len() != self.params.block_count() {
-                memory = vec![Block::default(); self.params.block_count()];
-            }
+            self.tidy(&mut memory);
             let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.job_micros.store(micros, Ordering::Relaxed);
             self.queue().running -= 1;
         }
+    }
+
+    /// Wipes a thread's memory, and gives back what a stored hash needed beyond today's parameters.
+    fn tidy(&self, memory: &mut Vec<Block>) {
+        for block in memory.iter_mut() {
+            block.zeroize();
+        }
+        memory.truncate(self.params.block_count());
+        memory.shrink_to_fit();
     }
 
     fn compute(&self, job: Job, memory: &mut Vec<Block>) {
@@ -286,7 +302,7 @@ impl Shared {
                 drop(answer.send(self.hash(&password, memory).ok_or(HashError::Stopped)));
             }
             Job::Verify(password, stored, answer) => {
-                drop(answer.send(Ok(self.verify(&password, &stored, memory))));
+                drop(answer.send(Ok(self.verify(&password, stored.as_ref(), memory))));
             }
         }
     }
@@ -301,57 +317,78 @@ impl Shared {
     fn verify(
         &self,
         password: &NormalizedPassword,
-        stored: &PasswordHash,
+        stored: Option<&PasswordHash>,
         memory: &mut Vec<Block>,
     ) -> Verified {
-        let limit = MAX_STORED_MEMORY_KIB.max(self.params.m_cost());
-        let stored = Stored::parse(stored.expose(), limit).or_else(|| {
-            tracing::error!("a stored password hash is malformed or out of bounds");
-            Stored::parse(self.dummy.expose(), limit).map(|dummy| Stored { never: true, ..dummy })
+        let bound = MAX_STORED_MEMORY_KIB.max(self.params.m_cost().saturating_mul(STORED_MEMORY_FACTOR));
+        let parsed = stored.and_then(|stored| {
+            let parsed = Stored::parse(stored.expose(), bound);
+            if parsed.is_none() {
+                tracing::error!("a stored password hash is malformed or out of bounds");
+            }
+            parsed
         });
-        let Some(stored) = stored else { return Verified::Mismatch };
-        let mut output = vec![0_u8; stored.output.len()];
-        if argon2id(&stored.params, password, &stored.salt, &mut output, memory).is_none() {
+        let Some(stored) = parsed else {
+            // Computed for its time alone: whatever comes out, there is nothing that it could match.
+            let (salt, mut output) = (&self.dummy[..SALT_BYTES], [0_u8; OUTPUT_BYTES]);
+            argon2id(&self.params, password, salt, &mut output, memory);
+            let _equal = std::hint::black_box(output.ct_eq(&self.dummy[SALT_BYTES..]));
+            output.zeroize();
+            return Verified::Mismatch;
+        };
+        let mut output = Zeroizing::new(vec![0_u8; stored.output.as_ref().len()]);
+        if argon2id(&stored.params, password, stored.salt.as_ref(), &mut output, memory).is_none() {
+            tracing::error!("a stored password hash could not be computed");
             return Verified::Mismatch;
         }
-        let same = bool::from(output.ct_eq(&stored.output)) && !stored.never;
-        output.zeroize();
-        let upgrade = (stored.params.m_cost(), stored.params.t_cost(), stored.params.p_cost())
-            != (self.params.m_cost(), self.params.t_cost(), self.params.p_cost());
-        if same { Verified::Match { upgrade } } else { Verified::Mismatch }
+        if bool::from(output.ct_eq(stored.output.as_ref())) {
+            Verified::Match { upgrade: stored.differs_from(&self.params) }
+        } else {
+            Verified::Mismatch
+        }
     }
 }
 
 /// A stored hash, parsed and within bounds.
 struct Stored {
     params: Params,
-    salt: Vec<u8>,
-    output: Vec<u8>,
-    never: bool,
+    salt: Salt,
+    output: Output,
 }
 
 impl Stored {
-    fn parse(text: &str, memory_limit: u32) -> Option<Self> {
+    /// Reads `$argon2id$v=19$m=…,t=…,p=…$salt$output` and nothing else; `memory_bound` is in KiB.
+    fn parse(text: &str, memory_bound: u32) -> Option<Self> {
         let phc = Phc::new(text).ok()?;
-        if phc.algorithm != argon2::ARGON2ID_IDENT || phc.version.is_some_and(|version| version != 0x13) {
+        // What is left out would be taken as some default, and what is added is none of ours.
+        let is_complete = phc.params.iter().map(|(name, _)| name).eq([
+            Ident::new("m").ok()?,
+            Ident::new("t").ok()?,
+            Ident::new("p").ok()?,
+        ]);
+        if phc.algorithm != argon2::ARGON2ID_IDENT || phc.version != Some(VERSION.into()) || !is_complete {
             return None;
         }
         let (salt, output) = (phc.salt?, phc.hash?);
         let params = Params::try_from(&phc).ok()?;
-        let within = params.m_cost() <= memory_limit
+        let within = params.m_cost() <= memory_bound
             && params.t_cost() <= MAX_STORED_ITERATIONS
             && params.p_cost() <= MAX_STORED_PARALLELISM
             && STORED_SALT_BYTES.contains(&salt.as_ref().len())
             && STORED_OUTPUT_BYTES.contains(&output.as_ref().len());
-        within.then(|| Self {
-            params,
-            salt: salt.as_ref().to_vec(),
-            output: output.as_ref().to_vec(),
-            never: false,
-        })
+        within.then_some(Self { params, salt, output })
+    }
+
+    /// Whether today's hashes are made in another way.
+    fn differs_from(&self, today: &Params) -> bool {
+        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost());
+        cost(&self.params) != cost(today)
+            || self.salt.as_ref().len() < SALT_BYTES
+            || self.output.as_ref().len() < OUTPUT_BYTES
     }
 }
 
+/// Computes in the thread's own memory, which grows if the parameters need more. `None` when the system has no more.
 fn argon2id(
     params: &Params,
     password: &NormalizedPassword,
@@ -359,11 +396,11 @@ fn argon2id(
     output: &mut [u8],
     memory: &mut Vec<Block>,
 ) -> Option<()> {
-    if memory.len() < params.block_count() {
-        memory.resize(params.block_count(), Block::default());
-    }
+    let missing = params.block_count().saturating_sub(memory.len());
+    memory.try_reserve_exact(missing).ok()?;
+    memory.resize(memory.len() + missing, Block::default());
     let params = Params::new(params.m_cost(), params.t_cost(), params.p_cost(), Some(output.len())).ok()?;
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+    Argon2::new(Algorithm::Argon2id, VERSION, params)
         .hash_password_into_with_memory(password.expose().as_bytes(), salt, output, memory.as_mut_slice())
         .ok()
 }
@@ -371,7 +408,7 @@ fn argon2id(
 fn encode(params: &Params, salt: &[u8], output: &[u8]) -> Option<PasswordHash> {
     let phc = Phc {
         algorithm: argon2::ARGON2ID_IDENT,
-        version: Some(0x13),
+        version: Some(VERSION.into()),
         params: params.try_into().ok()?,
         salt: Some(Salt::new(salt).ok()?),
         hash: Some(Output::new(output).ok()?),
@@ -419,6 +456,37 @@ mod tests {
         assert_eq!(phc.hash.unwrap().as_ref(), expected);
     }
 
+    /// Made by the reference implementation in C.
+    const FOREIGN: &str =
+        "$argon2id$v=19$m=64,t=1,p=1$AAECAwQFBgcICQoLDA0ODw$Jc5SM8weTTfpvKMb/vQXEOQERs0ctXWTJ5HF/TeAvTw";
+    /// The same with three passes over twice the memory in two lanes.
+    const FOREIGN_WIDER: &str =
+        "$argon2id$v=19$m=128,t=3,p=2$AAECAwQFBgcICQoLDA0ODw$Q8VptUXE638jpxoqxMlzN1inVKBUuBM2r9p4PzUOc94";
+    /// The same as the first with the shortest salt and output.
+    const FOREIGN_SHORTER: &str = "$argon2id$v=19$m=64,t=1,p=1$AAECAwQFBgc$7zl6YQpp1QUNDSDZIFS2Zw";
+
+    #[tokio::test]
+    async fn hashes_of_another_implementation_match() {
+        let pool = pool(|_| {});
+        for (stored, upgrade) in
+            [(FOREIGN, false), (FOREIGN_WIDER, true), (FOREIGN_SHORTER, true), (FOREIGN, false)]
+        {
+            let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)));
+            assert_eq!(verify("correct horse").await, Ok(Verified::Match { upgrade }), "{stored}");
+            assert_eq!(verify("Correct horse").await, Ok(Verified::Mismatch), "{stored}");
+        }
+    }
+
+    #[test]
+    fn the_memory_grows_for_a_stored_hash_only_within_bounds() {
+        let with_memory = |kib: u32| FOREIGN.replace("m=64", &format!("m={kib}"));
+        assert!(Stored::parse(&with_memory(1024), 1024).is_some());
+        assert!(Stored::parse(&with_memory(1025), 1024).is_none());
+        let with = |from: &str, to: &str| Stored::parse(&FOREIGN.replace(from, to), u32::MAX).is_some();
+        assert!(with("t=1", "t=100") && !with("t=1", "t=101"));
+        assert!(with("m=64,t=1,p=1", "m=8192,t=1,p=64") && !with("m=64,t=1,p=1", "m=8192,t=1,p=65"));
+    }
+
     #[tokio::test]
     async fn older_parameters_match_and_want_an_upgrade() {
         let hash = pool(|_| {}).hash(password("correct horse")).await.unwrap();
@@ -440,6 +508,24 @@ mod tests {
             good.replace("p=1", "p=16777215"),
             good.replace("argon2id", "argon2i"),
             good.replace("v=19", "v=16"),
+            good.replace("$v=19", ""),
+            good.replace("m=64,t=1,p=1$", ""),
+            good.replace("m=64,", ""),
+            good.replace(",p=1", ""),
+            good.replace("p=1", "p=1,p=1"),
+            good.replace("p=1", "p=1,data=AAAA"),
+            good.replace("m=64,t=1", "t=1,m=64"),
+            good.replace("m=64", "m=-64"),
+            good.replace("m=64", "m=064"),
+            good.replace("m=64", "m=7"),
+            good.replace("t=1", "t=0"),
+            good.to_uppercase(),
+            format!(" {good}"),
+            format!("{good}\n"),
+            format!("{good}$"),
+            good.split_inclusive('$').take(5).collect(),
+            "$".repeat(100_000),
+            "$2b$12$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into(),
             good[..good.len() - 5].into(),
             format!("{good}\u{e9}"),
         ] {
@@ -447,6 +533,99 @@ mod tests {
                 pool.verify(password("correct horse"), Some(PasswordHash::new(hostile.clone()))).await;
             assert_eq!(verified, Ok(Verified::Mismatch), "{hostile}");
         }
+        let verified = pool.verify(password("correct horse"), Some(PasswordHash::new(good))).await;
+        assert_eq!(verified, Ok(Verified::Match { upgrade: false }), "the pool goes on");
+    }
+
+    #[tokio::test]
+    async fn no_byte_of_a_stored_hash_may_differ() {
+        let pool = pool(|_| {});
+        for position in 0..FOREIGN.len() {
+            for byte in *b"0129AZaz/+=$,m" {
+                let mut bytes = FOREIGN.as_bytes().to_vec();
+                if std::mem::replace(&mut bytes[position], byte) == byte {
+                    continue;
+                }
+                let altered = String::from_utf8(bytes).unwrap();
+                let verified =
+                    pool.verify(password("correct horse"), Some(PasswordHash::new(altered.clone()))).await;
+                assert_eq!(verified, Ok(Verified::Mismatch), "{altered}");
+            }
+        }
+    }
+
+    /// Counts how often it is asked, and panics when it is told to.
+    #[derive(Debug, Default)]
+    struct Watched {
+        asked: AtomicU64,
+        panics: std::sync::atomic::AtomicBool,
+    }
+
+    impl Random for Watched {
+        fn fill(&self, bytes: &mut [u8]) {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            assert!(!self.panics.load(Ordering::SeqCst), "as told");
+            bytes.fill(7);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_takes_one_job_and_not_the_thread() {
+        let random = Arc::new(Watched::default());
+        let policy = HashPolicy { memory_kib: 64, iterations: 1, threads: Some(1), ..HashPolicy::default() };
+        let pool = HashPool::start(&policy, Arc::clone(&random) as Arc<dyn Random>).unwrap();
+        random.panics.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            assert_eq!(pool.hash(password("correct horse")).await.unwrap_err(), HashError::Stopped);
+        }
+        random.panics.store(false, Ordering::SeqCst);
+        let hash = pool.hash(password("correct horse")).await.unwrap();
+        let verified = pool.verify(password("correct horse"), Some(hash)).await;
+        assert_eq!(verified, Ok(Verified::Match { upgrade: false }));
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_job_is_never_computed() {
+        let random = Arc::new(Watched::default());
+        let policy =
+            HashPolicy { memory_kib: 65_536, iterations: 4, threads: Some(1), ..HashPolicy::default() };
+        let pool = HashPool::start(&policy, Arc::clone(&random) as Arc<dyn Random>).unwrap();
+        let job = || {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.hash(password("correct horse")).await })
+        };
+        let first = job();
+        while pool.gauges().running == 0 {
+            tokio::task::yield_now().await;
+        }
+        let abandoned = [job(), job(), job()];
+        while pool.gauges().queued < abandoned.len() {
+            tokio::task::yield_now().await;
+        }
+        for job in &abandoned {
+            job.abort();
+        }
+        let last = job();
+        first.await.unwrap().unwrap();
+        last.await.unwrap().unwrap();
+        // Once at the start for the dummy, once for each salt.
+        assert_eq!(random.asked.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_thread_keeps_no_more_memory_than_its_own_and_wipes_it() {
+        let shared = Arc::clone(&pool(|_| {}).0.0);
+        let mut memory = Vec::new();
+        for stored in [FOREIGN_WIDER, FOREIGN] {
+            let stored = PasswordHash::new(stored);
+            let verified = shared.verify(&password("correct horse"), Some(&stored), &mut memory);
+            assert!(matches!(verified, Verified::Match { .. }));
+            assert_eq!(memory.len(), 128, "grown once, then large enough");
+        }
+        assert!(memory.iter().any(|block| block.as_ref().iter().any(|word| *word != 0)));
+        shared.tidy(&mut memory);
+        assert_eq!(memory.len(), 64);
+        assert!(memory.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)));
     }
 
     #[tokio::test]

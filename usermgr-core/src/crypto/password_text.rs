@@ -26,10 +26,12 @@ impl NormalizedPassword {
     /// The most bytes that are looked at before normalisation, which costs time.
     const MAX_RAW_BYTES: usize = 4096;
 
-    /// Reads a password.
+    /// Reads a password: nothing is trimmed, cut or replaced, it is only brought to NFC, so that the same password
+    /// typed on another keyboard is the same.
     ///
     /// # Errors
-    /// `Required` when it is empty, `TooLong`, `ControlCharacter`.
+    /// [`FieldFault::Required`] when it is empty; [`FieldFault::TooLong`] past [`MAX_CHARS`](Self::MAX_CHARS), or past
+    /// 4096 bytes as it came; [`FieldFault::ControlCharacter`] when it holds one (Unicode `Cc`).
     pub fn parse(password: &Password) -> Result<Self, FieldFault> {
         let typed = password.expose();
         if typed.is_empty() {
@@ -41,8 +43,11 @@ impl NormalizedPassword {
         if typed.chars().any(char::is_control) {
             return Err(FieldFault::ControlCharacter);
         }
-        let mut normal = Zeroizing::new(String::with_capacity(Self::MAX_RAW_BYTES));
-        normal.extend(typed.nfc());
+        // NFC can grow a text. With room for one character too many it never moves, so no copy is left unwiped.
+        let mut normal = Zeroizing::new(String::with_capacity((Self::MAX_CHARS + 1) * char::MAX.len_utf8()));
+        for character in typed.nfc().take(Self::MAX_CHARS + 1) {
+            normal.push(character);
+        }
         if normal.chars().count() > Self::MAX_CHARS {
             return Err(FieldFault::TooLong { max: Self::MAX_CHARS });
         }
@@ -65,8 +70,11 @@ const COMMON: &str = include_str!("common_passwords.txt");
 
 /// Whether a password may be set: long enough, not among the common ones, not the address or name of its user.
 ///
+/// What it is made of is free: no rule asks for digits or capitals (NIST SP 800-63B-4 §3.1.1.2).
+///
 /// # Errors
-/// `TooShort`, `SameAsIdentity`, `TooCommon`.
+/// [`FieldFault::TooShort`] under `min` characters; [`FieldFault::SameAsIdentity`] when it is the address, its local
+/// part, its domain or the username; [`FieldFault::TooCommon`] when it is in the list. Case counts in none of them.
 pub fn check_strength(
     password: &NormalizedPassword,
     min: usize,
@@ -76,15 +84,25 @@ pub fn check_strength(
     if password.chars() < min {
         return Err(FieldFault::TooShort { min });
     }
-    let folded = Zeroizing::new(password.expose().to_lowercase());
-    let same = |text: &str| *folded == text.to_lowercase();
-    let is_identity = email.is_some_and(|email| {
-        same(email.as_str()) || same(email.local()) || same(email.domain()) || same(email.key().as_str())
-    }) || username.is_some_and(|name| same(name.as_str()));
+    let folded = Zeroizing::new(fold(password.expose()));
+    let same = |text: &str| *folded == fold(text);
+    let is_address = |email: &Email| {
+        // The domain is kept in ASCII; who repeats the address as a password types it as it reads.
+        let (domain, _) = idna::domain_to_unicode(email.domain());
+        [email.as_str(), email.local(), email.domain(), &domain, &format!("{}@{domain}", email.local())]
+            .into_iter()
+            .any(same)
+    };
+    let is_identity = email.is_some_and(is_address) || username.is_some_and(|name| same(name.as_str()));
     if is_identity {
         return Err(FieldFault::SameAsIdentity);
     }
     if is_common(&folded) { Err(FieldFault::TooCommon) } else { Ok(()) }
+}
+
+/// Lower case in NFC: a name may have been typed in another form than the password, which is in NFC already.
+fn fold(text: &str) -> String {
+    Zeroizing::new(text.to_lowercase()).nfc().collect()
 }
 
 fn is_common(folded: &str) -> bool {
@@ -122,9 +140,99 @@ mod tests {
         assert!(lines.iter().all(|line| line.chars().count() >= 8 && *line == line.to_lowercase()));
     }
 
+    fn parse(text: &str) -> Result<NormalizedPassword, FieldFault> {
+        NormalizedPassword::parse(&Password::new(text))
+    }
+
     #[test]
     fn a_huge_password_is_refused_before_it_costs_anything() {
         let huge = Password::new("e\u{301}".repeat(400_000));
         assert_eq!(NormalizedPassword::parse(&huge).unwrap_err(), FieldFault::TooLong { max: 256 });
+        // Bytes bound what is looked at, characters what is taken.
+        assert_eq!(parse(&"\u{1F511}".repeat(256)).unwrap().chars(), 256);
+        assert_eq!(parse(&"a".repeat(4096)).unwrap_err(), FieldFault::TooLong { max: 256 });
+        assert_eq!(parse(&"\0".repeat(4097)).unwrap_err(), FieldFault::TooLong { max: 256 }, "length first");
+    }
+
+    #[test]
+    fn length_is_counted_after_normalisation() {
+        assert_eq!(
+            parse(&"e\u{301}".repeat(256)).unwrap().chars(),
+            256,
+            "512 characters that compose to 256"
+        );
+        assert_eq!(parse(&"e\u{301}".repeat(257)).unwrap_err(), FieldFault::TooLong { max: 256 });
+        // U+1D160 is three characters in NFC, the longest way in which a text grows.
+        assert_eq!(parse(&"\u{1D160}".repeat(85)).unwrap().chars(), 255);
+        assert_eq!(parse(&"\u{1D160}".repeat(86)).unwrap_err(), FieldFault::TooLong { max: 256 });
+    }
+
+    #[test]
+    fn one_password_has_one_form_and_is_otherwise_kept_as_typed() {
+        assert_eq!(
+            parse("cafe\u{301} con leche").unwrap().expose(),
+            parse("café con leche").unwrap().expose()
+        );
+        for kept in [" spaces count ", "ﬁne ligature", "Ⅸ lives", "mixed CASE", "😀😀😀😀😀😀😀😀"]
+        {
+            assert_eq!(parse(kept).unwrap().expose(), kept, "NFC, not NFKC, and nothing trimmed");
+        }
+    }
+
+    #[test]
+    fn nothing_and_control_characters_are_refused() {
+        assert_eq!(parse("").unwrap_err(), FieldFault::Required);
+        for control in ["\0", "\t", "\n", "\r", "\u{1b}", "\u{7f}", "\u{85}", "\u{9f}"] {
+            let fault = parse(&format!("long enough{control}")).unwrap_err();
+            assert_eq!(fault, FieldFault::ControlCharacter, "{control:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_password_is_counted_in_characters() {
+        let check = |text: &str, min| check_strength(&parse(text).unwrap(), min, None, None);
+        assert_eq!(check("x7!kQ2v", 8), Err(FieldFault::TooShort { min: 8 }));
+        assert_eq!(check("x7!kQ2vé", 8), Ok(()));
+        assert_eq!(
+            check("😀🔑😀🔑😀🔑😀", 8),
+            Err(FieldFault::TooShort { min: 8 }),
+            "28 bytes, 7 characters"
+        );
+        assert_eq!(check("x7!kQ2vé", 15), Err(FieldFault::TooShort { min: 15 }));
+    }
+
+    #[test]
+    fn the_address_and_the_name_are_no_passwords() {
+        let email = Email::parse("Ana.Jose\u{301}@münchen-mail.example").unwrap();
+        let name = Username::parse("Rene\u{301} d'Example").unwrap();
+        let check = |text: &str| check_strength(&parse(text).unwrap(), 8, Some(&email), Some(&name));
+        for same in [
+            email.as_str(),
+            &email.as_str().to_uppercase(),
+            "ana.josé@münchen-mail.example",
+            "MÜNCHEN-MAIL.EXAMPLE",
+            "ana.josé",
+            "ana.jose\u{301}",
+            email.domain(),
+            "René d'Example",
+            "RENÉ D'EXAMPLE",
+        ] {
+            assert_eq!(check(same), Err(FieldFault::SameAsIdentity), "{same}");
+        }
+        assert_eq!(check("ana.josé und mehr"), Ok(()), "only the whole is refused");
+        assert_eq!(check_strength(&parse("ana.josé").unwrap(), 8, None, None), Ok(()));
+    }
+
+    #[test]
+    fn a_common_password_is_refused_in_any_case() {
+        for common in ["password", "PassWord", "12345678", "qwertyuiop"] {
+            let fault = check_strength(&parse(common).unwrap(), 8, None, None);
+            assert_eq!(fault, Err(FieldFault::TooCommon), "{common}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_printed() {
+        assert_eq!(format!("{:?}", parse("correct horse").unwrap()), "NormalizedPassword([redacted])");
     }
 }

@@ -36,9 +36,13 @@ impl fmt::Debug for SecretKeys {
     }
 }
 
+/// The first byte of what is sealed: its form.
 const SEAL_VERSION: u8 = 1;
+/// Bytes of a seal's nonce.
 const NONCE: usize = 12;
-const SEAL_HEADER: usize = 1 + 8 + NONCE;
+/// Bytes of the MAC in a link's token: all of HMAC-SHA-256.
+const LINK_MAC: usize = 32;
+/// Bytes of the MAC in a registration's token, which only names something.
 const REGISTRATION_MAC: usize = 16;
 
 impl SecretKeys {
@@ -105,12 +109,15 @@ impl SecretKeys {
     /// The token of this identifier's link; `None` when the key is not known.
     pub fn link_token(&self, key: SecretKeyId, id: CodeId) -> Option<LinkToken> {
         let keys = self.by_id(key)?;
-        Some(LinkToken::new(signed_id(&keys.link, id.as_uuid(), 32)))
+        Some(LinkToken::new(signed_id(&keys.link, id.as_uuid(), LINK_MAC)))
     }
 
     /// The identifier inside a link's token, if the token was made under one of the keys.
     pub fn open_link_token(&self, token: &LinkToken) -> Option<CodeId> {
-        self.0.iter().find_map(|keys| open_signed_id(&keys.link, token.expose(), 32)).map(CodeId::from_uuid)
+        self.0
+            .iter()
+            .find_map(|keys| open_signed_id(&keys.link, token.expose(), LINK_MAC))
+            .map(CodeId::from_uuid)
     }
 
     /// The token by which a client names a registration.
@@ -127,7 +134,8 @@ impl SecretKeys {
             .map(RegistrationId::from_uuid)
     }
 
-    /// What a limit is counted under: the digest of its name and of what it is for.
+    /// What a limit is counted under: the digest of its name and of what it is for. Each text goes in behind its
+    /// length, so that no two lists of parts run together. A new key begins every count anew.
     pub fn throttle_key(&self, limit: &'static str, parts: &[&str]) -> Digest {
         let Some(keys) = self.0.first() else { return Digest::from_bytes([0; 32]) };
         let mut context = hmac::Context::with_key(&keys.throttle);
@@ -139,21 +147,27 @@ impl SecretKeys {
         Digest::from_bytes(tag.as_ref().first_chunk::<32>().copied().unwrap_or_default())
     }
 
-    /// Seals bytes under the key in force (AES-256-GCM). `aad` must be given again to open them.
+    /// Seals bytes under the key in force (AES-256-GCM). `aad` must be given again to open them. The form is a
+    /// version byte, the key's identifier (8 bytes), the nonce (12 bytes), then the ciphertext and its tag.
+    ///
+    /// # Security
+    /// The nonce is random: seal fewer than 2^32 values under one key (NIST SP 800-38D §8.3).
     pub fn seal(&self, aad: &[u8], plain: &[u8], random: &dyn Random) -> Option<Vec<u8>> {
         let keys = self.0.first()?;
         let mut nonce = [0_u8; NONCE];
         random.fill(&mut nonce);
-        let mut body = plain.to_vec();
-        keys.seal
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut body)
+        // Encrypted where it lies and wiped with its buffer: no copy of the plain bytes stays behind.
+        let mut body = Zeroizing::new(plain.to_vec());
+        let tag = keys
+            .seal
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                body.as_mut_slice(),
+            )
             .ok()?;
-        let mut sealed = Vec::with_capacity(SEAL_HEADER + body.len());
-        sealed.push(SEAL_VERSION);
-        sealed.extend_from_slice(keys.id.as_bytes());
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(&body);
-        Some(sealed)
+        let parts = [&[SEAL_VERSION], keys.id.as_bytes().as_slice(), &nonce, &body, tag.as_ref()];
+        Some(parts.concat())
     }
 
     /// Opens what was sealed under any of the keys.
@@ -223,64 +237,202 @@ mod tests {
     use super::*;
     use crate::port::random::SystemRandom;
 
+    /// Gives the same byte again and again.
+    #[derive(Debug)]
+    struct Constant(u8);
+
+    impl Random for Constant {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
     fn keys(byte: u8) -> SecretKeys {
         SecretKeys::new(SecretKey::from_bytes([byte; 32]), Vec::new())
+    }
+
+    /// The key of the byte 8, after that of the byte 7.
+    fn rotated() -> SecretKeys {
+        SecretKeys::new(SecretKey::from_bytes([8; 32]), vec![SecretKey::from_bytes([7; 32])])
     }
 
     fn id(n: u128) -> CodeId {
         CodeId::from_uuid(Uuid::from_u128(n))
     }
 
+    fn registration(n: u128) -> RegistrationId {
+        RegistrationId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        use std::fmt::Write as _;
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
+
+    /// Every text that differs from this one in one bit, as far as it is a text.
+    fn one_bit_off(text: &str) -> impl Iterator<Item = String> {
+        (0..text.len() * 8).filter_map(move |bit| {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            String::from_utf8(bytes).ok()
+        })
+    }
+
+    /// The expected values come from another implementation of HKDF, HMAC and AES-GCM.
     #[test]
     fn what_was_derived_yesterday_is_derived_tomorrow() {
         let keys = keys(7);
-        let code = keys.code(keys.current_id(), CodePurpose::ResetPassword, id(42), CodeLength::SIX).unwrap();
-        let again = SecretKeys::new(SecretKey::from_bytes([8; 32]), vec![SecretKey::from_bytes([7; 32])]);
-        let same =
-            again.code(keys.current_id(), CodePurpose::ResetPassword, id(42), CodeLength::SIX).unwrap();
-        assert_eq!(code.expose(), same.expose());
-        assert_eq!(code.expose(), "255628", "a change here voids every code in flight at an upgrade");
-        assert!(keys.code(again.current_id(), CodePurpose::ResetPassword, id(42), CodeLength::SIX).is_none());
+        let why = "a change here voids what is in flight or at rest at an upgrade";
+        assert_eq!(hex(keys.current_id().as_bytes()), "7697e66a0398e1cf", "{why}");
+        for (purpose, digits, expected) in [
+            (CodePurpose::ResetPassword, 6, "255628"),
+            (CodePurpose::EmailVerification, 4, "1515"),
+            (CodePurpose::ChangeEmail, 10, "5502218230"),
+        ] {
+            let length = CodeLength::new(digits).unwrap();
+            let code = keys.code(keys.current_id(), purpose, id(42), length).unwrap();
+            assert_eq!(code.expose(), expected, "{why}");
+        }
+        assert_eq!(
+            keys.link_token(keys.current_id(), id(42)).unwrap().expose(),
+            "AAAAAAAAAAAAAAAAAAAAKozHNZvnzwUg8VsPvQPG8MeM1fuQCgWF2d5idsXfI18p",
+            "{why}"
+        );
+        assert_eq!(
+            keys.registration_token(registration(42)).expose(),
+            "AAAAAAAAAAAAAAAAAAAAKlMtn4Y3Vl5lRVBgmjTOICE",
+            "{why}"
+        );
+        assert_eq!(
+            hex(keys.throttle_key("login", &["ana@example.org", "192.0.2.1"]).as_bytes()),
+            "1cf4921c0122e99b58ce7e3579d592ba3ce51d5322739e1174b584a040bbd707",
+            "{why}"
+        );
+        assert_eq!(
+            hex(&keys.seal(b"name", b"secret", &Constant(9)).unwrap()),
+            "017697e66a0398e1cf090909090909090909090909bad90e95c0f155584e7b5204e6c7035691fc5038c131",
+            "{why}"
+        );
     }
 
     #[test]
-    fn codes_are_even_and_unrelated() {
+    fn a_key_before_the_one_in_force_still_opens_and_derives() {
+        let (old, new) = (keys(7), rotated());
+        assert_ne!(new.current_id(), old.current_id());
+        let code =
+            |keys: &SecretKeys, key| keys.code(key, CodePurpose::ResetPassword, id(1), CodeLength::SIX);
+        let before = code(&old, old.current_id()).unwrap();
+        assert_eq!(code(&new, old.current_id()).unwrap().expose(), before.expose());
+        assert!(code(&old, new.current_id()).is_none(), "an unknown key derives nothing");
+        let link = old.link_token(old.current_id(), id(1)).unwrap();
+        assert_eq!(new.open_link_token(&link), Some(id(1)));
+        assert!(old.link_token(new.current_id(), id(1)).is_none());
+        let pending = old.registration_token(registration(1));
+        assert_eq!(new.open_registration_token(&pending), Some(registration(1)));
+        let sealed = old.seal(b"", b"secret", &SystemRandom).unwrap();
+        assert_eq!(new.open(b"", &sealed).unwrap().as_slice(), b"secret");
+        let sealed = new.seal(b"", b"secret", &SystemRandom).unwrap();
+        assert!(old.open(b"", &sealed).is_none(), "the key in force seals");
+    }
+
+    #[test]
+    fn codes_are_even() {
+        const IDS: u32 = 100_000;
         let keys = keys(7);
         let four = CodeLength::new(4).unwrap();
-        let mut buckets = [0_u32; 100];
-        for n in 0..20_000 {
-            let code = keys.code(keys.current_id(), CodePurpose::EmailVerification, id(n), four).unwrap();
+        let mut seen = vec![0_u32; 10_000];
+        for n in 0..IDS {
+            let code =
+                keys.code(keys.current_id(), CodePurpose::EmailVerification, id(n.into()), four).unwrap();
             assert_eq!(code.expose().len(), 4);
-            buckets[code.expose().parse::<usize>().unwrap() / 100] += 1;
+            seen[code.expose().parse::<usize>().unwrap()] += 1;
         }
-        let chi: f64 = buckets.iter().map(|n| (f64::from(*n) - 200.0).powi(2) / 200.0).sum();
-        assert!(chi < 170.0, "99 degrees of freedom: {chi}");
-        let of = |purpose| {
-            keys.code(keys.current_id(), purpose, id(1), CodeLength::SIX).unwrap().expose().to_owned()
+        let expected = f64::from(IDS) / 10_000.0;
+        let chi: f64 = seen.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum();
+        // 9999 degrees of freedom: a deviation of 141, so this is five of them either way.
+        assert!((9_300.0..10_700.0).contains(&chi), "{chi}");
+    }
+
+    #[test]
+    fn codes_of_another_purpose_key_identifier_or_length_are_unrelated() {
+        let new = rotated();
+        let [eight, seven] = [new.current_id(), keys(7).current_id()];
+        let ten = CodeLength::new(CodeLength::MAX).unwrap();
+        let nine = CodeLength::new(9).unwrap();
+        let mut codes: Vec<String> = CodePurpose::ALL
+            .into_iter()
+            .flat_map(|purpose| [(eight, purpose, 1), (seven, purpose, 1), (eight, purpose, 2)])
+            .map(|(key, purpose, n)| new.code(key, purpose, id(n), ten).unwrap().expose().to_owned())
+            .collect();
+        let all = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), all);
+        let purpose = CodePurpose::ResetPassword;
+        let shorter = new.code(eight, purpose, id(1), nine).unwrap();
+        let longer = new.code(eight, purpose, id(1), ten).unwrap();
+        assert!(
+            !longer.expose().ends_with(shorter.expose()) && !longer.expose().starts_with(shorter.expose())
+        );
+    }
+
+    #[test]
+    fn a_guess_is_right_digit_for_digit_only() {
+        let keys = keys(7);
+        let matches = |purpose, n, guess: &str| {
+            keys.code_matches(keys.current_id(), purpose, id(n), CodeLength::SIX, guess)
         };
-        assert_ne!(of(CodePurpose::ResetPassword), of(CodePurpose::ChangePassword));
+        let purpose = CodePurpose::ResetPassword;
+        assert!(matches(purpose, 42, "255628"));
+        for wrong in ["", "2", "25562", "2556281", "255627", " 255628", "255628 ", "255628\0", "٢٥٥٦٢٨"]
+        {
+            assert!(!matches(purpose, 42, wrong), "{wrong:?}");
+        }
+        assert!(!matches(CodePurpose::ChangePassword, 42, "255628"));
+        assert!(!matches(purpose, 43, "255628"));
+        let unknown = rotated().current_id();
+        assert!(!keys.code_matches(unknown, purpose, id(42), CodeLength::SIX, "255628"));
     }
 
     #[test]
     fn a_token_is_refused_when_any_bit_differs() {
+        let keys = rotated();
+        let link = keys.link_token(keys.current_id(), id(9)).unwrap();
+        let pending = keys.registration_token(registration(9));
+        assert_eq!(keys.open_link_token(&link), Some(id(9)));
+        assert_eq!(keys.open_registration_token(&pending), Some(registration(9)));
+        for forged in one_bit_off(link.expose()) {
+            assert_eq!(keys.open_link_token(&forged.as_str().into()), None, "{forged}");
+        }
+        for forged in one_bit_off(pending.expose()) {
+            assert_eq!(keys.open_registration_token(&forged.as_str().into()), None, "{forged}");
+        }
+        for tail in ["=", "==", "A", "AA", "AAAA", " ", "\n", "\0"] {
+            assert_eq!(keys.open_link_token(&format!("{}{tail}", link.expose()).into()), None, "{tail:?}");
+            let longer = format!("{}{tail}", pending.expose());
+            assert_eq!(keys.open_registration_token(&longer.into()), None, "{tail:?}");
+        }
+        for length in 0..link.expose().len() {
+            assert_eq!(keys.open_link_token(&link.expose()[..length].into()), None);
+        }
+        assert_eq!(super::tests::keys(9).open_link_token(&link), None);
+        assert_eq!(super::tests::keys(9).open_registration_token(&pending), None);
+    }
+
+    #[test]
+    fn a_token_of_one_kind_is_none_of_the_other() {
         let keys = keys(7);
-        let token = keys.link_token(keys.current_id(), id(9)).unwrap();
-        assert_eq!(keys.open_link_token(&token), Some(id(9)));
-        for position in 0..token.expose().len() {
-            let mut text = token.expose().to_owned().into_bytes();
-            text[position] = if text[position] == b'A' { b'B' } else { b'A' };
-            let forged = String::from_utf8(text).unwrap();
-            if forged != token.expose() {
-                assert_eq!(keys.open_link_token(&forged.as_str().into()), None, "{position}");
-            }
-        }
-        for forged in [format!("{}=", token.expose()), format!("{}A", token.expose()), String::new()] {
-            assert_eq!(keys.open_link_token(&forged.into()), None);
-        }
-        let registration = keys.registration_token(RegistrationId::from_uuid(Uuid::from_u128(9)));
-        assert_eq!(keys.open_link_token(&registration.expose().into()), None);
-        assert!(keys.open_registration_token(&registration).is_some());
-        assert!(super::tests::keys(8).open_registration_token(&registration).is_none());
+        let link = keys.link_token(keys.current_id(), id(9)).unwrap();
+        let pending = keys.registration_token(registration(9));
+        assert_eq!(keys.open_link_token(&pending.expose().into()), None);
+        assert_eq!(keys.open_registration_token(&link.expose().into()), None);
+        // Nor when it is cut to the other's length: each kind has a subkey of its own.
+        let cut = URL_SAFE_NO_PAD.encode(&URL_SAFE_NO_PAD.decode(link.expose()).unwrap()[..32]);
+        assert_eq!(cut.len(), pending.expose().len());
+        assert_eq!(keys.open_registration_token(&cut.into()), None);
     }
 
     #[test]
@@ -290,17 +442,32 @@ mod tests {
         assert_eq!(keys.open(b"name", &sealed).unwrap().as_slice(), b"secret");
         assert!(keys.open(b"other", &sealed).is_none());
         assert!(super::tests::keys(8).open(b"name", &sealed).is_none());
-        for position in 0..sealed.len() {
+        for bit in 0..sealed.len() * 8 {
             let mut forged = sealed.clone();
-            forged[position] ^= 1;
-            assert!(keys.open(b"name", &forged).is_none(), "{position}");
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert!(keys.open(b"name", &forged).is_none(), "{bit}");
         }
+        for length in 0..sealed.len() {
+            assert!(keys.open(b"name", &sealed[..length]).is_none(), "{length}");
+        }
+        assert!(keys.open(b"name", &[sealed.as_slice(), b"\0"].concat()).is_none());
+        assert_ne!(keys.seal(b"name", b"secret", &SystemRandom).unwrap(), sealed, "never the same nonce");
+        let empty = keys.seal(b"", b"", &SystemRandom).unwrap();
+        assert!(keys.open(b"", &empty).unwrap().is_empty());
     }
 
     #[test]
     fn the_parts_of_a_limit_do_not_run_together() {
         let keys = keys(7);
+        assert_eq!(keys.throttle_key("a", &["b"]), keys.throttle_key("a", &["b"]));
         assert_ne!(keys.throttle_key("a", &["bc", "d"]), keys.throttle_key("a", &["b", "cd"]));
         assert_ne!(keys.throttle_key("a", &["b"]), keys.throttle_key("ab", &[]));
+        assert_ne!(keys.throttle_key("a", &["b"]), keys.throttle_key("a", &["b", ""]));
+        assert_ne!(keys.throttle_key("a", &["b"]), super::tests::keys(8).throttle_key("a", &["b"]));
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        assert_eq!(format!("{:?}", rotated()), "SecretKeys([redacted])");
     }
 }
