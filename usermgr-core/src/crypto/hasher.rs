@@ -320,7 +320,7 @@ impl Shared {
         stored: Option<&PasswordHash>,
         memory: &mut Vec<Block>,
     ) -> Verified {
-        let bound = MAX_STORED_MEMORY_KIB.max(self.params.m_cost().saturating_mul(STORED_MEMORY_FACTOR));
+        let bound = stored_memory_bound(&self.params);
         let parsed = stored.and_then(|stored| {
             let parsed = Stored::parse(stored.expose(), bound);
             if parsed.is_none() {
@@ -386,6 +386,11 @@ impl Stored {
             || self.salt.as_ref().len() < SALT_BYTES
             || self.output.as_ref().len() < OUTPUT_BYTES
     }
+}
+
+/// The most memory that a stored hash may ask for, in KiB.
+fn stored_memory_bound(today: &Params) -> u32 {
+    MAX_STORED_MEMORY_KIB.max(today.m_cost().saturating_mul(STORED_MEMORY_FACTOR))
 }
 
 /// Computes in the thread's own memory, which grows if the parameters need more. `None` when the system has no more.
@@ -462,15 +467,23 @@ mod tests {
     /// The same with three passes over twice the memory in two lanes.
     const FOREIGN_WIDER: &str =
         "$argon2id$v=19$m=128,t=3,p=2$AAECAwQFBgcICQoLDA0ODw$Q8VptUXE638jpxoqxMlzN1inVKBUuBM2r9p4PzUOc94";
-    /// The same as the first with the shortest salt and output.
-    const FOREIGN_SHORTER: &str = "$argon2id$v=19$m=64,t=1,p=1$AAECAwQFBgc$7zl6YQpp1QUNDSDZIFS2Zw";
+    /// The same as the first with the shortest salt.
+    const FOREIGN_SHORT_SALT: &str =
+        "$argon2id$v=19$m=64,t=1,p=1$AAECAwQFBgc$JlQiq/Aui2Xyz4gASIHQJI5gyR1MRk455b7XkXq/bwk";
+    /// The same as the first with the shortest output.
+    const FOREIGN_SHORT_OUTPUT: &str =
+        "$argon2id$v=19$m=64,t=1,p=1$AAECAwQFBgcICQoLDA0ODw$AEcnUB1pKGligb74n1xxKQ";
 
     #[tokio::test]
     async fn hashes_of_another_implementation_match() {
         let pool = pool(|_| {});
-        for (stored, upgrade) in
-            [(FOREIGN, false), (FOREIGN_WIDER, true), (FOREIGN_SHORTER, true), (FOREIGN, false)]
-        {
+        for (stored, upgrade) in [
+            (FOREIGN, false),
+            (FOREIGN_WIDER, true),
+            (FOREIGN_SHORT_SALT, true),
+            (FOREIGN_SHORT_OUTPUT, true),
+            (FOREIGN, false),
+        ] {
             let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)));
             assert_eq!(verify("correct horse").await, Ok(Verified::Match { upgrade }), "{stored}");
             assert_eq!(verify("Correct horse").await, Ok(Verified::Mismatch), "{stored}");
@@ -479,6 +492,10 @@ mod tests {
 
     #[test]
     fn the_memory_grows_for_a_stored_hash_only_within_bounds() {
+        let bound = |kib: u32| stored_memory_bound(&Params::new(kib, 1, 1, None).unwrap());
+        assert_eq!(bound(19_456), 262_144, "256 MiB at least");
+        assert_eq!(bound(131_072), 524_288, "four times the policy's");
+        assert_eq!(bound(u32::MAX), u32::MAX);
         let with_memory = |kib: u32| FOREIGN.replace("m=64", &format!("m={kib}"));
         assert!(Stored::parse(&with_memory(1024), 1024).is_some());
         assert!(Stored::parse(&with_memory(1025), 1024).is_none());

@@ -72,8 +72,6 @@ impl SecretKeys {
     ) -> Option<Code> {
         let keys = self.by_id(key)?;
         let modulus = 10_u64.pow(u32::from(length.digits()));
-        // The largest multiple of the modulus: numbers from there on would make small codes likelier.
-        let fair = u64::MAX - u64::MAX % modulus;
         for counter in 0..=u32::MAX {
             let mut context = hmac::Context::with_key(&keys.code);
             context.update(purpose.as_str().as_bytes());
@@ -82,12 +80,8 @@ impl SecretKeys {
             context.update(&counter.to_be_bytes());
             let tag = context.sign();
             let number = tag.as_ref().first_chunk::<8>().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
-            if number < fair {
-                return Some(Code::new(format!(
-                    "{:0width$}",
-                    number % modulus,
-                    width = usize::from(length.digits())
-                )));
+            if let Some(value) = fair_remainder(number, modulus) {
+                return Some(Code::new(format!("{value:0width$}", width = usize::from(length.digits()))));
             }
         }
         None
@@ -212,6 +206,13 @@ fn subkey(root: &hkdf::Prk, label: &str) -> Option<Zeroizing<[u8; 32]>> {
     Some(bytes)
 }
 
+/// The number cut to the modulus; `None` from the modulus's largest multiple on, where small remainders would be
+/// likelier than great ones.
+fn fair_remainder(number: u64, modulus: u64) -> Option<u64> {
+    let fair = u64::MAX - u64::MAX % modulus;
+    (number < fair).then(|| number % modulus)
+}
+
 /// An identifier and the first bytes of its MAC, as text.
 fn signed_id(key: &hmac::Key, id: Uuid, mac_bytes: usize) -> String {
     let tag = hmac::sign(key, id.as_bytes());
@@ -221,7 +222,8 @@ fn signed_id(key: &hmac::Key, id: Uuid, mac_bytes: usize) -> String {
 }
 
 fn open_signed_id(key: &hmac::Key, text: &str, mac_bytes: usize) -> Option<Uuid> {
-    // One token has one spelling: its length is fixed, and the decoder refuses padding and stray trailing bits.
+    // One token has one spelling: the decoder refuses padding and stray trailing bits. The length is looked at first,
+    // so that nothing longer is decoded.
     if text.len() != (16 + mac_bytes).div_ceil(3) * 4 - (3 - (16 + mac_bytes) % 3) % 3 {
         return None;
     }
@@ -354,6 +356,17 @@ mod tests {
         let chi: f64 = seen.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum();
         // 9999 degrees of freedom: a deviation of 141, so this is five of them either way.
         assert!((9_300.0..10_700.0).contains(&chi), "{chi}");
+    }
+
+    #[test]
+    fn a_number_past_the_last_full_round_is_not_cut() {
+        // 2^64 is 18446744073709551616: the last full round of ten thousand ends at …550000.
+        let end = 18_446_744_073_709_550_000;
+        assert_eq!(fair_remainder(end - 1, 10_000), Some(9_999));
+        for number in [end, end + 1, u64::MAX] {
+            assert_eq!(fair_remainder(number, 10_000), None, "{number}");
+        }
+        assert_eq!(fair_remainder(0, 10_000), Some(0));
     }
 
     #[test]
