@@ -1,5 +1,7 @@
 //! The real binary, over a real database, with a real SMTP server on loopback.
 
+#![allow(unreachable_pub, dead_code, reason = "shared by several test programs")]
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

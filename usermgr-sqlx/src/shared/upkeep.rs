@@ -136,9 +136,9 @@ impl Store {
                 sqlx::query(concat!(
                     "DELETE FROM ",
                     $table,
-                    " WHERE ",
+                    " WHERE (",
                     $key,
-                    " IN (SELECT ",
+                    ") IN (SELECT ",
                     $key,
                     " FROM ",
                     $table,
@@ -176,7 +176,7 @@ impl Store {
             ),
             audit: purge!("usermgr_audit", "id", "at < $1", audited_before),
             throttles: purge!("usermgr_throttles", "key", "ends_at <= $1", now),
-            networks: purge!("usermgr_networks", "(user_id, network)", "seen_at < $1", known_before),
+            networks: purge!("usermgr_networks", "user_id, network", "seen_at < $1", known_before),
         };
         tx.commit().await.map_err(fault)?;
         Ok(purged)

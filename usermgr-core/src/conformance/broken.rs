@@ -1,0 +1,226 @@
+//! Stores that break a law on purpose, each in the way real systems have broken it, and the law that catches it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{StoreHarness, codes, drops, limits, races};
+use crate::memory::MemoryStore;
+use crate::port::store::account::{
+    AccountStore, CreateUser, CredentialsQuery, CredentialsView, PasswordReplaced, Register, Registered,
+    ReplacePassword, UserCreated, UserQuery,
+};
+use crate::port::store::audit::{AuditQuery, AuditStore};
+use crate::port::store::code::{
+    Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, Redeemed, RequestCode,
+};
+use crate::port::store::key::{KeyStore, SealedSigningKey};
+use crate::port::store::outbox::{Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Settle, Settled};
+use crate::port::store::session::{
+    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionOpened, SessionQuery, SessionStore, SessionView,
+};
+use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
+use crate::port::store::{Store, StoreError};
+use crate::domain::audit::AuditEntry;
+use crate::domain::id::{AuditId, OutboxId, UserId};
+use crate::domain::page::Page;
+use crate::domain::user::User;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// A spent code is not looked at: `UPDATE … WHERE id = $1`, without `AND closed_at IS NULL`.
+    UnguardedUpdate,
+    /// The state is read, and written back a moment later.
+    GetThenUpdate,
+    /// The audit entry is written after the commit.
+    AuditAfterCommit,
+    /// Limits are not counted.
+    LostThrottle,
+    /// Wrong tries are not counted.
+    LostAttemptCount,
+}
+
+struct Broken {
+    inner: MemoryStore,
+    fault: Fault,
+}
+
+struct Harness(Fault);
+
+#[async_trait]
+impl StoreHarness for Harness {
+    async fn fresh(&self) -> Arc<dyn Store> {
+        Arc::new(Broken { inner: MemoryStore::new(), fault: self.0 })
+    }
+}
+
+#[async_trait]
+impl AccountStore for Broken {
+    async fn register(&self, mut command: Register) -> Result<Registered, StoreError> {
+        if self.fault == Fault::LostThrottle {
+            command.throttle.clear();
+        }
+        if self.fault == Fault::AuditAfterCommit {
+            let outcome = self.inner.register(command).await?;
+            let entry = self.inner.state()?.audit.pop();
+            tokio::task::yield_now().await;
+            self.inner.state()?.audit.extend(entry);
+            return Ok(outcome);
+        }
+        self.inner.register(command).await
+    }
+
+    async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
+        self.inner.create_user(command).await
+    }
+
+    async fn credentials(&self, query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
+        self.inner.credentials(query).await
+    }
+
+    async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
+        self.inner.replace_password(command).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.inner.user(id).await
+    }
+
+    async fn users(&self, query: UserQuery) -> Result<Page<User, UserId>, StoreError> {
+        self.inner.users(query).await
+    }
+}
+
+#[async_trait]
+impl CodeStore for Broken {
+    async fn request_code(&self, command: RequestCode) -> Result<CodeRequested, StoreError> {
+        self.inner.request_code(command).await
+    }
+
+    async fn candidates(&self, query: CandidateQuery) -> Result<Vec<Candidate>, StoreError> {
+        self.inner.candidates(query).await
+    }
+
+    async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
+        match self.fault {
+            Fault::UnguardedUpdate => {
+                if let Some(code) = command.hit.and_then(|id| Some((id, self.inner.state().ok()?))) {
+                    let (id, mut state) = code;
+                    if let Some(row) = state.codes.get_mut(&id) {
+                        row.closed_at = None;
+                    }
+                }
+                self.inner.redeem(command).await
+            }
+            Fault::GetThenUpdate => {
+                let snapshot = self.inner.state()?.clone();
+                tokio::task::yield_now().await;
+                let aside = MemoryStore::new();
+                *aside.state()? = snapshot;
+                let outcome = aside.redeem(command).await?;
+                let changed = aside.state()?.clone();
+                *self.inner.state()? = changed;
+                Ok(outcome)
+            }
+            Fault::LostAttemptCount => {
+                let before: Vec<_> = self.inner.state()?.throttles.clone().into_iter().collect();
+                let tries = self.inner.state()?.codes.clone();
+                let outcome = self.inner.redeem(command).await?;
+                if outcome == Redeemed::Wrong {
+                    let mut state = self.inner.state()?;
+                    state.throttles = before.into_iter().collect();
+                    state.codes = tries;
+                }
+                Ok(outcome)
+            }
+            Fault::AuditAfterCommit | Fault::LostThrottle => self.inner.redeem(command).await,
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for Broken {
+    async fn open_session(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
+        self.inner.open_session(command).await
+    }
+
+    async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
+        self.inner.login_failed(command).await
+    }
+
+    async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError> {
+        self.inner.session(query).await
+    }
+
+    async fn end_sessions(&self, command: EndSessions) -> Result<u64, StoreError> {
+        self.inner.end_sessions(command).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for Broken {
+    async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
+        self.inner.claim(command).await
+    }
+
+    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
+        self.inner.settle(command).await
+    }
+
+    async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
+        self.inner.outbox(query).await
+    }
+
+    async fn wait_for_due(&self, at_most: std::time::Duration) {
+        self.inner.wait_for_due(at_most).await;
+    }
+}
+
+#[async_trait]
+impl AuditStore for Broken {
+    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
+        self.inner.audit(query).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for Broken {
+    async fn signing_keys(&self) -> Result<Vec<SealedSigningKey>, StoreError> {
+        self.inner.signing_keys().await
+    }
+
+    async fn ensure_signing_key(&self, key: SealedSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
+        self.inner.ensure_signing_key(key).await
+    }
+}
+
+#[async_trait]
+impl UpkeepStore for Broken {
+    async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
+        self.inner.purge(command).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+}
+
+/// Shows that a law fails on a store with this fault.
+macro_rules! caught {
+    ($($name:ident: $fault:ident by $topic:ident::$law:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $name() {
+            let broken = tokio::spawn(async { $topic::$law(&Harness(Fault::$fault)).await });
+            assert!(broken.await.is_err_and(|error| error.is_panic()), "the law held on a broken store");
+        })*
+    };
+}
+
+caught! {
+    an_unguarded_update_is_caught: UnguardedUpdate by codes::a_code_is_spent_once
+    a_get_then_update_is_caught: GetThenUpdate by races::no_more_than_the_allowed_guesses_are_judged
+    an_audit_after_the_commit_is_caught: AuditAfterCommit by drops::a_dropped_command_is_all_or_nothing
+    a_lost_throttle_is_caught: LostThrottle by limits::a_limit_holds_to_the_second
+    a_lost_attempt_count_is_caught: LostAttemptCount by races::no_more_than_the_allowed_guesses_are_judged
+}
+

@@ -1,0 +1,297 @@
+//! Commands as short as a law needs them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::domain::audit::{AuditDraft, AuditEvent};
+use crate::domain::code::{CodeForm, CodeLength, CodePurpose};
+use crate::domain::email::Email;
+use crate::domain::id::{AuditId, CodeId, OutboxId, RegistrationId, SessionId, UserId};
+use crate::domain::mail::MailKind;
+use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::role::{Role, Roles};
+use crate::domain::secret::{Digest, SecretKeyId};
+use crate::domain::session::AuthMethod;
+use crate::domain::user::User;
+use crate::port::store::account::{CreateUser, NewPassword, Register, Registered, UserCreated};
+use crate::port::store::audit::AuditQuery;
+use crate::port::store::code::{
+    Candidate, CandidateFilter, CandidateQuery, CodeTarget, NewCode, Redeem, RedeemEffect, RequestCode,
+};
+use crate::port::store::outbox::{Claim, Claimed, Lease, OutboxQuery};
+use crate::port::store::session::{NewSession, OpenSession};
+use crate::port::store::throttle::{LoginGuard, ThrottleRule};
+use crate::port::store::{EventDraft, MailDraft, Store};
+
+pub(super) const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
+pub(super) const ATTEMPTS: u32 = 5;
+const TTL: Duration = Duration::minutes(10);
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// An identifier that nobody else has, later than every one before it.
+fn fresh() -> Uuid {
+    let n = u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
+    Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0000 + (n << 70) + n)
+}
+
+pub(super) fn later(seconds: i64) -> OffsetDateTime {
+    NOW + Duration::seconds(seconds)
+}
+
+pub(super) fn email(text: &str) -> Email {
+    Email::parse(text).unwrap()
+}
+
+pub(super) fn digest(name: &str) -> Digest {
+    crate::crypto::digest::token_digest(name)
+}
+
+pub(super) fn rule(name: &str, limit: u32, window: Duration) -> ThrottleRule {
+    ThrottleRule { key: digest(name), limit, window }
+}
+
+pub(super) fn tries(email: &str, purpose: CodePurpose) -> ThrottleRule {
+    rule(&format!("tries {} {purpose}", self::email(email).key()), ATTEMPTS, TTL)
+}
+
+pub(super) fn audit(event: AuditEvent) -> AuditDraft {
+    AuditDraft {
+        id: AuditId::from_uuid(fresh()),
+        event,
+        actor: None,
+        email: None,
+        ip: None,
+        user_agent: None,
+        request_id: None,
+    }
+}
+
+pub(super) fn mail(kind: MailKind) -> MailDraft {
+    MailDraft { id: OutboxId::from_uuid(fresh()), kind }
+}
+
+pub(super) fn all_events() -> Vec<EventDraft> {
+    crate::domain::event::EventKind::ALL.map(|kind| EventDraft { id: OutboxId::from_uuid(fresh()), kind }).into()
+}
+
+pub(super) fn code(now: OffsetDateTime) -> NewCode {
+    NewCode {
+        id: CodeId::from_uuid(fresh()),
+        form: CodeForm::Digits(CodeLength::SIX),
+        key: SecretKeyId::from_bytes([7; 8]),
+        dies_at: now + Duration::hours(24),
+    }
+}
+
+pub(super) fn user_id() -> UserId {
+    UserId::from_uuid(fresh())
+}
+
+pub(super) fn register(address: &str, now: OffsetDateTime) -> Register {
+    Register {
+        now,
+        id: RegistrationId::from_uuid(fresh()),
+        email: email(address),
+        password: PasswordHash::new(format!("registered {address}")),
+        username: None,
+        locale: None,
+        expires_at: now + Duration::hours(24),
+        code: code(now),
+        code_mail: mail(MailKind::VerifyEmail),
+        taken_mail: mail(MailKind::AccountExists),
+        throttle: Vec::new(),
+        tries: tries(address, CodePurpose::EmailVerification),
+        audit: audit(AuditEvent::Registration),
+    }
+}
+
+pub(super) fn request(address: &str, purpose: CodePurpose, now: OffsetDateTime) -> RequestCode {
+    RequestCode {
+        now,
+        email: email(address).key().clone(),
+        purpose,
+        target: CodeTarget::Anybody,
+        code: code(now),
+        mail: mail(MailKind::of_code(purpose)),
+        throttle: Vec::new(),
+        tries: Some(tries(address, purpose)),
+        audit: audit(AuditEvent::CodeRequest),
+    }
+}
+
+pub(super) fn verify() -> RedeemEffect {
+    RedeemEffect::Verify { user_id: user_id(), welcome: Some(mail(MailKind::Welcome)) }
+}
+
+pub(super) fn set_password(hash: &str, session: Option<NewSession>) -> RedeemEffect {
+    RedeemEffect::SetPassword {
+        user_id: user_id(),
+        welcome: Some(mail(MailKind::Welcome)),
+        password: NewPassword {
+            hash: PasswordHash::new(hash),
+            session,
+            notice: mail(MailKind::PasswordChanged),
+        },
+    }
+}
+
+/// A guess at the codes of an address; `hit` is the one it is equal to.
+pub(super) fn guess(
+    address: &str,
+    purpose: CodePurpose,
+    candidates: &[CodeId],
+    hit: Option<CodeId>,
+    effect: RedeemEffect,
+    now: OffsetDateTime,
+) -> Redeem {
+    Redeem {
+        now,
+        candidates: candidates.to_vec(),
+        hit,
+        settled: false,
+        attempts: ATTEMPTS,
+        tries: vec![tries(address, purpose)],
+        budget: None,
+        effect,
+        audit: audit(AuditEvent::Verification),
+        events: Vec::new(),
+    }
+}
+
+/// A right guess at an e-mail verification.
+pub(super) fn right(address: &str, code: CodeId, now: OffsetDateTime) -> Redeem {
+    guess(address, CodePurpose::EmailVerification, &[code], Some(code), verify(), now)
+}
+
+/// A wrong guess at an e-mail verification.
+pub(super) fn wrong(address: &str, candidates: &[CodeId], now: OffsetDateTime) -> Redeem {
+    guess(address, CodePurpose::EmailVerification, candidates, None, verify(), now)
+}
+
+pub(super) fn session(now: OffsetDateTime) -> NewSession {
+    let id = fresh();
+    NewSession {
+        id: SessionId::from_uuid(id),
+        refresh: digest(&format!("refresh {id}")),
+        access: Some((digest(&format!("access {id}")), now + Duration::minutes(15))),
+        idle_expires_at: now + Duration::days(14),
+        expires_at: now + Duration::days(90),
+        method: AuthMethod::Password,
+        ip: Some(std::net::IpAddr::from([192, 0, 2, 1])),
+        user_agent: Some("agent".into()),
+        network: digest("home"),
+    }
+}
+
+pub(super) fn open(user: &User, version: PasswordVersion, now: OffsetDateTime) -> OpenSession {
+    OpenSession {
+        now,
+        user_id: user.id,
+        expect: version,
+        session: session(now),
+        upgrade: None,
+        guard: None,
+        audit: audit(AuditEvent::SignIn),
+        events: Vec::new(),
+    }
+}
+
+pub(super) fn guard(address: &str, network: &str, now: OffsetDateTime) -> LoginGuard {
+    LoginGuard {
+        own: rule(&format!("own {address} {network}"), 3, Duration::minutes(15)),
+        network: rule(&format!("network {network}"), 20, Duration::minutes(15)),
+        far: rule(&format!("far {address}"), 6, Duration::days(1)),
+        network_key: digest(network),
+        known_since: now - Duration::days(30),
+    }
+}
+
+pub(super) fn create(address: &str, now: OffsetDateTime) -> CreateUser {
+    CreateUser {
+        now,
+        id: user_id(),
+        email: email(address),
+        email_verified_at: Some(now),
+        username: None,
+        locale: None,
+        roles: Roles::from([Role::user()]),
+        password: Some(PasswordHash::new(format!("created {address}"))),
+        invitation: None,
+        audit: audit(AuditEvent::UserCreation),
+        events: Vec::new(),
+    }
+}
+
+/// A user that exists.
+pub(super) async fn user(store: &Arc<dyn Store>, address: &str) -> User {
+    match store.create_user(create(address, NOW)).await.unwrap() {
+        UserCreated::Created(user) => *user,
+        UserCreated::Taken => panic!("{address} is taken"),
+    }
+}
+
+/// A registration that waits; its code.
+pub(super) async fn registered(store: &Arc<dyn Store>, address: &str) -> CodeId {
+    let command = register(address, NOW);
+    let code = command.code.id;
+    assert_eq!(store.register(command).await.unwrap(), Registered::Pending);
+    code
+}
+
+pub(super) fn lease() -> Lease {
+    Lease(*fresh().as_bytes())
+}
+
+pub(super) async fn claim(store: &Arc<dyn Store>, now: OffsetDateTime) -> (Lease, Vec<Claimed>) {
+    let lease = lease();
+    let command = Claim { now, lease, lease_until: now + Duration::minutes(5), limit: 100 };
+    (lease, store.claim(command).await.unwrap())
+}
+
+/// The open codes of an address and purpose.
+pub(super) async fn candidates(
+    store: &Arc<dyn Store>,
+    address: &str,
+    purpose: CodePurpose,
+    now: OffsetDateTime,
+) -> Vec<Candidate> {
+    let which =
+        CandidateFilter::Address { email: email(address).key().clone(), purposes: vec![purpose], registration: None };
+    store.candidates(CandidateQuery { now, which }).await.unwrap()
+}
+
+/// The reasons of the audit log, the oldest first; `done` where something was done.
+pub(super) async fn audited(store: &Arc<dyn Store>) -> Vec<String> {
+    let query = AuditQuery { size: crate::domain::page::PageSize::new(200), ..AuditQuery::default() };
+    let page = store.audit(query).await.unwrap();
+    page.items.iter().rev().map(|entry| entry.reason.as_deref().unwrap_or("done").to_owned()).collect()
+}
+
+/// The mails that are owed, were sent or given up, by kind, the oldest first.
+pub(super) async fn owed(store: &Arc<dyn Store>) -> Vec<String> {
+    let query = OutboxQuery { size: crate::domain::page::PageSize::new(200), ..OutboxQuery::default() };
+    let page = store.outbox(query).await.unwrap();
+    page.items
+        .iter()
+        .rev()
+        .map(|entry| match &entry.item {
+            crate::port::store::outbox::OutboxItem::Mail(mail) => format!("{} to {}", mail.kind, mail.to),
+            crate::port::store::outbox::OutboxItem::Event(event) => event.kind.as_str().to_owned(),
+        })
+        .collect()
+}
+
+/// The password hash and version of an address's user.
+pub(super) async fn password_of(store: &Arc<dyn Store>, address: &str) -> Option<(Option<String>, PasswordVersion)> {
+    let query = crate::port::store::account::CredentialsQuery {
+        now: NOW,
+        email: email(address).key().clone(),
+        guard: None,
+    };
+    let found = store.credentials(query).await.unwrap().user?;
+    Some((found.password.map(|hash| hash.expose().to_owned()), found.version))
+}
