@@ -24,4 +24,4 @@ impl StoreHarness for Postgres {
     }
 }
 
-usermgr_core::conformance_suite!(#[ignore = "needs Postgres: run scripts/test"] Postgres::default());
+usermgr_core::conformance_suite!(Postgres::default(), #[ignore = "needs Postgres: run scripts/test"]);

@@ -87,6 +87,7 @@ pub async fn the_day_budget_counts_across_codes(harness: &dyn StoreHarness) {
     let refused = store.redeem(guess.clone()).await.unwrap();
     assert!(matches!(refused, Redeemed::Exhausted { .. }), "{refused:?}");
     guess.now = later(86_401 + 1);
+    guess.audit = audit(AuditEvent::Verification);
     assert_eq!(store.redeem(guess).await.unwrap(), Redeemed::Expired, "the budget is free, the code is not live");
 }
 

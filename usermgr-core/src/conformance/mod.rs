@@ -46,7 +46,8 @@ pub trait StoreHarness: Send + Sync {
     async fn fresh(&self) -> Arc<dyn Store>;
 }
 
-/// Makes a test of each law. Attributes before the harness are put on every test.
+/// Makes a test of each law. Attributes after the harness are put on every test, as in
+/// `conformance_suite!(MyHarness, #[ignore = "needs a server"])`.
 #[macro_export]
 macro_rules! conformance_suite {
     (@laws $attributes:tt $harness:expr; $topic:ident: $($law:ident),+; $($rest:tt)*) => {
@@ -66,7 +67,7 @@ macro_rules! conformance_suite {
             $crate::conformance::$topic::$law(&$harness).await;
         }
     };
-    ($(#[$attribute:meta])* $harness:expr) => {
+    ($harness:expr $(, #[$attribute:meta])*) => {
         $crate::conformance_suite! { @laws [$(#[$attribute])*] $harness;
             codes: a_registration_is_begun_once, a_taken_address_is_told_to_its_owner_only,
                 a_code_is_spent_once, a_code_lives_from_its_hand_over, a_right_code_too_late_is_expired,

@@ -84,7 +84,7 @@ id!(
     RegistrationId
 );
 id!(
-    /// Names a code or a link. The secret itself is derived from it, see [`crate::crypto::code_secret`].
+    /// Names a code or a link. The secret itself is derived from it, see [`crate::crypto::secret_keys`].
     CodeId
 );
 id!(

@@ -1,4 +1,4 @@
-//! Password hashes and their versions. What a password must be is policy, see [`crate::PasswordPolicy`].
+//! Password hashes and their versions. What a password must be is policy, see [`PasswordPolicy`](crate::policy::PasswordPolicy).
 
 use std::fmt;
 

@@ -5,7 +5,7 @@
 //! trace. The core never decides from an earlier read that the command does not check again.
 //!
 //! # Laws
-//! Every adapter obeys these; [`crate::conformance`] shows it.
+//! Every adapter obeys these; the suite in `conformance` (feature `testing`) shows it.
 //!
 //! - **Linearizable.** Of any number of callers that redeem one code or link, one wins.
 //! - **All or nothing.** State, outbox, audit and throttle change together, also when the future is dropped at any
