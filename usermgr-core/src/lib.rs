@@ -22,7 +22,9 @@ pub mod testing;
 pub use domain::client::ClientContext;
 pub use domain::code::CodePurpose;
 pub use domain::email::{Email, EmailKey, InvalidEmail};
-pub use domain::secret::{AccessToken, Code, LinkToken, Password, RefreshToken, RegistrationToken, SecretKey};
+pub use domain::secret::{
+    AccessToken, Code, LinkToken, Password, RefreshToken, RegistrationToken, SecretKey,
+};
 pub use domain::user::User;
 pub use error::Error;
 pub use manager::{BuildError, BuildFault, UserManager, UserManagerBuilder};

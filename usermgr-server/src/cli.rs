@@ -119,9 +119,11 @@ enum Failure {
 /// A refusal with its fields, for somebody at a terminal.
 fn told(error: &Error) -> String {
     match error {
-        Error::Invalid(faults) => {
-            faults.iter().map(|fault| format!("{}: {}", fault.field, fault.fault.as_str())).collect::<Vec<_>>().join(", ")
-        }
+        Error::Invalid(faults) => faults
+            .iter()
+            .map(|fault| format!("{}: {}", fault.field, fault.fault.as_str()))
+            .collect::<Vec<_>>()
+            .join(", "),
         other => other.to_string(),
     }
 }
@@ -169,7 +171,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
 fn log_to_stderr(config: &Config) {
     let terminal = io::stderr().is_terminal();
     let filter = EnvFilter::new(format!("{0},sqlx=warn,hyper=info,h2=info,rustls=info", config.log_level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
     let default = if terminal { LogFormat::Pretty } else { LogFormat::Json };
     match config.log_format.unwrap_or(default) {
         LogFormat::Pretty => builder.with_target(false).init(),
@@ -181,7 +184,11 @@ async fn migrate(config: &Config, check: bool) -> Result<(), Failure> {
     let database = Database::open(config).await.map_err(StartError::from)?;
     let pending = database.pending_migrations().await.map_err(StartError::from)?;
     if check {
-        return if pending == 0 { print("the tables are up to date") } else { Err(Failure::Pending(pending)) };
+        return if pending == 0 {
+            print("the tables are up to date")
+        } else {
+            Err(Failure::Pending(pending))
+        };
     }
     database.migrate().await.map_err(StartError::from)?;
     print(&format!("the tables are up to date; {pending} migration(s) run"))
@@ -252,7 +259,9 @@ fn show(config: &Config, json: bool) -> Result<(), Failure> {
         let values: serde_json::Map<String, serde_json::Value> = config
             .values
             .masked()
-            .map(|(name, value, source)| (name.to_owned(), serde_json::json!({ "value": value, "from": source })))
+            .map(|(name, value, source)| {
+                (name.to_owned(), serde_json::json!({ "value": value, "from": source }))
+            })
             .collect();
         return print(&serde_json::Value::Object(values).to_string());
     }

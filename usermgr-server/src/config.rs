@@ -13,8 +13,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use usermgr_core::SecretKey;
 use usermgr_core::domain::code::CodeLength;
 use usermgr_core::policy::{
-    CodePolicy, HashPolicy, LinkPolicy, MailPolicy, OutboxPolicy, PasswordPolicy, Policies, RegistrationPolicy,
-    RetentionPolicy, SessionPolicy, ThrottlePolicy, TokenFormat, TokenPolicy,
+    CodePolicy, HashPolicy, LinkPolicy, MailPolicy, OutboxPolicy, PasswordPolicy, Policies,
+    RegistrationPolicy, RetentionPolicy, SessionPolicy, ThrottlePolicy, TokenFormat, TokenPolicy,
 };
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
@@ -200,7 +200,8 @@ impl Config {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let beside = Path::new("usermgr.toml");
-        let named = file.map(Path::to_path_buf).or_else(|| environment.get("USERMGR_CONFIG").map(PathBuf::from));
+        let named =
+            file.map(Path::to_path_buf).or_else(|| environment.get("USERMGR_CONFIG").map(PathBuf::from));
         let file = named.or_else(|| beside.exists().then(|| beside.to_path_buf()));
         let text = match &file {
             None => String::new(),
@@ -236,7 +237,9 @@ impl Config {
             .collect();
         let mut warn = |warning: &str| warnings.push(warning.to_owned());
         if self.policies.codes.length.digits() < CodeLength::MIN_FOR_PASSWORDS {
-            warn("codes.length is under 6: such codes are easy to guess; they count for e-mail verification only");
+            warn(
+                "codes.length is under 6: such codes are easy to guess; they count for e-mail verification only",
+            );
         }
         if !self.policies.throttle.enabled {
             warn("throttle.enabled is false: nothing limits guessing and mail bombing; for load tests only");
@@ -287,7 +290,10 @@ impl Reader {
                 };
                 match KEYS.iter().find(|key| key.name == name) {
                     Some(key) => self.set(key.name, text, origin),
-                    None => self.faults.push(format!("{origin}: {name} is not a key{}", nearest(&name, |key| key.to_owned()))),
+                    None => self.faults.push(format!(
+                        "{origin}: {name} is not a key{}",
+                        nearest(&name, |key| key.to_owned())
+                    )),
                 }
             }
         }
@@ -310,10 +316,13 @@ impl Reader {
                 KEYS.iter().find(|key| key.secrecy != Secrecy::Plain && variable_of(key.name) == *name)
             });
             match (key, std::fs::read_to_string(value)) {
-                (Some(key), Ok(text)) => self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable),
+                (Some(key), Ok(text)) => {
+                    self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable)
+                }
                 (Some(_), Err(error)) => self.faults.push(format!("{variable}: {value}: {error}")),
                 (None, _) => {
-                    self.faults.push(format!("{variable} is not a setting{}", nearest(variable, variable_of)));
+                    self.faults
+                        .push(format!("{variable} is not a setting{}", nearest(variable, variable_of)));
                 }
             }
         }
@@ -324,7 +333,12 @@ impl Reader {
     }
 
     /// Reads a value; what is wrong with it is noted with where it came from and what the key takes.
-    fn value<T>(&mut self, name: &'static str, takes: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    fn value<T>(
+        &mut self,
+        name: &'static str,
+        takes: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let value = read(&self.text(name));
         if value.is_none() {
             let source = self.values.0.get(name).map(|(_, source)| source.clone()).unwrap_or_default();
@@ -347,10 +361,17 @@ impl Reader {
     }
 
     fn optional_number(&mut self, name: &'static str) -> Option<Option<usize>> {
-        self.value(name, "a whole number", |text| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) })
+        self.value(name, "a whole number", |text| {
+            if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+        })
     }
 
-    fn list<T>(&mut self, name: &'static str, takes: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    fn list<T>(
+        &mut self,
+        name: &'static str,
+        takes: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
         self.value(name, takes, |text| {
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(read).collect()
         })
@@ -359,33 +380,40 @@ impl Reader {
     fn config(&mut self) -> Option<Config> {
         let policies = self.policies();
         let faults = policies.as_ref().map(Policies::faults).unwrap_or_default();
-        self.faults.extend(faults.into_iter().map(|fault| format!("{}: it takes {}", fault.setting, fault.fault)));
+        self.faults
+            .extend(faults.into_iter().map(|fault| format!("{}: it takes {}", fault.setting, fault.fault)));
         let database = self.value("database.url", "sqlite://…, postgres://… or memory:", |text| {
-            let known = ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+            let known =
+                ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
             (known || text == "memory:").then(|| SecretString::from(text))
         });
         let max_connections = self.number("database.max_connections");
-        let listen = self.value("http.listen", "an address and a port such as 127.0.0.1:8000", |text| text.parse().ok());
+        let listen = self
+            .value("http.listen", "an address and a port such as 127.0.0.1:8000", |text| text.parse().ok());
         let base_path = self.value("http.base_path", "a path such as /v1 or /", |text| {
             let path = text.trim_end_matches('/');
             let fits = path.is_empty() || path.starts_with('/');
             let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b));
             (fits && plain && !path.contains("//")).then(|| path.to_owned())
         });
-        let trusted_proxies = self.list("http.trusted_proxies", "networks such as 10.0.0.0/8, or addresses", |text| {
-            text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
-        });
-        let cors_origins = self.list("http.cors_origins", "origins such as https://app.example.org", |text| {
-            let url = url::Url::parse(text).ok()?;
-            (url.origin().ascii_serialization() == text && text.starts_with("http")).then(|| text.to_owned())
-        });
+        let trusted_proxies =
+            self.list("http.trusted_proxies", "networks such as 10.0.0.0/8, or addresses", |text| {
+                text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
+            });
+        let cors_origins =
+            self.list("http.cors_origins", "origins such as https://app.example.org", |text| {
+                let url = url::Url::parse(text).ok()?;
+                (url.origin().ascii_serialization() == text && text.starts_with("http"))
+                    .then(|| text.to_owned())
+            });
         let max_body = self.value("http.max_body", "a size such as 64KiB", parse_size);
         let mail_from = self.value("mail.from", "an address such as App <noreply@example.org>", |text| {
             Sender::parse(text).ok()
         });
         let mail_templates = self.text("mail.templates");
         let plaintext = self.flag("mail.allow_plaintext");
-        let plaintext = if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
+        let plaintext =
+            if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
         let takes_key = "32 bytes in base64; make one with openssl rand -base64 32";
         let secret_key = self.value("secret.key", takes_key, |text| {
             if text.is_empty() { Some(None) } else { SecretKey::from_base64(text).ok().map(Some) }
@@ -407,9 +435,11 @@ impl Reader {
         });
         let is_postgres = database.as_ref().is_some_and(|url| url.expose_secret().starts_with("postgres"));
         if is_postgres && self.text("secret.key").is_empty() {
-            self.faults.push(format!("secret.key: Postgres needs one, the same on every server: {takes_key}"));
+            self.faults
+                .push(format!("secret.key: Postgres needs one, the same on every server: {takes_key}"));
         }
-        let interval = interval.and_then(|interval| Duration::try_from(interval).ok()).filter(|d| !d.is_zero());
+        let interval =
+            interval.and_then(|interval| Duration::try_from(interval).ok()).filter(|d| !d.is_zero());
         if interval.is_none() {
             self.faults.push("maintenance.interval: it takes 1s or more".into());
         }
@@ -515,7 +545,9 @@ fn variable_of(key: &str) -> String {
 fn nearest(name: &str, spell: impl Fn(&str) -> String) -> String {
     let spelled = KEYS.iter().map(|key| spell(key.name));
     let near = spelled.map(|known| (distance(name, &known), known)).min();
-    near.filter(|(edits, _)| *edits <= 4).map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default()
+    near.filter(|(edits, _)| *edits <= 4)
+        .map(|(_, known)| format!("; did you mean {known}?"))
+        .unwrap_or_default()
 }
 
 /// How many letters must be changed, added or removed to get from one name to the other.
@@ -583,8 +615,10 @@ mod tests {
 
     #[test]
     fn the_environment_stands_over_the_file_over_the_defaults() {
-        let file = "[codes]\nttl = \"60s\"\nlength = 4\n[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.1\"]\n";
-        let config = read(file, &[("USERMGR_CODES_TTL", "90s"), ("DATABASE_URL", "sqlite://other.db")]).unwrap();
+        let file =
+            "[codes]\nttl = \"60s\"\nlength = 4\n[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.1\"]\n";
+        let config =
+            read(file, &[("USERMGR_CODES_TTL", "90s"), ("DATABASE_URL", "sqlite://other.db")]).unwrap();
         assert_eq!(config.policies.codes.ttl, time::Duration::seconds(90));
         assert_eq!(config.policies.codes.length.digits(), 4);
         assert_eq!(config.trusted_proxies.len(), 2);

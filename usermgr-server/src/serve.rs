@@ -147,7 +147,9 @@ fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
     let Some(path) = key_path(config.database_url.expose_secret()) else { return Ok(new_key()) };
     let failed = |source| StartError::KeyFile { path: path.display().to_string(), source };
     match make_key_file(&path, new_key().to_base64().expose_secret()) {
-        Ok(()) => tracing::info!(path = %path.display(), "made a secret key; keep it with the database, and apart from its backups"),
+        Ok(()) => {
+            tracing::info!(path = %path.display(), "made a secret key; keep it with the database, and apart from its backups")
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed(error)),
     }
@@ -170,7 +172,8 @@ fn make_key_file(path: &Path, key: &str) -> io::Result<()> {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     let draft = path.with_extension(format!("key.{}", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     file.write_all(key.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
@@ -250,7 +253,10 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
 
 type Place = tokio::sync::OwnedSemaphorePermit;
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(tokio::net::TcpStream, SocketAddr, Place)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, SocketAddr, Place)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {

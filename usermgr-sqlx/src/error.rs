@@ -10,7 +10,9 @@ pub struct ConnectError(#[source] pub(crate) sqlx::Error);
 #[non_exhaustive]
 pub enum MigrateError {
     /// The database was migrated by a newer program. Nothing was changed.
-    #[error("the database's schema is version {found}, and this program knows only up to {known}: run a newer program")]
+    #[error(
+        "the database's schema is version {found}, and this program knows only up to {known}: run a newer program"
+    )]
     SchemaTooNew {
         /// The version of the tables.
         found: i64,

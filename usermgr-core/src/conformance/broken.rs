@@ -5,6 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{StoreHarness, codes, drops, limits, races};
+use crate::domain::audit::AuditEntry;
+use crate::domain::id::{AuditId, OutboxId, UserId};
+use crate::domain::page::Page;
+use crate::domain::user::User;
 use crate::memory::MemoryStore;
 use crate::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, PasswordReplaced, Register, Registered,
@@ -17,14 +21,11 @@ use crate::port::store::code::{
 use crate::port::store::key::{KeyStore, SealedSigningKey};
 use crate::port::store::outbox::{Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Settle, Settled};
 use crate::port::store::session::{
-    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionOpened, SessionQuery, SessionStore, SessionView,
+    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionOpened, SessionQuery, SessionStore,
+    SessionView,
 };
 use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
 use crate::port::store::{Store, StoreError};
-use crate::domain::audit::AuditEntry;
-use crate::domain::id::{AuditId, OutboxId, UserId};
-use crate::domain::page::Page;
-use crate::domain::user::User;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -223,4 +224,3 @@ caught! {
     a_lost_throttle_is_caught: LostThrottle by limits::a_limit_holds_to_the_second
     a_lost_attempt_count_is_caught: LostAttemptCount by races::no_more_than_the_allowed_guesses_are_judged
 }
-

@@ -75,7 +75,9 @@ pub(super) fn mail(kind: MailKind) -> MailDraft {
 }
 
 pub(super) fn all_events() -> Vec<EventDraft> {
-    crate::domain::event::EventKind::ALL.map(|kind| EventDraft { id: OutboxId::from_uuid(fresh()), kind }).into()
+    crate::domain::event::EventKind::ALL
+        .map(|kind| EventDraft { id: OutboxId::from_uuid(fresh()), kind })
+        .into()
 }
 
 pub(super) fn code(now: OffsetDateTime) -> NewCode {
@@ -259,8 +261,11 @@ pub(super) async fn candidates(
     purpose: CodePurpose,
     now: OffsetDateTime,
 ) -> Vec<Candidate> {
-    let which =
-        CandidateFilter::Address { email: email(address).key().clone(), purposes: vec![purpose], registration: None };
+    let which = CandidateFilter::Address {
+        email: email(address).key().clone(),
+        purposes: vec![purpose],
+        registration: None,
+    };
     store.candidates(CandidateQuery { now, which }).await.unwrap()
 }
 
@@ -286,7 +291,10 @@ pub(super) async fn owed(store: &Arc<dyn Store>) -> Vec<String> {
 }
 
 /// The password hash and version of an address's user.
-pub(super) async fn password_of(store: &Arc<dyn Store>, address: &str) -> Option<(Option<String>, PasswordVersion)> {
+pub(super) async fn password_of(
+    store: &Arc<dyn Store>,
+    address: &str,
+) -> Option<(Option<String>, PasswordVersion)> {
     let query = crate::port::store::account::CredentialsQuery {
         now: NOW,
         email: email(address).key().clone(),

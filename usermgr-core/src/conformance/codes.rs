@@ -4,8 +4,8 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audited, candidates, claim, code, create, email, guess, later, open, owed, password_of, register,
-    registered, request, right, set_password, user, verify, wrong,
+    ATTEMPTS, NOW, audited, candidates, claim, code, create, email, guess, later, open, owed, password_of,
+    register, registered, request, right, set_password, user, verify, wrong,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::password::{PasswordHash, PasswordVersion};
@@ -44,10 +44,18 @@ pub async fn a_taken_address_is_told_to_its_owner_only(harness: &dyn StoreHarnes
 pub async fn a_code_is_spent_once(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let code = registered(&store, ANA).await;
-    let Redeemed::Redeemed(user) = store.redeem(right(ANA, code, later(1))).await.unwrap() else { panic!("refused") };
-    assert_eq!((user.email.as_str(), user.email_verified_at, user.last_login_at), (ANA, Some(later(1)), None));
+    let Redeemed::Redeemed(user) = store.redeem(right(ANA, code, later(1))).await.unwrap() else {
+        panic!("refused")
+    };
+    assert_eq!(
+        (user.email.as_str(), user.email_verified_at, user.last_login_at),
+        (ANA, Some(later(1)), None)
+    );
     assert_eq!(user.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(), ["user"]);
-    assert_eq!(password_of(&store, ANA).await, Some((Some(format!("registered {ANA}")), PasswordVersion::FIRST)));
+    assert_eq!(
+        password_of(&store, ANA).await,
+        Some((Some(format!("registered {ANA}")), PasswordVersion::FIRST))
+    );
     assert_eq!(owed(&store).await, ["verify_email to ana@example.org", "welcome to ana@example.org"]);
     assert_eq!(store.redeem(right(ANA, code, later(2))).await.unwrap(), Redeemed::Wrong);
     assert_eq!(audited(&store).await, ["done", "done", "invalid_code"]);
@@ -109,7 +117,11 @@ pub async fn a_code_completes_only_its_own_registration(harness: &dyn StoreHarne
     let (mine, id) = (other.code.id, other.id);
     store.register(other).await.unwrap();
     assert_eq!(store.redeem(right(ANA, mine, later(1))).await.unwrap(), Redeemed::Ambiguous);
-    let which = CandidateFilter::Address { email: email(ANA).key().clone(), purposes: vec![VERIFY], registration: Some(id) };
+    let which = CandidateFilter::Address {
+        email: email(ANA).key().clone(),
+        purposes: vec![VERIFY],
+        registration: Some(id),
+    };
     let only = store.candidates(CandidateQuery { now: NOW, which }).await.unwrap();
     assert_eq!(only.iter().map(|candidate| candidate.id).collect::<Vec<_>>(), [mine]);
     let mut settled = right(ANA, mine, later(1));
@@ -135,7 +147,8 @@ pub async fn a_new_code_voids_the_older_one(harness: &dyn StoreHarness) {
     for command in [&older, &link, &newer] {
         assert_eq!(store.request_code(command.clone()).await.unwrap(), CodeRequested::Queued);
     }
-    let open: Vec<_> = candidates(&store, ANA, purpose, NOW).await.iter().map(|candidate| candidate.id).collect();
+    let open: Vec<_> =
+        candidates(&store, ANA, purpose, NOW).await.iter().map(|candidate| candidate.id).collect();
     assert_eq!(open, [newer.code.id]);
     let by_link = |id| CandidateQuery { now: NOW, which: CandidateFilter::Link(id) };
     assert_eq!(store.candidates(by_link(link.code.id)).await.unwrap().len(), 1);
@@ -198,11 +211,15 @@ pub async fn whom_a_code_is_for(harness: &dyn StoreHarness) {
     (invited.password, invited.email_verified_at) = (None, None);
     let eva = invited.id;
     store.create_user(invited).await.unwrap();
-    for (purpose, outcome) in [(CodePurpose::FirstTimeSetup, CodeRequested::Queued), (VERIFY, CodeRequested::Queued)] {
+    for (purpose, outcome) in
+        [(CodePurpose::FirstTimeSetup, CodeRequested::Queued), (VERIFY, CodeRequested::Queued)]
+    {
         assert_eq!(asked(request("eva@example.org", purpose, NOW)).await, outcome);
     }
     user(&store, "bob@example.org").await;
-    for (purpose, outcome) in [(CodePurpose::FirstTimeSetup, CodeRequested::Nobody), (VERIFY, CodeRequested::Nobody)] {
+    for (purpose, outcome) in
+        [(CodePurpose::FirstTimeSetup, CodeRequested::Nobody), (VERIFY, CodeRequested::Nobody)]
+    {
         assert_eq!(asked(request("bob@example.org", purpose, NOW)).await, outcome);
     }
     let mut by_user = request("eva@example.org", CodePurpose::ChangePassword, NOW);
@@ -230,8 +247,8 @@ pub async fn setting_a_password_ends_and_voids_everything(harness: &dyn StoreHar
     assert_eq!(user.last_login_at, Some(later(1)));
     assert_eq!(password_of(&store, ANA).await, Some((Some("new".into()), PasswordVersion::FIRST.next())));
     let store = &store;
-    let holds = |id| {
-        async move { store.session(SessionQuery { now: later(2), key: SessionKey::Id(id) }).await.unwrap().is_some() }
+    let holds = |id| async move {
+        store.session(SessionQuery { now: later(2), key: SessionKey::Id(id) }).await.unwrap().is_some()
     };
     assert!(!holds(before.session.id).await);
     assert!(holds(session.id).await);
@@ -241,7 +258,9 @@ pub async fn setting_a_password_ends_and_voids_everything(harness: &dyn StoreHar
 
 /// Names, addresses, agents and languages come back as they went in.
 pub async fn text_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
-    for name in ["O'Brien", "Robert'); DROP TABLE usermgr_users;--", "😀 \u{202e}abc", "{{7*7}} %s $1 \\", "a\"b`c"] {
+    for name in
+        ["O'Brien", "Robert'); DROP TABLE usermgr_users;--", "😀 \u{202e}abc", "{{7*7}} %s $1 \\", "a\"b`c"]
+    {
         let store = harness.fresh().await;
         let mut command = register("José.Ñandú@exámple.org", NOW);
         command.username = Some(Username::parse(name).unwrap());

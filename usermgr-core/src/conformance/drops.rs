@@ -30,7 +30,8 @@ pub async fn a_dropped_command_is_all_or_nothing(harness: &dyn StoreHarness) {
         let ended = polled(store.register(register(ANA, NOW)), times).await;
         // What was dropped may still be rolling back; another command waits for it in its turn.
         registered(&store, "after@example.org").await;
-        let there = !super::build::candidates(&store, ANA, CodePurpose::EmailVerification, NOW).await.is_empty();
+        let there =
+            !super::build::candidates(&store, ANA, CodePurpose::EmailVerification, NOW).await.is_empty();
         assert!(there || !ended, "it was answered and is not there");
         assert_eq!(owed(&store).await.len(), 1 + usize::from(there), "dropped after {times} polls");
         assert_eq!(audited(&store).await.len(), 1 + usize::from(there), "dropped after {times} polls");
@@ -47,7 +48,8 @@ pub async fn a_dropped_command_is_all_or_nothing(harness: &dyn StoreHarness) {
         assert!(there || !ended, "it was answered and is not there");
         assert_eq!(owed(&store).await.len(), 2 + usize::from(there), "dropped after {times} polls");
         assert_eq!(audited(&store).await.len(), 2 + usize::from(there), "dropped after {times} polls");
-        let open = super::build::candidates(&store, ANA, CodePurpose::EmailVerification, later(1)).await.len();
+        let open =
+            super::build::candidates(&store, ANA, CodePurpose::EmailVerification, later(1)).await.len();
         assert_eq!(open, usize::from(!there), "the code is spent with its effect, and only with it");
         if ended {
             break;

@@ -4,8 +4,8 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audit, audited, email, guard, later, open, owed, register, registered, request, right, rule, user,
-    wrong,
+    ATTEMPTS, NOW, audit, audited, email, guard, later, open, owed, register, registered, request, right,
+    rule, user, wrong,
 };
 use crate::domain::audit::AuditEvent;
 use crate::domain::code::CodePurpose;
@@ -21,7 +21,8 @@ pub async fn a_limit_holds_to_the_second(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let ask = |seconds| {
         let mut command = register(ANA, later(seconds));
-        command.throttle = vec![rule("three", 3, Duration::minutes(10)), rule("many", 100, Duration::minutes(10))];
+        command.throttle =
+            vec![rule("three", 3, Duration::minutes(10)), rule("many", 100, Duration::minutes(10))];
         command
     };
     for seconds in [0, 5, 10] {
@@ -51,7 +52,11 @@ pub async fn a_refused_request_changes_nothing(harness: &dyn StoreHarness) {
         assert!(matches!(refused, CodeRequested::Throttled { .. }), "{refused:?}");
     }
     assert_eq!((audited(&store).await, owed(&store).await), before);
-    assert_eq!(store.request_code(ask(vec![many])).await.unwrap(), CodeRequested::Queued, "it was not counted");
+    assert_eq!(
+        store.request_code(ask(vec![many])).await.unwrap(),
+        CodeRequested::Queued,
+        "it was not counted"
+    );
 }
 
 /// A clock that is set back an hour neither unlocks a limit nor freezes it for an hour.
@@ -88,7 +93,11 @@ pub async fn the_day_budget_counts_across_codes(harness: &dyn StoreHarness) {
     assert!(matches!(refused, Redeemed::Exhausted { .. }), "{refused:?}");
     guess.now = later(86_401 + 1);
     guess.audit = audit(AuditEvent::Verification);
-    assert_eq!(store.redeem(guess).await.unwrap(), Redeemed::Expired, "the budget is free, the code is not live");
+    assert_eq!(
+        store.redeem(guess).await.unwrap(),
+        Redeemed::Expired,
+        "the budget is free, the code is not live"
+    );
 }
 
 /// Failures of an address from a network are counted to the cap, refuse even the right password, and are forgiven by a
@@ -98,7 +107,8 @@ pub async fn failed_sign_ins_are_counted_and_forgiven(harness: &dyn StoreHarness
     let ana = user(&store, ANA).await;
     let fail = || async {
         let guard = Some(guard(ANA, "home", NOW));
-        let command = LoginFailed { now: NOW, user_id: Some(ana.id), guard, audit: audit(AuditEvent::SignIn) };
+        let command =
+            LoginFailed { now: NOW, user_id: Some(ana.id), guard, audit: audit(AuditEvent::SignIn) };
         store.login_failed(command).await.unwrap()
     };
     let sign_in = || async {
@@ -126,11 +136,13 @@ pub async fn known_networks_are_not_locked_out(harness: &dyn StoreHarness) {
     store.open_session(open(&ana, PasswordVersion::FIRST, NOW)).await.unwrap();
     for n in 0..6 {
         let guard = Some(guard(ANA, &format!("stranger {n}"), NOW));
-        let command = LoginFailed { now: NOW, user_id: Some(ana.id), guard, audit: audit(AuditEvent::SignIn) };
+        let command =
+            LoginFailed { now: NOW, user_id: Some(ana.id), guard, audit: audit(AuditEvent::SignIn) };
         assert_eq!(store.login_failed(command).await.unwrap(), LoginCounted::Counted);
     }
     let asked = |network: &'static str, now| {
-        let query = CredentialsQuery { now, email: email(ANA).key().clone(), guard: Some(guard(ANA, network, now)) };
+        let query =
+            CredentialsQuery { now, email: email(ANA).key().clone(), guard: Some(guard(ANA, network, now)) };
         async { store.credentials(query).await.unwrap().throttled.is_some() }
     };
     assert!(asked("another stranger", NOW).await);

@@ -91,8 +91,11 @@ async fn command(
             both!(command, request_code)
         }
         2 | 3 => {
-            let open: Vec<CodeId> =
-                candidates(&stores[1], address, purpose, now).await.iter().map(|candidate| candidate.id).collect();
+            let open: Vec<CodeId> = candidates(&stores[1], address, purpose, now)
+                .await
+                .iter()
+                .map(|candidate| candidate.id)
+                .collect();
             let hit = if dice.roll(3) == 0 { dice.one_of(&known.codes) } else { dice.one_of(&open) };
             let hit = hit.filter(|_| dice.roll(3) > 0);
             let session = (dice.roll(2) == 0).then(|| super::build::session(now));
@@ -131,7 +134,8 @@ async fn command(
             both!(LoginFailed { now, user_id, guard, audit: audit(AuditEvent::SignIn) }, login_failed)
         }
         7 => {
-            let ((lease, tested), (other, model)) = (claim(&stores[0], now).await, claim(&stores[1], now).await);
+            let ((lease, tested), (other, model)) =
+                (claim(&stores[0], now).await, claim(&stores[1], now).await);
             let claimed = (format!("{tested:?}"), format!("{model:?}"));
             if let Some(first) = model.first() {
                 let result = [
@@ -149,7 +153,8 @@ async fn command(
         }
         _ => match dice.one_of(&known.users) {
             Some(user_id) if dice.roll(2) == 0 => {
-                let which = dice.one_of(&known.sessions).map_or(SessionSelector::All, SessionSelector::AllBut);
+                let which =
+                    dice.one_of(&known.sessions).map_or(SessionSelector::All, SessionSelector::AllBut);
                 both!(EndSessions { now, user_id, which, audit: audit(AuditEvent::SignOut) }, end_sessions)
             }
             _ => {
@@ -183,7 +188,10 @@ async fn look(store: &Arc<dyn Store>, known: &Known, now: OffsetDateTime) -> Vec
         }
     }
     for id in &known.sessions {
-        seen.push(format!("{:?}", store.session(SessionQuery { now, key: SessionKey::Id(*id) }).await.unwrap()));
+        seen.push(format!(
+            "{:?}",
+            store.session(SessionQuery { now, key: SessionKey::Id(*id) }).await.unwrap()
+        ));
     }
     seen.push(format!("{:?}", store.users(UserQuery::default()).await.unwrap()));
     seen

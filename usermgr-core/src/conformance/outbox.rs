@@ -6,8 +6,8 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, audited, candidates, claim, create, later, open, owed, password_of, register, registered, request,
-    right, user,
+    NOW, all_events, audited, candidates, claim, create, later, open, owed, password_of, register,
+    registered, request, right, user,
 };
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
@@ -72,7 +72,10 @@ pub async fn a_failed_mail_waits_its_turn(harness: &dyn StoreHarness) {
     assert_eq!(claimed[0].attempt, 2);
     let result = DeliveryResult::Dead { error: "no such mailbox".into() };
     store.settle(Settle { now: later(61), id, lease, result }).await.unwrap();
-    let dead = store.outbox(OutboxQuery { status: Some(OutboxStatus::Dead), ..OutboxQuery::default() }).await.unwrap();
+    let dead = store
+        .outbox(OutboxQuery { status: Some(OutboxStatus::Dead), ..OutboxQuery::default() })
+        .await
+        .unwrap();
     assert_eq!(dead.items[0].error.as_deref(), Some("no such mailbox"));
     assert!(claim(&store, later(9999)).await.1.is_empty());
 }
@@ -99,7 +102,9 @@ pub async fn only_true_events_are_owed(harness: &dyn StoreHarness) {
     let mut verify = right(ANA, code, NOW);
     verify.events = all_events();
     store.redeem(verify).await.unwrap();
-    let events = |owed: Vec<String>| -> Vec<String> { owed.into_iter().filter(|item| !item.contains(" to ")).collect() };
+    let events = |owed: Vec<String>| -> Vec<String> {
+        owed.into_iter().filter(|item| !item.contains(" to ")).collect()
+    };
     assert_eq!(events(owed(&store).await), ["user_registered", "email_verified"]);
     let mut refused = right(ANA, code, NOW);
     refused.events = all_events();
@@ -135,7 +140,10 @@ pub async fn a_purge_removes_only_what_is_over(harness: &dyn StoreHarness) {
     assert_eq!(Purged { throttles: 0, ..purge(86_399).await }, Purged::default());
     let counts = [purge(86_400).await, purge(86_400).await, purge(86_400).await, purge(86_400).await];
     assert_eq!(counts.map(|purged| purged.registrations), [2, 2, 1, 0]);
-    assert_eq!(candidates(&store, "live@example.org", CodePurpose::EmailVerification, later(86_400)).await.len(), 1);
+    assert_eq!(
+        candidates(&store, "live@example.org", CodePurpose::EmailVerification, later(86_400)).await.len(),
+        1
+    );
     assert!(candidates(&store, "late0@example.org", CodePurpose::EmailVerification, NOW).await.is_empty());
     assert!(password_of(&store, ANA).await.is_some());
     assert_eq!(audited(&store).await.len(), 8);

@@ -8,8 +8,8 @@ use tokio::sync::Barrier;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audit, candidates, claim, digest, later, mail, password_of, register, registered, request, right,
-    rule, user, wrong,
+    ATTEMPTS, NOW, audit, candidates, claim, digest, later, mail, password_of, register, registered, request,
+    right, rule, user, wrong,
 };
 use crate::domain::audit::AuditEvent;
 use crate::domain::code::CodePurpose;
@@ -25,7 +25,11 @@ const ANA: &str = "ana@example.org";
 const VERIFY: CodePurpose = CodePurpose::EmailVerification;
 
 /// Runs all of them, let go by a barrier, and answers what each answered.
-async fn at_once<T, F>(store: &Arc<dyn Store>, calls: usize, call: impl Fn(Arc<dyn Store>, usize) -> F) -> Vec<T>
+async fn at_once<T, F>(
+    store: &Arc<dyn Store>,
+    calls: usize,
+    call: impl Fn(Arc<dyn Store>, usize) -> F,
+) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -52,8 +56,17 @@ pub async fn one_of_many_redeems_a_code(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let code = registered(&store, ANA).await;
     let answers =
-        at_once(&store, 64, |store, _| async move { store.redeem(right(ANA, code, later(1))).await.unwrap() }).await;
-    assert_eq!(answers.iter().filter(|answer| matches!(answer, Redeemed::Redeemed(_))).count(), 1, "{answers:?}");
+        at_once(
+            &store,
+            64,
+            |store, _| async move { store.redeem(right(ANA, code, later(1))).await.unwrap() },
+        )
+        .await;
+    assert_eq!(
+        answers.iter().filter(|answer| matches!(answer, Redeemed::Redeemed(_))).count(),
+        1,
+        "{answers:?}"
+    );
 }
 
 /// Of 64 wrong guesses, no more than allowed are judged, and afterwards the right one is refused.
@@ -61,7 +74,12 @@ pub async fn no_more_than_the_allowed_guesses_are_judged(harness: &dyn StoreHarn
     let store = harness.fresh().await;
     let code = registered(&store, ANA).await;
     let answers =
-        at_once(&store, 64, |store, _| async move { store.redeem(wrong(ANA, &[code], later(1))).await.unwrap() }).await;
+        at_once(
+            &store,
+            64,
+            |store, _| async move { store.redeem(wrong(ANA, &[code], later(1))).await.unwrap() },
+        )
+        .await;
     assert_eq!(answers.iter().filter(|answer| **answer == Redeemed::Wrong).count(), ATTEMPTS as usize);
     let refused = store.redeem(right(ANA, code, later(2))).await.unwrap();
     assert!(matches!(refused, Redeemed::Exhausted { .. }), "{refused:?}");
@@ -141,7 +159,8 @@ pub async fn limits_hold_in_a_race(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let answers = at_once(&store, 32, |store, n| async move {
         let mut command = register(&format!("u{n}@example.org"), NOW);
-        command.throttle = vec![rule("three", 3, Duration::minutes(10)), rule("many", 99, Duration::minutes(10))];
+        command.throttle =
+            vec![rule("three", 3, Duration::minutes(10)), rule("many", 99, Duration::minutes(10))];
         store.register(command).await.unwrap()
     })
     .await;

@@ -10,9 +10,7 @@ use crate::domain::mail::MailKind;
 use crate::domain::page::PageSize;
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::port::store::account::{PasswordReplaced, ReplacePassword, UserQuery};
-use crate::port::store::session::{
-    EndSessions, SessionKey, SessionOpened, SessionQuery, SessionSelector,
-};
+use crate::port::store::session::{EndSessions, SessionKey, SessionOpened, SessionQuery, SessionSelector};
 
 const ANA: &str = "ana@example.org";
 
@@ -24,18 +22,28 @@ pub async fn a_session_holds_until_any_of_its_ends(harness: &dyn StoreHarness) {
     command.session.idle_expires_at = later(1000);
     command.session.expires_at = later(2000);
     command.session.access = command.session.access.map(|(digest, _)| (digest, later(500)));
-    let SessionOpened::Opened(opened) = store.open_session(command.clone()).await.unwrap() else { panic!("refused") };
+    let SessionOpened::Opened(opened) = store.open_session(command.clone()).await.unwrap() else {
+        panic!("refused")
+    };
     assert_eq!(opened.last_login_at, Some(NOW));
-    assert!(matches!(store.open_session(command.clone()).await.unwrap(), SessionOpened::Opened(_)), "the same again");
+    assert!(
+        matches!(store.open_session(command.clone()).await.unwrap(), SessionOpened::Opened(_)),
+        "the same again"
+    );
     assert_eq!(audited(&store).await, ["done", "done"], "is not doubled");
     let access = SessionKey::Access(command.session.access.unwrap().0);
     let id = SessionKey::Id(command.session.id);
-    for (key, seconds, holds) in [(access, 499, true), (access, 500, false), (id, 999, true), (id, 1000, false)] {
+    for (key, seconds, holds) in
+        [(access, 499, true), (access, 500, false), (id, 999, true), (id, 1000, false)]
+    {
         let found = store.session(SessionQuery { now: later(seconds), key }).await.unwrap();
         assert_eq!(found.is_some(), holds, "{key:?} after {seconds} s");
     }
     let view = store.session(SessionQuery { now: NOW, key: id }).await.unwrap().unwrap();
-    assert_eq!((view.user.id, view.session.ip, view.session.user_agent), (ana.id, command.session.ip, Some("agent".into())));
+    assert_eq!(
+        (view.user.id, view.session.ip, view.session.user_agent),
+        (ana.id, command.session.ip, Some("agent".into()))
+    );
 }
 
 /// A session is opened only under the password that was proven, and a better hash of it is no new password.
@@ -76,10 +84,14 @@ pub async fn changing_a_password_keeps_one_session(harness: &dyn StoreHarness) {
     };
     let stale = PasswordVersion::FIRST.next();
     assert_eq!(store.replace_password(change(stale)).await.unwrap(), PasswordReplaced::Stale);
-    assert_eq!(store.replace_password(change(PasswordVersion::FIRST)).await.unwrap(), PasswordReplaced::Replaced);
+    assert_eq!(
+        store.replace_password(change(PasswordVersion::FIRST)).await.unwrap(),
+        PasswordReplaced::Replaced
+    );
     assert_eq!(password_of(&store, ANA).await, Some((Some("new".into()), stale)));
     for (session, holds) in [(mine.session.id, true), (other.session.id, false)] {
-        let found = store.session(SessionQuery { now: later(1), key: SessionKey::Id(session) }).await.unwrap();
+        let found =
+            store.session(SessionQuery { now: later(1), key: SessionKey::Id(session) }).await.unwrap();
         assert_eq!(found.is_some(), holds);
     }
     assert!(candidates(&store, ANA, CodePurpose::ResetPassword, later(1)).await.is_empty());
@@ -98,7 +110,10 @@ pub async fn ending_sessions_ends_those_meant(harness: &dyn StoreHarness) {
     let first = commands[0].session.id;
     assert_eq!(store.end_sessions(end(bob.id, SessionSelector::One(first))).await.unwrap(), 0);
     assert_eq!(store.end_sessions(end(ana.id, SessionSelector::One(first))).await.unwrap(), 1);
-    assert_eq!(store.end_sessions(end(ana.id, SessionSelector::AllBut(commands[1].session.id))).await.unwrap(), 1);
+    assert_eq!(
+        store.end_sessions(end(ana.id, SessionSelector::AllBut(commands[1].session.id))).await.unwrap(),
+        1
+    );
     assert_eq!(store.end_sessions(end(ana.id, SessionSelector::All)).await.unwrap(), 1);
     for command in commands {
         let key = SessionKey::Id(command.session.id);

@@ -9,8 +9,8 @@ use crate::domain::page::Page;
 use crate::domain::password::PasswordVersion;
 use crate::domain::user::{User, UserStatus};
 use crate::port::store::account::{
-    AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, PasswordReplaced, Register, Registered,
-    ReplacePassword, UserCreated, UserQuery,
+    AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, PasswordReplaced, Register,
+    Registered, ReplacePassword, UserCreated, UserQuery,
 };
 use crate::port::store::{Happened, StoreError};
 
@@ -126,7 +126,8 @@ impl AccountStore for MemoryStore {
     async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
         let ReplacePassword { now, user_id, expect, password, keep, notice, audit, events } = command;
         let mut state = self.state()?;
-        let Some(row) = state.users.get_mut(&user_id).filter(|row| row.user.status == UserStatus::Active) else {
+        let Some(row) = state.users.get_mut(&user_id).filter(|row| row.user.status == UserStatus::Active)
+        else {
             state.audit_refused(audit, now, "gone", Some(user_id));
             return Ok(PasswordReplaced::Gone);
         };
@@ -139,7 +140,8 @@ impl AccountStore for MemoryStore {
         row.version = version;
         row.user.updated_at = now;
         let user = row.user.clone();
-        if let Some(kept) = keep.and_then(|id| state.sessions.get_mut(&id)).filter(|row| row.session.user_id == user_id)
+        if let Some(kept) =
+            keep.and_then(|id| state.sessions.get_mut(&id)).filter(|row| row.session.user_id == user_id)
         {
             kept.version = version;
         }
@@ -163,8 +165,11 @@ impl AccountStore for MemoryStore {
         let state = self.state()?;
         let newest_first = state.users.values().rev().map(|row| &row.user);
         let size = usize::from(size.get());
-        let mut items: Vec<User> =
-            newest_first.filter(|user| after.is_none_or(|after| user.id < after)).take(size + 1).cloned().collect();
+        let mut items: Vec<User> = newest_first
+            .filter(|user| after.is_none_or(|after| user.id < after))
+            .take(size + 1)
+            .cloned()
+            .collect();
         let more = items.len() > size;
         items.truncate(size);
         let next = items.last().filter(|_| more).map(|user| user.id);
@@ -173,7 +178,11 @@ impl AccountStore for MemoryStore {
 }
 
 impl CodeRow {
-    pub(super) const fn new(code: crate::port::store::code::NewCode, purpose: CodePurpose, owner: Owner) -> Self {
+    pub(super) const fn new(
+        code: crate::port::store::code::NewCode,
+        purpose: CodePurpose,
+        owner: Owner,
+    ) -> Self {
         Self { code, purpose, owner, closed_at: None, expires_at: None, wrong_tries: 0 }
     }
 }

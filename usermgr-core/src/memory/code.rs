@@ -12,8 +12,8 @@ use crate::domain::role::{Role, Roles};
 use crate::domain::user::{User, UserStatus};
 use crate::port::store::account::NewPassword;
 use crate::port::store::code::{
-    Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, Redeem, RedeemEffect,
-    Redeemed, RequestCode,
+    Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, Redeem,
+    RedeemEffect, Redeemed, RequestCode,
 };
 use crate::port::store::{Happened, MailDraft, StoreError};
 
@@ -39,7 +39,9 @@ impl CodeStore for MemoryStore {
             return Ok(CodeRequested::Nobody);
         };
         let is_link = code.form == CodeForm::Link;
-        state.void_codes_of(owner, now, |row| row.purpose == purpose && (row.code.form == CodeForm::Link) == is_link);
+        state.void_codes_of(owner, now, |row| {
+            row.purpose == purpose && (row.code.form == CodeForm::Link) == is_link
+        });
         let subject = match owner {
             Owner::Registration(id) => {
                 if let Some(row) = state.registrations.get(&id).cloned() {
@@ -84,13 +86,16 @@ impl CodeStore for MemoryStore {
     }
 
     async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
-        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } = command;
+        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } =
+            command;
         let mut state = self.state()?;
         if let Some(retry_after) = state.used_up(&budget, now) {
             state.audit_refused(audit, now, "too_many_attempts", None);
             return Ok(Redeemed::Exhausted { retry_after });
         }
-        if let Some(row) = hit.and_then(|id| state.codes.get(&id)).filter(|row| row.closed_at.is_none()).cloned() {
+        if let Some(row) =
+            hit.and_then(|id| state.codes.get(&id)).filter(|row| row.closed_at.is_none()).cloned()
+        {
             if row.is_over(now) && row.wrong_tries < attempts {
                 state.audit_refused(audit, now, "code_expired", None);
                 return Ok(Redeemed::Expired);
@@ -128,19 +133,28 @@ impl CodeStore for MemoryStore {
 }
 
 impl State {
-    fn owner(&self, email: &EmailKey, purpose: CodePurpose, target: CodeTarget, now: OffsetDateTime) -> Option<Owner> {
+    fn owner(
+        &self,
+        email: &EmailKey,
+        purpose: CodePurpose,
+        target: CodeTarget,
+        now: OffsetDateTime,
+    ) -> Option<Owner> {
         let user = |fits: &dyn Fn(&UserRow) -> bool| {
             let row = match target {
                 CodeTarget::User(id) => self.users.get(&id),
                 CodeTarget::Anybody => self.user_of(email),
                 CodeTarget::Registration(_) => None,
             };
-            row.filter(|row| row.user.status == UserStatus::Active && fits(row)).map(|row| Owner::User(row.user.id))
+            row.filter(|row| row.user.status == UserStatus::Active && fits(row))
+                .map(|row| Owner::User(row.user.id))
         };
         match purpose {
             CodePurpose::EmailVerification => {
                 let waits = |id: &_| {
-                    self.registrations.get(id).is_some_and(|row| row.expires_at > now && row.email.key() == email)
+                    self.registrations
+                        .get(id)
+                        .is_some_and(|row| row.expires_at > now && row.email.key() == email)
                 };
                 let registration = match target {
                     CodeTarget::Registration(id) => Some(id).filter(waits),
@@ -152,7 +166,9 @@ impl State {
                     .or_else(|| user(&|row| row.user.email_verified_at.is_none()))
             }
             CodePurpose::FirstTimeSetup => user(&|row| row.password.is_none()),
-            CodePurpose::ResetPassword | CodePurpose::ChangePassword | CodePurpose::ChangeEmail => user(&|_| true),
+            CodePurpose::ResetPassword | CodePurpose::ChangePassword | CodePurpose::ChangeEmail => {
+                user(&|_| true)
+            }
         }
     }
 
@@ -170,7 +186,13 @@ impl State {
                 CodeOwner::Registration { id, password: self.registrations.get(&id)?.password.clone() }
             }
         };
-        Some(Candidate { id: row.code.id, purpose: row.purpose, form: row.code.form, key: row.code.key, owner })
+        Some(Candidate {
+            id: row.code.id,
+            purpose: row.purpose,
+            form: row.code.form,
+            key: row.code.key,
+            owner,
+        })
     }
 
     /// Whether the owner of a code still is what it was asked for.
@@ -195,7 +217,12 @@ impl State {
         })
     }
 
-    fn spend(&mut self, row: &CodeRow, effect: RedeemEffect, now: OffsetDateTime) -> Option<(User, Happened)> {
+    fn spend(
+        &mut self,
+        row: &CodeRow,
+        effect: RedeemEffect,
+        now: OffsetDateTime,
+    ) -> Option<(User, Happened)> {
         self.close(row.code.id, now);
         match (row.owner, effect) {
             (Owner::Registration(_), RedeemEffect::Verify { user_id, welcome }) => {
@@ -225,7 +252,8 @@ impl State {
                     self.open(session, id, version, now);
                 }
                 let user = self.users.get(&id)?.user.clone();
-                let happened = Happened { email_verified, password_changed: true, signed_in, user_registered: false };
+                let happened =
+                    Happened { email_verified, password_changed: true, signed_in, user_registered: false };
                 Some((user, happened))
             }
         }
@@ -285,7 +313,8 @@ impl State {
         if let Some(session) = session {
             self.open(session, id, PasswordVersion::FIRST, now);
         }
-        let happened = Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
+        let happened =
+            Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
         Some((self.users.get(&id)?.user.clone(), happened))
     }
 }

@@ -206,7 +206,12 @@ impl State {
             .is_some_and(|seen| *seen >= guard.known_since)
     }
 
-    fn guard_refuses(&self, user: Option<UserId>, guard: Option<&LoginGuard>, now: OffsetDateTime) -> Option<Duration> {
+    fn guard_refuses(
+        &self,
+        user: Option<UserId>,
+        guard: Option<&LoginGuard>,
+        now: OffsetDateTime,
+    ) -> Option<Duration> {
         let guard = guard?;
         let far = (!self.is_known(user, guard)).then_some(&guard.far);
         self.used_up([&guard.own, &guard.network].into_iter().chain(far), now)
@@ -227,7 +232,13 @@ impl State {
         self.owe(draft.id, OwedItem::Mail { mail, code }, now);
     }
 
-    fn owe_events(&mut self, drafts: &[EventDraft], happened: Happened, user_id: UserId, now: OffsetDateTime) {
+    fn owe_events(
+        &mut self,
+        drafts: &[EventDraft],
+        happened: Happened,
+        user_id: UserId,
+        now: OffsetDateTime,
+    ) {
         for draft in drafts.iter().filter(|draft| happened.includes(draft.kind)) {
             let event = Event { id: draft.id, at: now, kind: draft.kind, user_id };
             self.owe(draft.id, OwedItem::Event(event), now);
@@ -251,14 +262,30 @@ impl State {
         self.audit.push(draft.done(now, subject));
     }
 
-    fn audit_refused(&mut self, draft: AuditDraft, now: OffsetDateTime, reason: &'static str, subject: Option<UserId>) {
+    fn audit_refused(
+        &mut self,
+        draft: AuditDraft,
+        now: OffsetDateTime,
+        reason: &'static str,
+        subject: Option<UserId>,
+    ) {
         self.audit.push(draft.refused(now, reason, subject));
     }
 
     // ---- sessions and codes ----
 
     fn open(&mut self, new: NewSession, user_id: UserId, version: PasswordVersion, now: OffsetDateTime) {
-        let NewSession { id, refresh: _, access, idle_expires_at, expires_at, method, ip, user_agent, network } = new;
+        let NewSession {
+            id,
+            refresh: _,
+            access,
+            idle_expires_at,
+            expires_at,
+            method,
+            ip,
+            user_agent,
+            network,
+        } = new;
         let session = Session {
             id,
             user_id,

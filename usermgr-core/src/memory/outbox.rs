@@ -49,11 +49,9 @@ impl OutboxStore for MemoryStore {
         let Settle { now, id, lease, result } = command;
         let mut guard = self.state()?;
         let state = &mut *guard;
-        let Some(row) = state
-            .outbox
-            .get_mut(&id)
-            .filter(|row| row.status == OutboxStatus::Queued && row.lease.is_some_and(|(held, _)| held == lease))
-        else {
+        let Some(row) = state.outbox.get_mut(&id).filter(|row| {
+            row.status == OutboxStatus::Queued && row.lease.is_some_and(|(held, _)| held == lease)
+        }) else {
             return Ok(Settled::LostLease);
         };
         row.lease = None;
@@ -90,7 +88,9 @@ impl OutboxStore for MemoryStore {
             .outbox
             .iter()
             .rev()
-            .filter(|(id, row)| after.is_none_or(|after| **id < after) && status.is_none_or(|s| row.status == s))
+            .filter(|(id, row)| {
+                after.is_none_or(|after| **id < after) && status.is_none_or(|s| row.status == s)
+            })
             .take(size + 1)
             .map(|(_, row)| OutboxEntry {
                 item: row.item(&state.codes),

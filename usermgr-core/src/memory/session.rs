@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::domain::user::UserStatus;
 use crate::port::store::session::{
-    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionKey, SessionOpened, SessionQuery, SessionSelector,
-    SessionStore, SessionView,
+    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionKey, SessionOpened, SessionQuery,
+    SessionSelector, SessionStore, SessionView,
 };
 use crate::port::store::{Happened, StoreError};
 
@@ -23,7 +23,8 @@ impl SessionStore for MemoryStore {
         if let Some(retry_after) = state.guard_refuses(Some(user_id), guard.as_ref(), now) {
             return Ok(SessionOpened::Throttled { retry_after });
         }
-        let Some(row) = state.users.get_mut(&user_id).filter(|row| row.user.status == UserStatus::Active) else {
+        let Some(row) = state.users.get_mut(&user_id).filter(|row| row.user.status == UserStatus::Active)
+        else {
             state.audit_refused(audit, now, "not_active", Some(user_id));
             return Ok(SessionOpened::NotActive);
         };
@@ -96,7 +97,9 @@ impl SessionStore for MemoryStore {
         let EndSessions { now, user_id, which, audit } = command;
         let mut state = self.state()?;
         let mut ended = 0;
-        for row in state.sessions.values_mut().filter(|row| row.session.user_id == user_id && row.ended_at.is_none()) {
+        for row in
+            state.sessions.values_mut().filter(|row| row.session.user_id == user_id && row.ended_at.is_none())
+        {
             let meant = match which {
                 SessionSelector::One(id) => row.session.id == id,
                 SessionSelector::AllBut(id) => row.session.id != id,

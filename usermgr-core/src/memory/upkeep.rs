@@ -6,11 +6,11 @@ use super::{MemoryStore, Owner, RegistrationRow, State};
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, RegistrationId};
 use crate::domain::page::Page;
+use crate::port::store::StoreError;
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::key::{KeyStore, SealedSigningKey};
 use crate::port::store::outbox::OutboxStatus;
 use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
-use crate::port::store::StoreError;
 
 #[async_trait]
 impl AuditStore for MemoryStore {
@@ -56,7 +56,8 @@ impl UpkeepStore for MemoryStore {
         let mut guard = self.state()?;
         let state = &mut *guard;
         let mut budget = Batch(u64::from(batch));
-        let registrations = budget.take(|take| state.remove_registrations(|_, row| row.expires_at <= now && take()));
+        let registrations =
+            budget.take(|take| state.remove_registrations(|_, row| row.expires_at <= now && take()));
         let codes = budget.take(|take| {
             remove(&mut state.codes, |_, row| {
                 let over = row.closed_at.is_some_and(|at| at < ended_before)
@@ -85,8 +86,10 @@ impl UpkeepStore for MemoryStore {
             state.audit.retain(|entry| !(entry.at < audited_before && take()));
             (before - state.audit.len()) as u64
         });
-        let throttles = budget.take(|take| remove(&mut state.throttles, |_, row| row.ends_at <= now && take()));
-        let networks = budget.take(|take| remove(&mut state.networks, |_, seen| *seen < known_before && take()));
+        let throttles =
+            budget.take(|take| remove(&mut state.throttles, |_, row| row.ends_at <= now && take()));
+        let networks =
+            budget.take(|take| remove(&mut state.networks, |_, seen| *seen < known_before && take()));
         Ok(Purged { registrations, codes, sessions, outbox, audit, throttles, networks })
     }
 

@@ -39,7 +39,9 @@ impl Answer {
         *response.status_mut() = self.status;
         if let Some(body) = self.body {
             *response.body_mut() = Full::from(body.to_string());
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         }
         if let Some(cache) = self.cache {
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));

@@ -19,7 +19,11 @@ enum Authorization<'a> {
 fn authorization(headers: &HeaderMap) -> Authorization<'_> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(only), None) = (values.next(), values.next()) else {
-        return if headers.contains_key(header::AUTHORIZATION) { Authorization::Other } else { Authorization::None };
+        return if headers.contains_key(header::AUTHORIZATION) {
+            Authorization::Other
+        } else {
+            Authorization::None
+        };
     };
     match only.to_str().ok().and_then(|text| text.trim().split_once(' ')) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => Authorization::Bearer(rest.trim()),

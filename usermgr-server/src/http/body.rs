@@ -12,11 +12,17 @@ use serde::de::DeserializeOwned;
 use super::problem::Problem;
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read<B>(headers: &HeaderMap, body: B, limit: usize, within: Duration) -> Result<Bytes, Problem>
+pub(super) async fn read<B>(
+    headers: &HeaderMap,
+    body: B,
+    limit: usize,
+    within: Duration,
+) -> Result<Bytes, Problem>
 where
     B: Body,
 {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(Problem::payload_too_large());
     }
@@ -60,12 +66,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
         && parts.all(|parameter| {
             parameter.is_empty()
-                || parameter
-                    .split_once('=')
-                    .is_some_and(|(name, value)| {
-                        name.trim().eq_ignore_ascii_case("charset")
-                            && value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-                    })
+                || parameter.split_once('=').is_some_and(|(name, value)| {
+                    name.trim().eq_ignore_ascii_case("charset")
+                        && value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+                })
         })
 }
 

@@ -81,14 +81,20 @@ mod tests {
         let lie = ("x-forwarded-for", "198.51.100.1");
         assert_eq!(seen("203.0.113.5", &[lie]), "203.0.113.5");
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, 203.0.113.5")]), "203.0.113.5");
-        assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, 203.0.113.5, 10.0.0.2")]), "203.0.113.5");
+        assert_eq!(
+            seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, 203.0.113.5, 10.0.0.2")]),
+            "203.0.113.5"
+        );
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, unknown")]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
     }
 
     #[test]
     fn forwarded_is_read_too() {
-        assert_eq!(seen("10.0.0.1", &[("forwarded", "for=203.0.113.5;proto=https, for=10.0.0.2")]), "203.0.113.5");
+        assert_eq!(
+            seen("10.0.0.1", &[("forwarded", "for=203.0.113.5;proto=https, for=10.0.0.2")]),
+            "203.0.113.5"
+        );
         assert_eq!(seen("10.0.0.1", &[("forwarded", "for=\"[2001:db8::1]:4711\"")]), "2001:db8::1");
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "::ffff:203.0.113.5")]), "203.0.113.5");
     }

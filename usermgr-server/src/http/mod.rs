@@ -161,18 +161,27 @@ impl App {
         response
     }
 
-    async fn handle<B>(&self, parts: &http::request::Parts, body: B, request_id: &str) -> Result<Answer, Problem>
+    async fn handle<B>(
+        &self,
+        parts: &http::request::Parts,
+        body: B,
+        request_id: &str,
+    ) -> Result<Answer, Problem>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (_, methods) = self.routes.find(parts.uri.path()).ok_or_else(Problem::not_found)?;
-        if parts.method == Method::OPTIONS && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        if parts.method == Method::OPTIONS
+            && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        {
             return Ok(Answer::empty(StatusCode::NO_CONTENT));
         }
         let asked = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
-        let Some(endpoint) = methods.iter().find(|(method, _)| method == asked).map(|(_, endpoint)| *endpoint) else {
+        let Some(endpoint) =
+            methods.iter().find(|(method, _)| method == asked).map(|(_, endpoint)| *endpoint)
+        else {
             return Err(Problem::method_not_allowed(methods));
         };
         let body = match endpoint {
@@ -195,8 +204,7 @@ impl App {
         let headers = response.headers_mut();
         let fixed = |text: &'static str| HeaderValue::from_static(text);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
-        headers
-            .insert(header::CONTENT_SECURITY_POLICY, fixed("default-src 'none'; frame-ancestors 'none'"));
+        headers.insert(header::CONTENT_SECURITY_POLICY, fixed("default-src 'none'; frame-ancestors 'none'"));
         headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
         if self.https {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, fixed("max-age=63072000; includeSubDomains"));
@@ -219,8 +227,7 @@ impl App {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fixed("Retry-After, X-Request-Id"));
             if parts.method == Method::OPTIONS {
-                headers
-                    .insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
+                headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
                 headers.insert(
                     header::ACCESS_CONTROL_ALLOW_HEADERS,
                     fixed("Authorization, Content-Type, Accept-Language, X-Request-Id"),

@@ -21,7 +21,8 @@ pub(super) enum Language {
 impl Language {
     /// The first language of `Accept-Language` that we speak, by its weights.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let accepted =
+            headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let mut best = (Self::English, 0.0);
         for choice in accepted.split(',').take(20) {
             let mut parts = choice.split(';').map(str::trim);
@@ -60,7 +61,14 @@ pub(super) struct Problem {
 
 impl Problem {
     const fn new(status: StatusCode, code: &'static str) -> Self {
-        Self { status, code, errors: Vec::new(), retry_after: None, allow: None, challenge: Challenge::Bearer }
+        Self {
+            status,
+            code,
+            errors: Vec::new(),
+            retry_after: None,
+            allow: None,
+            challenge: Challenge::Bearer,
+        }
     }
 
     pub(super) const fn code(&self) -> &'static str {
@@ -81,7 +89,10 @@ impl Problem {
     }
 
     pub(super) fn unavailable() -> Self {
-        Self { retry_after: Some(Duration::from_secs(5)), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable") }
+        Self {
+            retry_after: Some(Duration::from_secs(5)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
     }
 
     pub(super) const fn payload_too_large() -> Self {
@@ -113,7 +124,10 @@ impl Problem {
             allowed.push("HEAD");
         }
         allowed.push("OPTIONS");
-        Self { allow: Some(allowed.join(", ")), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed") }
+        Self {
+            allow: Some(allowed.join(", ")),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+        }
     }
 
     pub(super) fn into_response(self, language: Language, request_id: &str) -> Response<Full<Bytes>> {
@@ -167,7 +181,9 @@ impl Problem {
 fn authenticate(code: &str, challenge: Challenge) -> &'static str {
     match (code, challenge) {
         (_, Challenge::Basic) => "Basic realm=\"usermgr\", charset=\"UTF-8\"",
-        ("invalid_token" | "session_ended", Challenge::Bearer) => "Bearer realm=\"usermgr\", error=\"invalid_token\"",
+        ("invalid_token" | "session_ended", Challenge::Bearer) => {
+            "Bearer realm=\"usermgr\", error=\"invalid_token\""
+        }
         (_, Challenge::Bearer) => "Bearer realm=\"usermgr\"",
     }
 }
@@ -189,7 +205,9 @@ impl From<Error> for Problem {
         };
         if status.is_server_error() {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            let source = std::error::Error::source(&error).and_then(std::error::Error::source).map(ToString::to_string);
+            let source = std::error::Error::source(&error)
+                .and_then(std::error::Error::source)
+                .map(ToString::to_string);
             tracing::error!(%error, cause, source, "a request failed");
         }
         let mut problem = Self::new(status, error.reason());
@@ -217,11 +235,9 @@ fn entry(error: &FieldError) -> (String, &'static str, Option<usize>) {
 /// The title and the sentence of a code.
 fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
     let (title, english, spanish) = match code {
-        "malformed_request" => (
-            "Malformed request",
-            "The request cannot be read.",
-            "No se puede leer la petición.",
-        ),
+        "malformed_request" => {
+            ("Malformed request", "The request cannot be read.", "No se puede leer la petición.")
+        }
         "invalid_code" => (
             "Invalid code",
             "The code is not valid. Check it, or ask for a new one.",
@@ -242,26 +258,18 @@ fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
             "Several registrations of this address are waiting. Send registration_id or password along.",
             "Hay varios registros pendientes con esta dirección. Envía también registration_id o password.",
         ),
-        "email_taken" => (
-            "Address taken",
-            "This address has an account already.",
-            "Esta dirección ya tiene una cuenta.",
-        ),
-        "registration_closed" => (
-            "Registration closed",
-            "Registration is closed.",
-            "El registro está cerrado.",
-        ),
+        "email_taken" => {
+            ("Address taken", "This address has an account already.", "Esta dirección ya tiene una cuenta.")
+        }
+        "registration_closed" => {
+            ("Registration closed", "Registration is closed.", "El registro está cerrado.")
+        }
         "invalid_credentials" => (
             "Invalid credentials",
             "The address or the password is wrong.",
             "La dirección o la contraseña no son correctas.",
         ),
-        "missing_token" => (
-            "Missing token",
-            "Sign in to do this.",
-            "Inicia sesión para continuar.",
-        ),
+        "missing_token" => ("Missing token", "Sign in to do this.", "Inicia sesión para continuar."),
         "invalid_token" => (
             "Invalid token",
             "The access token is not valid. Sign in again.",
@@ -279,31 +287,25 @@ fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
             "This address does not take that method.",
             "Esta dirección no admite ese método.",
         ),
-        "payload_too_large" => (
-            "Payload too large",
-            "The request is too large.",
-            "La petición es demasiado grande.",
-        ),
+        "payload_too_large" => {
+            ("Payload too large", "The request is too large.", "La petición es demasiado grande.")
+        }
         "unsupported_media_type" => (
             "Unsupported media type",
             "Send the body as application/json.",
             "Envía el cuerpo como application/json.",
         ),
-        "validation_failed" => (
-            "Validation failed",
-            "Some fields are not valid.",
-            "Algunos campos no son válidos.",
-        ),
+        "validation_failed" => {
+            ("Validation failed", "Some fields are not valid.", "Algunos campos no son válidos.")
+        }
         "rate_limited" => (
             "Too many requests",
             "Too many requests. Wait a little.",
             "Demasiadas peticiones. Espera un poco.",
         ),
-        "too_many_attempts" => (
-            "Too many attempts",
-            "Too many attempts. Wait a little.",
-            "Demasiados intentos. Espera un poco.",
-        ),
+        "too_many_attempts" => {
+            ("Too many attempts", "Too many attempts. Wait a little.", "Demasiados intentos. Espera un poco.")
+        }
         "overloaded" => (
             "Overloaded",
             "The service is busy. Try again shortly.",
@@ -339,10 +341,9 @@ fn field_sentence(code: &str, bound: Option<usize>, language: Language) -> Strin
             format!("It may have at most {bound} characters."),
             format!("Puede tener como máximo {bound} caracteres."),
         ),
-        "too_common" => (
-            "Too many people use this password.".into(),
-            "Demasiada gente usa esta contraseña.".into(),
-        ),
+        "too_common" => {
+            ("Too many people use this password.".into(), "Demasiada gente usa esta contraseña.".into())
+        }
         "same_as_identity" => (
             "A password must not be your address or name.".into(),
             "La contraseña no puede ser tu dirección ni tu nombre.".into(),

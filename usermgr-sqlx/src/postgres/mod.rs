@@ -95,7 +95,10 @@ impl PgStore {
     }
 
     async fn lock_signing_keys(tx: &mut Tx) -> Result<(), sqlx::Error> {
-        sqlx::query("LOCK TABLE usermgr_signing_keys IN SHARE ROW EXCLUSIVE MODE").execute(&mut **tx).await.map(drop)
+        sqlx::query("LOCK TABLE usermgr_signing_keys IN SHARE ROW EXCLUSIVE MODE")
+            .execute(&mut **tx)
+            .await
+            .map(drop)
     }
 
     /// Tells the workers of this process and, by NOTIFY, of all others that something is due.

@@ -8,8 +8,8 @@ use usermgr_core::domain::page::Page;
 use usermgr_core::domain::password::{PasswordHash, PasswordVersion};
 use usermgr_core::domain::user::{Locale, User, UserStatus, Username};
 use usermgr_core::port::store::account::{
-    AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, PasswordReplaced, Register, Registered,
-    ReplacePassword, UserCreated, UserQuery,
+    AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, PasswordReplaced, Register,
+    Registered, ReplacePassword, UserCreated, UserQuery,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 
@@ -37,7 +37,8 @@ impl AccountStore for Store {
             None => None,
             Some(guard) => {
                 let limits = Limits::read(self, [&guard.own, &guard.network, &guard.far], now).await?;
-                let known = is_known(self.readers(), user.as_ref().map(|found| found.user.id), &guard).await?;
+                let known =
+                    is_known(self.readers(), user.as_ref().map(|found| found.user.id), &guard).await?;
                 limits.refused_by(&guard, known)
             }
         };
@@ -203,7 +204,8 @@ impl Store {
     async fn replace_password_once(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
         let ReplacePassword { now, user_id, expect, password, keep, notice, audit, events } = command;
         let mut tx = self.begin().await?;
-        let found = locked_user(&mut tx, user_id).await?.filter(|found| found.user.status == UserStatus::Active);
+        let found =
+            locked_user(&mut tx, user_id).await?.filter(|found| found.user.status == UserStatus::Active);
         let outcome = match found {
             None => {
                 audit_refused(&mut tx, audit, now, "gone", Some(user_id)).await?;
@@ -216,13 +218,15 @@ impl Store {
             Some(found) => {
                 set_password(&mut tx, user_id, &password, expect.next(), now).await?;
                 end_everything_of(&mut tx, user_id, keep, now).await?;
-                sqlx::query("UPDATE usermgr_sessions SET password_version = $3 WHERE id = $1 AND user_id = $2")
-                    .bind(keep.map(|keep| keep.as_uuid()))
-                    .bind(user_id.as_uuid())
-                    .bind(expect.next().as_i64())
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(fault)?;
+                sqlx::query(
+                    "UPDATE usermgr_sessions SET password_version = $3 WHERE id = $1 AND user_id = $2",
+                )
+                .bind(keep.map(|keep| keep.as_uuid()))
+                .bind(user_id.as_uuid())
+                .bind(expect.next().as_i64())
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
                 owe_mail(&mut tx, notice, &Receiver::user(&found.user), None, now).await?;
                 let happened = Happened { password_changed: true, ..Happened::default() };
                 owe_events(&mut tx, &events, happened, user_id, now).await?;
@@ -305,13 +309,15 @@ pub(super) async fn set_password(
     version: PasswordVersion,
     now: time::OffsetDateTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE usermgr_users SET password = $2, password_version = $3, updated_at = $4 WHERE id = $1")
-        .bind(user.as_uuid())
-        .bind(password.expose())
-        .bind(version.as_i64())
-        .bind(ts(now))
-        .execute(&mut **tx)
-        .await
-        .map_err(fault)?;
+    sqlx::query(
+        "UPDATE usermgr_users SET password = $2, password_version = $3, updated_at = $4 WHERE id = $1",
+    )
+    .bind(user.as_uuid())
+    .bind(password.expose())
+    .bind(version.as_i64())
+    .bind(ts(now))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
     Ok(())
 }

@@ -13,8 +13,8 @@ use usermgr_core::domain::secret::SecretKeyId;
 use usermgr_core::domain::user::{User, UserStatus};
 use usermgr_core::port::store::account::NewPassword;
 use usermgr_core::port::store::code::{
-    Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, NewCode, Redeem,
-    RedeemEffect, Redeemed, RequestCode,
+    Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, NewCode,
+    Redeem, RedeemEffect, Redeemed, RequestCode,
 };
 use usermgr_core::port::store::{Happened, MailDraft, StoreError};
 use uuid::Uuid;
@@ -83,11 +83,12 @@ impl Store {
         let RequestCode { now, email, purpose, target, mut code, mail, throttle, tries, audit } = command;
         let mut tx = self.begin().await?;
         let mut limits = Limits::lock(&mut tx, throttle.iter().chain(&tries), now).await?;
-        let before: Option<i64> = sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE id = $1")
-            .bind(code.id.as_uuid())
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(fault)?;
+        let before: Option<i64> =
+            sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE id = $1")
+                .bind(code.id.as_uuid())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(fault)?;
         if before.is_some() {
             return Ok(CodeRequested::Queued);
         }
@@ -131,7 +132,8 @@ impl Store {
     }
 
     async fn redeem_once(&self, command: Redeem) -> Result<Redeemed, StoreError> {
-        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } = command;
+        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } =
+            command;
         let mut tx = self.begin().await?;
         let mut limits = Limits::lock(&mut tx, tries.iter().chain(&budget), now).await?;
         if let Some(retry_after) = limits.used_up(&budget) {
@@ -458,7 +460,12 @@ async fn open_code(
 }
 
 /// Whether another registration of the same address has a live code too.
-async fn is_ambiguous(tx: &mut Tx, owner: &Owner, now: OffsetDateTime, attempts: u32) -> Result<bool, StoreError> {
+async fn is_ambiguous(
+    tx: &mut Tx,
+    owner: &Owner,
+    now: OffsetDateTime,
+    attempts: u32,
+) -> Result<bool, StoreError> {
     let Owner::Registration(registration) = owner else { return Ok(false) };
     let other: Option<i64> = sqlx::query_scalar(
         "SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE email_key = $1 AND purpose = $2 AND closed_at IS NULL \
@@ -530,7 +537,12 @@ async fn prove_address(tx: &mut Tx, user: &User, now: OffsetDateTime) -> Result<
 }
 
 /// A user's password is set by a code or a link.
-async fn reset(tx: &mut Tx, user: &User, password: NewPassword, now: OffsetDateTime) -> Result<Happened, StoreError> {
+async fn reset(
+    tx: &mut Tx,
+    user: &User,
+    password: NewPassword,
+    now: OffsetDateTime,
+) -> Result<Happened, StoreError> {
     let NewPassword { hash, session, notice } = password;
     let email_verified = prove_address(tx, user, now).await?;
     let version = locked_user(tx, user.id).await?.map_or(PasswordVersion::NONE, |found| found.version).next();
@@ -585,6 +597,7 @@ async fn activate(
     if let Some(session) = session {
         open_session(tx, session, id, PasswordVersion::FIRST, now).await?;
     }
-    let happened = Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
+    let happened =
+        Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
     Ok(Some((id, happened)))
 }

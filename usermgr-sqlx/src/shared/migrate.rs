@@ -13,15 +13,19 @@ impl Store {
         sqlx::query("CREATE TABLE IF NOT EXISTS usermgr_schema (version BIGINT PRIMARY KEY)")
             .execute(&mut *tx)
             .await?;
-        let found: i64 =
-            sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema").fetch_one(&mut *tx).await?;
+        let found: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema")
+            .fetch_one(&mut *tx)
+            .await?;
         let known = known();
         if found > known {
             return Err(MigrateError::SchemaTooNew { found, known });
         }
         for (version, statements) in (1_i64..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
             sqlx::raw_sql(*statements).execute(&mut *tx).await?;
-            sqlx::query("INSERT INTO usermgr_schema (version) VALUES ($1)").bind(version).execute(&mut *tx).await?;
+            sqlx::query("INSERT INTO usermgr_schema (version) VALUES ($1)")
+                .bind(version)
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await?;
         Ok(())
@@ -37,8 +41,9 @@ impl Store {
         sqlx::query("CREATE TABLE IF NOT EXISTS usermgr_schema (version BIGINT PRIMARY KEY)")
             .execute(&mut *tx)
             .await?;
-        let found: i64 =
-            sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema").fetch_one(&mut *tx).await?;
+        let found: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema")
+            .fetch_one(&mut *tx)
+            .await?;
         tx.rollback().await?;
         let known = known();
         if found > known {

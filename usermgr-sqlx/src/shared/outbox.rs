@@ -10,7 +10,8 @@ use usermgr_core::domain::mail::{OwedCode, OwedMail};
 use usermgr_core::domain::page::Page;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus, OutboxStore, Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus, OutboxStore, Settle,
+    Settled,
 };
 use uuid::Uuid;
 
@@ -205,7 +206,11 @@ impl OutboxRow {
             "mail" => Ok(OutboxItem::Mail(Box::new(OwedMail {
                 id,
                 kind: self.name.parse().map_err(|_| wrong("name"))?,
-                to: self.email.as_deref().and_then(|to| Email::parse(to).ok()).ok_or_else(|| wrong("email"))?,
+                to: self
+                    .email
+                    .as_deref()
+                    .and_then(|to| Email::parse(to).ok())
+                    .ok_or_else(|| wrong("email"))?,
                 locale: locale(self.locale.as_deref()).map_err(|()| wrong("locale"))?,
                 username: username(self.username.as_deref()).map_err(|()| wrong("username"))?,
                 code: self.code()?,

@@ -6,8 +6,8 @@ use usermgr_core::domain::password::PasswordHash;
 use usermgr_core::domain::session::{AuthMethod, Session};
 use usermgr_core::domain::user::UserStatus;
 use usermgr_core::port::store::session::{
-    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionKey, SessionOpened, SessionQuery, SessionSelector,
-    SessionStore, SessionView,
+    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionKey, SessionOpened, SessionQuery,
+    SessionSelector, SessionStore, SessionView,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 use uuid::Uuid;
@@ -126,7 +126,8 @@ impl Store {
         if !events.is_empty() {
             self.wake();
         }
-        user.map(|user| SessionOpened::Opened(Box::new(user))).ok_or_else(|| corrupt("usermgr_users", "id", user_id))
+        user.map(|user| SessionOpened::Opened(Box::new(user)))
+            .ok_or_else(|| corrupt("usermgr_users", "id", user_id))
     }
 
     async fn login_failed_once(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {

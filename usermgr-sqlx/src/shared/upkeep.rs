@@ -56,7 +56,8 @@ struct AuditRow {
 impl AuditRow {
     fn entry(self) -> Result<AuditEntry, StoreError> {
         let wrong = |column| corrupt("usermgr_audit", column, self.id);
-        let outcome = [AuditOutcome::Done, AuditOutcome::Refused].into_iter().find(|o| o.as_str() == self.outcome);
+        let outcome =
+            [AuditOutcome::Done, AuditOutcome::Refused].into_iter().find(|o| o.as_str() == self.outcome);
         let email = self.email.as_deref().map(Email::parse).transpose().map_err(|_| wrong("email"))?;
         Ok(AuditEntry {
             id: AuditId::from_uuid(self.id),
@@ -105,12 +106,13 @@ impl Store {
         let SealedSigningKey { id, algorithm, created_at, sealed } = key;
         let mut tx = self.begin().await?;
         Self::lock_signing_keys(&mut tx).await.map_err(fault)?;
-        let before: Option<i64> =
-            sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_signing_keys WHERE algorithm = $1 LIMIT 1")
-                .bind(&algorithm)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(fault)?;
+        let before: Option<i64> = sqlx::query_scalar(
+            "SELECT CAST(1 AS BIGINT) FROM usermgr_signing_keys WHERE algorithm = $1 LIMIT 1",
+        )
+        .bind(&algorithm)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(fault)?;
         if before.is_none() {
             sqlx::query(
                 "INSERT INTO usermgr_signing_keys (id, algorithm, created_at, sealed) VALUES ($1, $2, $3, $4)",

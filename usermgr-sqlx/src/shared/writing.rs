@@ -231,7 +231,8 @@ pub(super) async fn audit_refused(
 }
 
 async fn audit(tx: &mut Tx, entry: AuditEntry) -> Result<(), StoreError> {
-    let AuditEntry { id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id } = entry;
+    let AuditEntry { id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id } =
+        entry;
     sqlx::query(
         "INSERT INTO usermgr_audit \
          (id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id) \
@@ -262,7 +263,8 @@ pub(super) async fn open_session(
     version: PasswordVersion,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let NewSession { id, refresh, access, idle_expires_at, expires_at, method, ip, user_agent, network } = session;
+    let NewSession { id, refresh, access, idle_expires_at, expires_at, method, ip, user_agent, network } =
+        session;
     sqlx::query(
         "INSERT INTO usermgr_sessions (id, user_id, refresh, access, access_expires_at, password_version, method, \
          ip, user_agent, created_at, authenticated_at, last_seen_at, idle_expires_at, expires_at) \

@@ -4,7 +4,9 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use usermgr_core::port::store::StoreError;
@@ -40,7 +42,10 @@ macro_rules! skipping {
 }
 
 #[path = "../shared/mod.rs"]
-#[expect(clippy::duplicate_mod, reason = "the statements stand once and are compiled for each database's types")]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "the statements stand once and are compiled for each database's types"
+)]
 mod shared;
 
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_initial.sql")];

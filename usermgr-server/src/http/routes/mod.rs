@@ -69,8 +69,10 @@ pub(super) struct Routes(BTreeMap<String, Vec<(Method, Endpoint)>>);
 impl Routes {
     pub(super) fn new(base_path: &str) -> Self {
         let base_path = base_path.trim_end_matches('/');
-        let under_base = ROUTES.iter().map(|(method, path, endpoint)| (format!("{base_path}{path}"), method, endpoint));
-        let at_root = ROOT_ROUTES.iter().map(|(method, path, endpoint)| ((*path).to_owned(), method, endpoint));
+        let under_base =
+            ROUTES.iter().map(|(method, path, endpoint)| (format!("{base_path}{path}"), method, endpoint));
+        let at_root =
+            ROOT_ROUTES.iter().map(|(method, path, endpoint)| ((*path).to_owned(), method, endpoint));
         let mut routes: BTreeMap<String, Vec<(Method, Endpoint)>> = BTreeMap::new();
         for (path, method, endpoint) in under_base.chain(at_root) {
             routes.entry(path).or_default().push((method.clone(), *endpoint));

@@ -49,7 +49,8 @@ pub(super) async fn set_with_code(call: &Call<'_>) -> Result<Answer, Problem> {
     let SetWithCodeBody { email, verification_code, new_password, confirmation_password, purpose: name } =
         json(call.headers, &call.body)?;
     let purpose = name.as_deref().map(purpose).transpose()?;
-    let request = SetWithCode { email, code: verification_code, new_password, confirmation_password, purpose };
+    let request =
+        SetWithCode { email, code: verification_code, new_password, confirmation_password, purpose };
     Ok(match call.manager.passwords().set_with_code(request, &call.client).await? {
         PasswordSet::SignedIn(signed_in) => Answer::json(StatusCode::OK, session(&signed_in)),
         PasswordSet::Set(_) => Answer::empty(StatusCode::NO_CONTENT),
@@ -91,7 +92,8 @@ struct ChangeBody {
 
 pub(super) async fn change(call: &Call<'_>) -> Result<Answer, Problem> {
     let caller = caller(call).await?;
-    let ChangeBody { current_password, new_password, confirmation_password } = json(call.headers, &call.body)?;
+    let ChangeBody { current_password, new_password, confirmation_password } =
+        json(call.headers, &call.body)?;
     let request = ChangePassword { current_password, new_password, confirmation_password };
     call.manager.passwords().change(&caller, request, &call.client).await?;
     Ok(Answer::empty(StatusCode::NO_CONTENT))

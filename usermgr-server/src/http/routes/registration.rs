@@ -25,7 +25,8 @@ struct RegisterBody {
 }
 
 pub(super) async fn register(call: &Call<'_>) -> Result<Answer, Problem> {
-    let RegisterBody { email, password, confirmation_password, username, locale } = json(call.headers, &call.body)?;
+    let RegisterBody { email, password, confirmation_password, username, locale } =
+        json(call.headers, &call.body)?;
     let request = Register { email, password, confirmation_password, username, locale };
     let accepted = call.manager.registration().register(request, &call.client).await?;
     let body = json!({
