@@ -290,10 +290,9 @@ impl Reader {
                 };
                 match KEYS.iter().find(|key| key.name == name) {
                     Some(key) => self.set(key.name, text, origin),
-                    None => self.faults.push(format!(
-                        "{origin}: {name} is not a key{}",
-                        nearest(&name, |key| key.to_owned())
-                    )),
+                    None => self
+                        .faults
+                        .push(format!("{origin}: {name} is not a key{}", nearest(&name, str::to_owned))),
                 }
             }
         }
@@ -317,9 +316,11 @@ impl Reader {
             });
             match (key, std::fs::read_to_string(value)) {
                 (Some(key), Ok(text)) => {
-                    self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable)
+                    self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable);
                 }
-                (Some(_), Err(error)) => self.faults.push(format!("{variable}: {value}: {error}")),
+                (Some(_), Err(error)) => {
+                    self.faults.push(format!("{variable}: {value}: {error}"));
+                }
                 (None, _) => {
                     self.faults
                         .push(format!("{variable} is not a setting{}", nearest(variable, variable_of)));
@@ -360,6 +361,7 @@ impl Reader {
         self.value(name, "a whole number", |text| text.parse().ok())
     }
 
+    #[expect(clippy::option_option, reason = "outside: could it be read; inside: is it set")]
     fn optional_number(&mut self, name: &'static str) -> Option<Option<usize>> {
         self.value(name, "a whole number", |text| {
             if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }

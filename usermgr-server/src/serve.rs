@@ -148,7 +148,7 @@ fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
     let failed = |source| StartError::KeyFile { path: path.display().to_string(), source };
     match make_key_file(&path, new_key().to_base64().expose_secret()) {
         Ok(()) => {
-            tracing::info!(path = %path.display(), "made a secret key; keep it with the database, and apart from its backups")
+            tracing::info!(path = %path.display(), "made a secret key; keep it with the database, and apart from its backups");
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed(error)),

@@ -51,7 +51,7 @@ pub async fn a_code_is_spent_once(harness: &dyn StoreHarness) {
         (user.email.as_str(), user.email_verified_at, user.last_login_at),
         (ANA, Some(later(1)), None)
     );
-    assert_eq!(user.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(), ["user"]);
+    assert_eq!(user.roles.iter().map(crate::domain::role::Role::as_str).collect::<Vec<_>>(), ["user"]);
     assert_eq!(
         password_of(&store, ANA).await,
         Some((Some(format!("registered {ANA}")), PasswordVersion::FIRST))

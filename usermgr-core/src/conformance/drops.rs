@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use super::StoreHarness;
 use super::build::{NOW, audited, later, owed, password_of, register, registered, right};
@@ -14,7 +14,7 @@ const ANA: &str = "ana@example.org";
 async fn polled<T>(future: impl Future<Output = T> + Send, times: usize) -> bool {
     let mut future = pin!(future);
     for _ in 0..times {
-        if let Poll::Ready(_) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return true;
         }
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -29,8 +29,8 @@ impl World {
 
     /// With other rules than the defaults. Hashing is cheap here, and requests may follow each other at once.
     pub fn with(change: impl FnOnce(&mut Policies)) -> Self {
-        let mut policies = Policies::default();
-        policies.hashing = HashPolicy { memory_kib: 64, iterations: 1, ..HashPolicy::default() };
+        let hashing = HashPolicy { memory_kib: 64, iterations: 1, ..HashPolicy::default() };
+        let mut policies = Policies { hashing, ..Policies::default() };
         policies.codes.resend_interval = time::Duration::ZERO;
         change(&mut policies);
         let (store, clock, mailbox) =

@@ -178,18 +178,16 @@ impl Store {
             .map_err(fault)?;
         }
         let waits: Vec<_> = tries.iter().filter_map(|rule| limits.used_up([rule])).collect();
-        let outcome = match waits.iter().max().filter(|_| waits.len() == tries.len()) {
-            Some(retry_after) => {
-                audit_refused(&mut tx, audit, now, "too_many_attempts", None).await?;
-                Redeemed::Exhausted { retry_after: *retry_after }
+        let used_up = waits.iter().max().filter(|_| waits.len() == tries.len());
+        let outcome = if let Some(retry_after) = used_up {
+            audit_refused(&mut tx, audit, now, "too_many_attempts", None).await?;
+            Redeemed::Exhausted { retry_after: *retry_after }
+        } else {
+            for rule in tries.iter().chain(&budget) {
+                limits.count(&mut tx, rule).await?;
             }
-            None => {
-                for rule in tries.iter().chain(&budget) {
-                    limits.count(&mut tx, rule).await?;
-                }
-                audit_refused(&mut tx, audit, now, "invalid_code", None).await?;
-                Redeemed::Wrong
-            }
+            audit_refused(&mut tx, audit, now, "invalid_code", None).await?;
+            Redeemed::Wrong
         };
         tx.commit().await.map_err(fault)?;
         Ok(outcome)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use time::{Duration, OffsetDateTime};
 use usermgr_core::domain::audit::{AuditDraft, AuditEntry};
-use usermgr_core::domain::email::Email;
+use usermgr_core::domain::email::{Email, EmailKey};
 use usermgr_core::domain::id::{CodeId, SessionId, UserId};
 use usermgr_core::domain::password::PasswordVersion;
 use usermgr_core::domain::secret::Digest;
@@ -245,7 +245,7 @@ async fn audit(tx: &mut Tx, entry: AuditEntry) -> Result<(), StoreError> {
     .bind(reason.as_deref())
     .bind(actor.map(|actor| actor.as_uuid()))
     .bind(subject.map(|subject| subject.as_uuid()))
-    .bind(email.as_ref().map(|email| email.as_str()))
+    .bind(email.as_ref().map(EmailKey::as_str))
     .bind(ip.map(|ip| ip.to_string()))
     .bind(user_agent)
     .bind(request_id)

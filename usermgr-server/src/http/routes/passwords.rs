@@ -84,6 +84,7 @@ pub(super) async fn reset(call: &Call<'_>) -> Result<Answer, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of the interface")]
 struct ChangeBody {
     current_password: Password,
     new_password: Password,

@@ -18,12 +18,11 @@ struct LoginBody {
 }
 
 pub(super) async fn login(call: &Call<'_>) -> Result<Answer, Problem> {
-    let (email, password) = match basic(call.headers)? {
-        Some(credentials) => credentials,
-        None => {
-            let LoginBody { email, password } = json(call.headers, &call.body)?;
-            (email, password)
-        }
+    let (email, password) = if let Some(credentials) = basic(call.headers)? {
+        credentials
+    } else {
+        let LoginBody { email, password } = json(call.headers, &call.body)?;
+        (email, password)
     };
     let signed_in = call.manager.sessions().login(&email, &password, &call.client).await?;
     Ok(Answer::json(StatusCode::OK, session(&signed_in)))
