@@ -1,6 +1,6 @@
 //! Configuration: a table of keys, a TOML file, and environment variables over it.
 //!
-//! [`KEYS`] is the one place that names a key. Whatever is wrong is told at once, a line for each fault.
+//! `KEYS` is the one place that names a key. Whatever is wrong is told at once, a line for each fault.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -53,7 +53,7 @@ impl<T> Store for T where
 #[non_exhaustive]
 pub enum StoreError {
     /// The database cannot be reached, is too busy, or failed.
-    #[error("the store is unavailable")]
+    #[error("the store is unavailable: {0}")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row holds what no version of this program wrote.
     #[error("corrupt data: table {table}, column {column}, row {row}")]
