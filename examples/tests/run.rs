@@ -1,7 +1,9 @@
 //! Every example is run, not only compiled.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
 fn output_of(program: &str) -> String {
     let output = Command::new(program).output().unwrap();
@@ -21,4 +23,50 @@ fn custom_mailer_sends_each_domain_its_own_way() {
     let said = output_of(env!("CARGO_BIN_EXE_custom_mailer"));
     assert!(said.contains("inside: ") && said.contains("to ana@example.org"), "{said}");
     assert!(said.contains("outside: ") && said.contains("to bob@example.com"), "{said}");
+}
+
+/// The service under `/auth` of an axum application, and a route of its own for those signed in.
+#[test]
+fn embed_axum_mounts_the_service_and_guards_a_route() {
+    let folder = std::env::temp_dir().join(format!("usermgr-axum-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let url = format!("sqlite://{}", folder.join("users.db").display());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_embed_axum"))
+        .args([&url, "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let address = lines.next().unwrap().unwrap().rsplit_once('/').unwrap().1.to_owned();
+    let call = |request: &str, body: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let length = body.len();
+        let head = format!("{request}\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n");
+        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let refused = call("GET /hello HTTP/1.1", "");
+    let registered = call(
+        "POST /auth/v1/users HTTP/1.1",
+        r#"{"email":"ana@example.org","password":"correct horse battery"}"#,
+    );
+    let is_code = |line: &String| line.len() == 6 && line.bytes().all(|b| b.is_ascii_digit());
+    let code = lines.map_while(Result::ok).find(is_code).unwrap();
+    let body = format!(r#"{{"email":"ana@example.org","code":"{code}"}}"#);
+    let verified = call("POST /auth/v1/users/verify HTTP/1.1", &body);
+    let session = call(
+        "POST /auth/v1/users/login HTTP/1.1",
+        r#"{"email":"ana@example.org","password":"correct horse battery"}"#,
+    );
+    let token = session.split("\"access_token\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let greeted = call(&format!("GET /hello HTTP/1.1\r\nAuthorization: Bearer {token}"), "");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    assert!(registered.starts_with("HTTP/1.1 202"), "{registered}");
+    assert!(verified.starts_with("HTTP/1.1 200"), "{verified}");
+    assert!(greeted.starts_with("HTTP/1.1 200") && greeted.contains("ana@example.org"), "{greeted}");
 }
