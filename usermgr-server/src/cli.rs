@@ -148,10 +148,19 @@ fn failed(failure: &Failure) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// A panic is a line of the log like any other. Where it was is told, not what it said: that may quote a secret.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string);
+        tracing::error!(at, "panicked");
+    }));
+}
+
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = Config::load(arguments.config.as_deref())?;
     let command = arguments.command.unwrap_or(Command::Serve { no_worker: false });
     log_to_stderr(&config);
+    log_panics();
     match command {
         Command::Serve { no_worker } => {
             let worker = if no_worker { Worker::Elsewhere } else { Worker::Here };

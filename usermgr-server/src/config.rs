@@ -174,18 +174,35 @@ fn mask(value: &str, secrecy: Secrecy) -> String {
         Secrecy::Secret if value.is_empty() => String::new(),
         Secrecy::Secret => "********".to_owned(),
         Secrecy::Url => match url::Url::parse(value) {
-            Ok(mut url) if url.password().is_some() => {
-                let _unchangeable = url.set_password(Some("********"));
-                url.to_string()
-            }
-            Ok(url) if !url.username().is_empty() && url.scheme().starts_with("http") => {
-                let mut url = url;
-                let _unchangeable = url.set_username("********");
-                url.to_string()
-            }
-            _ => value.to_owned(),
+            Ok(url) => masked_url(url),
+            // Where the password ends cannot be told.
+            Err(_) if value.contains('@') => "********".to_owned(),
+            Err(_) => value.to_owned(),
         },
     }
+}
+
+fn masked_url(mut url: url::Url) -> String {
+    const MASK: &str = "********";
+    if url.password().is_some() {
+        let _unchangeable = url.set_password(Some(MASK));
+    } else if !url.username().is_empty() && url.scheme().starts_with("http") {
+        let _unchangeable = url.set_username(MASK);
+    }
+    // A password with a stray `/` or `#` moves the rest of the credentials into the path or the fragment.
+    if url.path().contains('@') || url.fragment().is_some() {
+        return MASK.to_owned();
+    }
+    let is_secret = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        ["password", "token", "secret", "key"].iter().any(|word| name.contains(word))
+    };
+    if url.query_pairs().any(|(name, _)| is_secret(&name)) {
+        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let shown = pairs.iter().map(|(name, value)| (name, if is_secret(name) { MASK } else { value }));
+        url.query_pairs_mut().clear().extend_pairs(shown);
+    }
+    url.to_string()
 }
 
 impl Config {
@@ -196,9 +213,16 @@ impl Config {
     /// [`ConfigError`] with every fault.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let mut environment = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            match (name.into_string(), value.into_string()) {
+                (Ok(name), Ok(value)) => drop(environment.insert(name, value)),
+                (Ok(name), Err(_)) if name.starts_with("USERMGR_") || name == "DATABASE_URL" => {
+                    return Err(ConfigError(vec![format!("{name}: it takes text in UTF-8")]));
+                }
+                _ => {}
+            }
+        }
         let beside = Path::new("usermgr.toml");
         let named =
             file.map(Path::to_path_buf).or_else(|| environment.get("USERMGR_CONFIG").map(PathBuf::from));
@@ -310,21 +334,25 @@ impl Reader {
                 self.set(key.name, value.clone(), variable);
                 continue;
             }
+            if is_of_kubernetes(variable, value) {
+                continue;
+            }
             let of_file = variable.strip_suffix("_FILE");
             let key = of_file.and_then(|name| {
                 KEYS.iter().find(|key| key.secrecy != Secrecy::Plain && variable_of(key.name) == *name)
             });
-            match (key, std::fs::read_to_string(value)) {
-                (Some(key), Ok(text)) => {
-                    self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable);
-                }
-                (Some(_), Err(error)) => {
-                    self.faults.push(format!("{variable}: {value}: {error}"));
-                }
-                (None, _) => {
-                    self.faults
-                        .push(format!("{variable} is not a setting{}", nearest(variable, variable_of)));
-                }
+            let Some(key) = key else {
+                self.faults.push(format!("{variable} is not a setting{}", nearest(variable, variable_of)));
+                continue;
+            };
+            let direct = variable_of(key.name);
+            if environment.contains_key(&direct) {
+                self.faults.push(format!("{}: both {direct} and {variable} are set: it takes one", key.name));
+                continue;
+            }
+            match std::fs::read_to_string(value) {
+                Ok(text) => self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable),
+                Err(error) => self.faults.push(format!("{variable}: {value}: {error}")),
             }
         }
     }
@@ -389,7 +417,9 @@ impl Reader {
                 ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
             (known || text == "memory:").then(|| SecretString::from(text))
         });
-        let max_connections = self.number("database.max_connections");
+        let max_connections = self.value("database.max_connections", "a whole number from 1 on", |text| {
+            text.parse().ok().filter(|connections| *connections > 0)
+        });
         let listen = self
             .value("http.listen", "an address and a port such as 127.0.0.1:8000", |text| text.parse().ok());
         let base_path = self.value("http.base_path", "a path such as /v1 or /", |text| {
@@ -543,6 +573,16 @@ fn variable_of(key: &str) -> String {
     format!("USERMGR_{}", key.replace('.', "_").to_uppercase())
 }
 
+/// What Kubernetes sets in every container for a service that is called `usermgr`, or begins so: nobody's setting.
+fn is_of_kubernetes(variable: &str, value: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // `…_PORT` alone may be somebody's mistake for http.listen; there it is a URL.
+    let of_port = variable.ends_with("_PORT") && value.contains("://");
+    let of_one_port =
+        variable.split_once("_PORT_").and_then(|(_, rest)| rest.split('_').next()).is_some_and(digits);
+    variable.ends_with("_SERVICE_HOST") || variable.contains("_SERVICE_PORT") || of_port || of_one_port
+}
+
 /// The nearest name that there is, as a question; nothing when none is near.
 fn nearest(name: &str, spell: impl Fn(&str) -> String) -> String {
     let spelled = KEYS.iter().map(|key| spell(key.name));
@@ -644,6 +684,49 @@ mod tests {
         assert!(said.contains("passwords.min_length: it takes 8 to 64"), "{said}");
         let said = read("", &[("USERMGR_DATABASE_URL", "postgres://h/d")]).unwrap_err();
         assert!(said.contains("secret.key: Postgres needs one"), "{said}");
+    }
+
+    #[test]
+    fn a_secret_is_given_once_and_services_of_kubernetes_are_not_settings() {
+        let both = [("USERMGR_MAIL_URL", "console:"), ("USERMGR_MAIL_URL_FILE", "/nowhere")];
+        let said = read("", &both).unwrap_err();
+        assert_eq!(said, "mail.url: both USERMGR_MAIL_URL and USERMGR_MAIL_URL_FILE are set: it takes one");
+        let kubernetes = [
+            ("USERMGR_SERVICE_HOST", "10.0.0.1"),
+            ("USERMGR_SERVICE_PORT", "80"),
+            ("USERMGR_SERVICE_PORT_HTTP", "80"),
+            ("USERMGR_PORT", "tcp://10.0.0.1:80"),
+            ("USERMGR_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("USERMGR_API_SERVICE_HOST", "10.0.0.1"),
+        ];
+        read("", &kubernetes).unwrap();
+        assert!(read("", &[("USERMGR_HTTP_PORT", "9000")]).is_err(), "somebody means http.listen");
+        assert!(
+            KEYS.iter().all(|key| !is_of_kubernetes(&variable_of(key.name), "tcp://")),
+            "a key would never be read"
+        );
+        let said = read("", &[("USERMGR_DATABASE_MAX_CONNECTIONS", "0")]).unwrap_err();
+        assert!(said.contains("it takes a whole number from 1 on"), "{said}");
+    }
+
+    #[test]
+    fn no_url_shows_its_password_however_it_is_written() {
+        for url in [
+            "postgres://app:hunter22@db/app",
+            "postgres://db/app?user=app&password=hunter22",
+            "postgres://db/app?sslkey=hunter22",
+            "postgres://app:hun/hunter22@db/app",
+            "smtp://me:hun#hunter22@mail.example.org:587",
+            "smtp://me:hunter22@mail.example.org:99999",
+            "https://hunter22@mail.example.org/send",
+            "https://:hunter22@mail.example.org/send",
+        ] {
+            assert!(!mask(url, Secrecy::Url).contains("hunter22"), "{}", mask(url, Secrecy::Url));
+        }
+        for url in ["console:", "memory:", "sqlite://usermgr.db", "smtp://mail.example.org:587?tls=required"]
+        {
+            assert_eq!(mask(url, Secrecy::Url), url);
+        }
     }
 
     #[test]

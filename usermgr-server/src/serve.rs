@@ -1,6 +1,6 @@
 //! Putting the parts together, serving, and stopping in order.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use usermgr_core::memory::MemoryStore;
+use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 use usermgr_core::port::random::{Random as _, SystemRandom};
 use usermgr_core::port::store::Store;
 use usermgr_core::template::{FolderTemplates, TemplateError};
-use usermgr_core::testing::Mailbox;
 use usermgr_core::{BuildError, SecretKey, UserManager};
 use usermgr_smtp::MailUrlError;
 use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SqliteStore};
@@ -31,6 +31,10 @@ use crate::http::{ServiceOptions, service};
 const GRACE: Duration = Duration::from_secs(20);
 /// How long a connection may take to send its headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of a request's headers over HTTP/1; over HTTP/2 it is hyper's 16 KiB.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// What a connection of HTTP/2 begins with (RFC 9113 §3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
 
@@ -111,13 +115,24 @@ impl Database {
     }
 }
 
+/// The transport of `memory:`: it takes every mail and forgets it, so that a load test does not fill the memory.
+#[derive(Debug)]
+struct Nowhere;
+
+#[async_trait::async_trait]
+impl Mailer for Nowhere {
+    async fn send(&self, _: &Mail) -> Result<(), MailError> {
+        Ok(())
+    }
+}
+
 /// Builds the manager that a configuration describes, over a migrated database.
 pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> {
     let database = Database::open(config).await?;
     database.migrate().await?;
     let mail_url = config.mail_url.expose_secret();
     let mailer = if mail_url == "memory:" {
-        Arc::new(Mailbox::default())
+        Arc::new(Nowhere)
     } else {
         usermgr_smtp::from_url(mail_url, config.mail_from.clone(), config.mail_plaintext)?
     };
@@ -166,14 +181,15 @@ fn key_path(url: &str) -> Option<PathBuf> {
 
 /// Writes the key beside its place and links it there: whoever is first wins, and nobody reads half a key.
 fn make_key_file(path: &Path, key: &str) -> io::Result<()> {
-    use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     if path.exists() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    let draft = path.with_extension(format!("key.{}", std::process::id()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    // A name of its own for each start: process numbers repeat between containers that share a folder.
+    let mut suffix = [0_u8; 8];
+    SystemRandom.fill(&mut suffix);
+    let draft = path.with_extension(format!("key.{:016x}", u64::from_ne_bytes(suffix)));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(key.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
@@ -200,6 +216,8 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
         tracing::warn!("{warning}");
     }
     let workers = (worker == Worker::Here).then(|| manager.start_workers(config.maintenance));
+    // On standard output whatever the log's level: who asked for port 0 reads the port here.
+    let _nobody_reads = writeln!(io::stdout(), "listening on http://{address}{}", config.base_path);
     tracing::info!("listening on http://{address}{}", config.base_path);
 
     let service = service(
@@ -212,9 +230,14 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
         },
     );
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES);
     server.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT).max_concurrent_streams(100);
     let graceful = GracefulShutdown::new();
+    let (stopping, quit) = tokio::sync::watch::channel(());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -222,16 +245,24 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
+        let server = server.clone();
+        let watcher = graceful.watcher();
         let service = tower::util::MapRequest::new(service.clone(), move |mut request: http::Request<_>| {
             request.extensions_mut().insert(PeerAddr(peer));
             request
         });
-        let connection =
-            server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
-        let watched = graceful.watch(connection);
+        let mut quit = quit.clone();
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%error, "a connection ended badly");
+            let speaks = tokio::select! {
+                speaks = speaks(&stream) => speaks,
+                _ = quit.changed() => false,
+            };
+            if speaks {
+                let connection =
+                    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+                if let Err(error) = watcher.watch(connection.into_owned()).await {
+                    tracing::debug!(%error, "a connection ended badly");
+                }
             }
             drop(place);
         });
@@ -239,6 +270,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
 
     tracing::info!("stopping: finishing what was begun");
     drop(listener);
+    drop(stopping);
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
@@ -249,6 +281,25 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whether the other side says something that can be HTTP, within the time it has for its headers.
+///
+/// The server looks at the first bytes to tell HTTP/2 from HTTP/1 and does so without a limit of time; here they are
+/// waited for, and left where they are.
+async fn speaks(stream: &tokio::net::TcpStream) -> bool {
+    let looking = async {
+        let mut seen = [0_u8; HTTP2_PREFACE.len()];
+        loop {
+            match stream.peek(&mut seen).await {
+                Ok(0) | Err(_) => return false,
+                Ok(n) if n == seen.len() || seen[..n] != HTTP2_PREFACE[..n] => return true,
+                // The beginning of a preface, or of `POST`: what is there stays readable, so only time tells.
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(HEADER_TIMEOUT, looking).await.unwrap_or(false)
 }
 
 type Place = tokio::sync::OwnedSemaphorePermit;

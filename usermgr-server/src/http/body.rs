@@ -49,6 +49,13 @@ pub(super) fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
         return Err(Problem::unsupported_media_type());
     }
     let text = std::str::from_utf8(body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
+    // An array would be read as the fields in their order, unnamed: whoever checks names in front of us would see none.
+    if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
+        return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+            Ok(_) => Problem::field("body", "invalid_type"),
+            Err(_) => Problem::malformed("the body is not JSON"),
+        });
+    }
     serde_json::from_str(text).map_err(|error| {
         use serde_json::error::Category;
         match error.classify() {

@@ -19,36 +19,46 @@ pub(super) fn address(parts: &Parts, trusted: &[IpNet]) -> Option<IpAddr> {
     if !is_trusted(peer) {
         return Some(peer);
     }
-    let mut nearest = peer;
-    for hop in hops(parts).into_iter().rev() {
-        // What cannot be read was not written by a proxy that we trust.
-        let Some(ip) = hop else { break };
-        nearest = ip;
-        if !is_trusted(ip) {
-            break;
+    let nearest_stranger = |hops: Vec<Option<IpAddr>>| {
+        let mut nearest = peer;
+        for hop in hops.into_iter().rev() {
+            // What cannot be read was not written by a proxy that we trust.
+            let Some(ip) = hop else { break };
+            nearest = ip;
+            if !is_trusted(ip) {
+                break;
+            }
         }
-    }
-    Some(nearest)
+        nearest
+    };
+    let forwarded = hops(parts, &header::FORWARDED, element_address).map(nearest_stranger);
+    let x_forwarded_for = hops(parts, &X_FORWARDED_FOR, parse).map(nearest_stranger);
+    Some(match (forwarded, x_forwarded_for) {
+        // A proxy writes one of them and passes the other on as the client sent it, and nothing tells which.
+        (Some(one), Some(other)) if one != other => peer,
+        (Some(ip), _) | (None, Some(ip)) => ip,
+        (None, None) => peer,
+    })
 }
 
-/// The addresses that proxies noted, the nearest last.
-fn hops(parts: &Parts) -> Vec<Option<IpAddr>> {
-    let lines = |name: &HeaderName| {
-        let values = parts.headers.get_all(name).iter();
-        values.map(|value| value.to_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
-    };
-    let forwarded = lines(&header::FORWARDED);
-    if forwarded.is_empty() {
-        return lines(&X_FORWARDED_FOR).iter().flat_map(|line| line.split(',')).map(parse).collect();
-    }
-    let elements = forwarded.iter().flat_map(|line| line.split(','));
-    let address_of = |element: &str| {
-        element.split(';').find_map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("for").then(|| parse(value.trim().trim_matches('"')))?
-        })
-    };
-    elements.map(address_of).collect()
+/// The addresses that proxies noted in a header, the nearest last; nothing when there is no such header.
+fn hops(
+    parts: &Parts,
+    name: &HeaderName,
+    read: impl Fn(&str) -> Option<IpAddr>,
+) -> Option<Vec<Option<IpAddr>>> {
+    let values = parts.headers.get_all(name).iter();
+    let lines = values.map(|value| value.to_str().unwrap_or_default());
+    let hops: Vec<_> = lines.flat_map(|line| line.split(',')).map(read).collect();
+    (!hops.is_empty()).then_some(hops)
+}
+
+/// The address in an element of `Forwarded` (RFC 7239 §4), such as `for="[2001:db8::1]:4711";proto=https`.
+fn element_address(element: &str) -> Option<IpAddr> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| parse(value.trim().trim_matches('"')))?
+    })
 }
 
 /// An address, bare, in brackets, or with a port.
@@ -87,6 +97,14 @@ mod tests {
         );
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, unknown")]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn where_both_headers_disagree_neither_is_believed() {
+        let proxys = ("x-forwarded-for", "203.0.113.5");
+        assert_eq!(seen("10.0.0.1", &[proxys, ("forwarded", "for=198.51.100.1")]), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &[proxys, ("forwarded", "nonsense")]), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &[proxys, ("forwarded", "for=203.0.113.5")]), "203.0.113.5");
     }
 
     #[test]

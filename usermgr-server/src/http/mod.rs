@@ -151,7 +151,8 @@ impl App {
             }
         };
         if parts.method == Method::HEAD {
-            *response.body_mut() = Full::default();
+            let length = std::mem::take(response.body_mut()).size_hint().exact().unwrap_or_default();
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         self.finish(&parts, &mut response, &request_id);
         let status = response.status().as_u16();

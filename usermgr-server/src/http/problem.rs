@@ -215,10 +215,6 @@ impl From<Error> for Problem {
         if let Error::Invalid(faults) = &error {
             problem.errors = faults.iter().map(entry).collect();
         }
-        // Wrong credentials ask for credentials.
-        if matches!(error, Error::InvalidCredentials) {
-            problem.challenge = Challenge::Basic;
-        }
         problem
     }
 }

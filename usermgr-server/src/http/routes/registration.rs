@@ -68,7 +68,12 @@ pub(super) async fn activate(call: &Call<'_>) -> Result<Answer, Problem> {
     let (email, password) = credentials.ok_or_else(refused)?;
     let ActivateBody { code } = json(call.headers, &call.body)?;
     let request = Activate { email, password, code };
-    let activated = call.manager.registration().activate(request, &call.client).await?;
+    let activated = call
+        .manager
+        .registration()
+        .activate(request, &call.client)
+        .await
+        .map_err(|error| Problem::from(error).challenged(Challenge::Basic))?;
     Ok(Answer::json(StatusCode::OK, json!({ "user": user(&activated) })))
 }
 
