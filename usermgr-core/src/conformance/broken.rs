@@ -222,5 +222,5 @@ caught! {
     a_get_then_update_is_caught: GetThenUpdate by races::no_more_than_the_allowed_guesses_are_judged
     an_audit_after_the_commit_is_caught: AuditAfterCommit by drops::a_dropped_command_is_all_or_nothing
     a_lost_throttle_is_caught: LostThrottle by limits::a_limit_holds_to_the_second
-    a_lost_attempt_count_is_caught: LostAttemptCount by races::no_more_than_the_allowed_guesses_are_judged
+    a_lost_attempt_count_is_caught: LostAttemptCount by codes::wrong_tries_use_a_code_up
 }

@@ -6,24 +6,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::domain::audit::{AuditDraft, AuditEvent};
+use crate::domain::audit::{AuditDraft, AuditEntry, AuditEvent};
 use crate::domain::code::{CodeForm, CodeLength, CodePurpose};
 use crate::domain::email::Email;
-use crate::domain::id::{AuditId, CodeId, OutboxId, RegistrationId, SessionId, UserId};
+use crate::domain::id::{AuditId, CodeId, OutboxId, RegistrationId, SessionId, SigningKeyId, UserId};
 use crate::domain::mail::MailKind;
+use crate::domain::page::PageSize;
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::{Digest, SecretKeyId};
 use crate::domain::session::AuthMethod;
 use crate::domain::user::User;
-use crate::port::store::account::{CreateUser, NewPassword, Register, Registered, UserCreated};
+use crate::port::store::account::{
+    CreateUser, NewPassword, Register, Registered, ReplacePassword, UserCreated,
+};
 use crate::port::store::audit::AuditQuery;
 use crate::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeTarget, NewCode, Redeem, RedeemEffect, RequestCode,
 };
-use crate::port::store::outbox::{Claim, Claimed, Lease, OutboxQuery};
-use crate::port::store::session::{NewSession, OpenSession};
+use crate::port::store::key::SealedSigningKey;
+use crate::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, Settle,
+};
+use crate::port::store::session::{
+    EndSessions, LoginFailed, NewSession, OpenSession, SessionKey, SessionQuery, SessionSelector,
+};
 use crate::port::store::throttle::{LoginGuard, ThrottleRule};
+use crate::port::store::upkeep::Purge;
 use crate::port::store::{EventDraft, MailDraft, Store};
 
 pub(super) const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
@@ -212,6 +221,63 @@ pub(super) fn guard(address: &str, network: &str, now: OffsetDateTime) -> LoginG
     }
 }
 
+pub(super) fn failed(user_id: Option<UserId>, guard: LoginGuard, now: OffsetDateTime) -> LoginFailed {
+    LoginFailed { now, user_id, guard: Some(guard), audit: audit(AuditEvent::SignIn) }
+}
+
+pub(super) fn replace(user_id: UserId, expect: PasswordVersion, now: OffsetDateTime) -> ReplacePassword {
+    ReplacePassword {
+        now,
+        user_id,
+        expect,
+        password: PasswordHash::new("replaced"),
+        keep: None,
+        notice: mail(MailKind::PasswordChanged),
+        audit: audit(AuditEvent::PasswordChange),
+        events: Vec::new(),
+    }
+}
+
+pub(super) fn end(user_id: UserId, which: SessionSelector, now: OffsetDateTime) -> EndSessions {
+    EndSessions { now, user_id, which, audit: audit(AuditEvent::SignOut) }
+}
+
+pub(super) fn sent(claimed: &Claimed, lease: Lease, now: OffsetDateTime) -> Settle {
+    let result = DeliveryResult::Sent { code_ttl: Some(TTL) };
+    Settle { now, id: claimed.item.id(), lease, result }
+}
+
+/// Removes all that is over at `now`, however lately.
+pub(super) fn purge(now: OffsetDateTime) -> Purge {
+    Purge {
+        now,
+        ended_before: now,
+        settled_before: now,
+        audited_before: now,
+        known_before: now - Duration::days(30),
+        batch: 1000,
+    }
+}
+
+pub(super) fn signing_key(n: u8, algorithm: &str) -> SealedSigningKey {
+    SealedSigningKey {
+        id: SigningKeyId::from_uuid(fresh()),
+        algorithm: algorithm.into(),
+        created_at: later(i64::from(n)),
+        sealed: vec![n],
+    }
+}
+
+/// An invited user: without a password, the address not proven.
+pub(super) fn invite(address: &str, now: OffsetDateTime) -> CreateUser {
+    CreateUser {
+        email_verified_at: None,
+        password: None,
+        invitation: Some((code(now), mail(MailKind::FirstTimeSetup))),
+        ..create(address, now)
+    }
+}
+
 pub(super) fn create(address: &str, now: OffsetDateTime) -> CreateUser {
     CreateUser {
         now,
@@ -269,25 +335,61 @@ pub(super) async fn candidates(
     store.candidates(CandidateQuery { now, which }).await.unwrap()
 }
 
-/// The reasons of the audit log, the oldest first; `done` where something was done.
-pub(super) async fn audited(store: &Arc<dyn Store>) -> Vec<String> {
-    let query = AuditQuery { size: crate::domain::page::PageSize::new(200), ..AuditQuery::default() };
-    let page = store.audit(query).await.unwrap();
-    page.items.iter().rev().map(|entry| entry.reason.as_deref().unwrap_or("done").to_owned()).collect()
+/// Every entry of the audit log, the oldest first.
+pub(super) async fn entries(store: &Arc<dyn Store>) -> Vec<AuditEntry> {
+    let mut query = AuditQuery { size: PageSize::new(PageSize::MAX), ..AuditQuery::default() };
+    let mut entries = Vec::new();
+    loop {
+        let page = store.audit(query).await.unwrap();
+        entries.extend(page.items);
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    entries.reverse();
+    entries
 }
 
-/// The mails that are owed, were sent or given up, by kind, the oldest first.
+/// Everything in the outbox, the oldest first.
+pub(super) async fn outbox(store: &Arc<dyn Store>) -> Vec<OutboxEntry> {
+    let mut query = OutboxQuery { size: PageSize::new(PageSize::MAX), ..OutboxQuery::default() };
+    let mut entries = Vec::new();
+    loop {
+        let page = store.outbox(query).await.unwrap();
+        entries.extend(page.items);
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    entries.reverse();
+    entries
+}
+
+/// The reasons of the audit log, the oldest first; `done` where something was done.
+pub(super) async fn audited(store: &Arc<dyn Store>) -> Vec<String> {
+    let entries = entries(store).await;
+    entries.iter().map(|entry| entry.reason.as_deref().unwrap_or("done").to_owned()).collect()
+}
+
+/// The mails and events that are owed, left or were given up, by kind, the oldest first.
 pub(super) async fn owed(store: &Arc<dyn Store>) -> Vec<String> {
-    let query = OutboxQuery { size: crate::domain::page::PageSize::new(200), ..OutboxQuery::default() };
-    let page = store.outbox(query).await.unwrap();
-    page.items
-        .iter()
-        .rev()
-        .map(|entry| match &entry.item {
-            crate::port::store::outbox::OutboxItem::Mail(mail) => format!("{} to {}", mail.kind, mail.to),
-            crate::port::store::outbox::OutboxItem::Event(event) => event.kind.as_str().to_owned(),
-        })
-        .collect()
+    let named = |entry: &OutboxEntry| match &entry.item {
+        OutboxItem::Mail(mail) => format!("{} to {}", mail.kind, mail.to),
+        OutboxItem::Event(event) => event.kind.as_str().to_owned(),
+    };
+    outbox(store).await.iter().map(named).collect()
+}
+
+/// The events among what is owed.
+pub(super) async fn events(store: &Arc<dyn Store>) -> Vec<String> {
+    owed(store).await.into_iter().filter(|item| !item.contains(" to ")).collect()
+}
+
+/// Whether a session holds.
+pub(super) async fn holds(store: &Arc<dyn Store>, id: SessionId, now: OffsetDateTime) -> bool {
+    store.session(SessionQuery { now, key: SessionKey::Id(id) }).await.unwrap().is_some()
 }
 
 /// The password hash and version of an address's user.

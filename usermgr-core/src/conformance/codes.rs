@@ -4,14 +4,16 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audited, candidates, claim, code, create, email, guess, later, open, owed, password_of,
-    register, registered, request, right, set_password, user, verify, wrong,
+    ATTEMPTS, NOW, audited, candidates, claim, code, create, email, guess, holds, invite, later, open, owed,
+    password_of, register, registered, request, right, set_password, user, verify, wrong,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::user::{Locale, Username};
-use crate::port::store::account::Registered;
-use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeRequested, CodeTarget, Redeemed};
+use crate::port::store::account::{Registered, UserCreated};
+use crate::port::store::code::{
+    Candidate, CandidateFilter, CandidateQuery, CodeRequested, CodeTarget, Redeemed,
+};
 use crate::port::store::outbox::{DeliveryResult, Settle, Settled};
 use crate::port::store::session::{SessionKey, SessionQuery};
 
@@ -275,4 +277,166 @@ pub async fn text_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
         assert_eq!(stored.username.unwrap().as_str(), name);
         assert_eq!((stored.email, stored.locale.unwrap().as_str()), (address, "es-MX"));
     }
+}
+
+/// A new code leaves the codes of other purposes, of other users and of other registrations alone.
+pub async fn a_new_code_leaves_the_others_alone(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    user(&store, ANA).await;
+    user(&store, "bob@example.org").await;
+    let (one, two) = (register("eva@example.org", NOW), register("eva@example.org", NOW));
+    let mut of_one = request("eva@example.org", VERIFY, NOW);
+    of_one.target = CodeTarget::Registration(one.id);
+    let kept = two.code.id;
+    for command in [one, two] {
+        assert_eq!(store.register(command).await.unwrap(), Registered::Pending);
+    }
+    for command in [
+        request(ANA, CodePurpose::ChangePassword, NOW),
+        request("bob@example.org", CodePurpose::ResetPassword, NOW),
+        request(ANA, CodePurpose::ResetPassword, NOW),
+        of_one.clone(),
+    ] {
+        assert_eq!(store.request_code(command).await.unwrap(), CodeRequested::Queued);
+    }
+    for (address, purpose) in [
+        (ANA, CodePurpose::ChangePassword),
+        (ANA, CodePurpose::ResetPassword),
+        ("bob@example.org", CodePurpose::ResetPassword),
+    ] {
+        assert_eq!(candidates(&store, address, purpose, NOW).await.len(), 1, "{purpose} of {address}");
+    }
+    let open = candidates(&store, "eva@example.org", VERIFY, NOW).await;
+    assert_eq!(open.iter().map(|open| open.id).collect::<Vec<_>>(), [of_one.code.id, kept]);
+}
+
+/// A code ends with its registration, however long it was to live.
+pub async fn a_code_dies_with_its_registration(harness: &dyn StoreHarness) {
+    for (seconds, alive) in [(3599, true), (3600, false)] {
+        let store = harness.fresh().await;
+        let mut command = register(ANA, NOW);
+        command.expires_at = later(3600);
+        store.register(command).await.unwrap();
+        let again = request(ANA, VERIFY, later(3000));
+        let code = again.code.id;
+        store.request_code(again).await.unwrap();
+        let outcome = store.redeem(right(ANA, code, later(seconds))).await.unwrap();
+        assert_eq!(matches!(outcome, Redeemed::Redeemed(_)), alive, "after {seconds} s: {outcome:?}");
+        assert_eq!(outcome == Redeemed::Expired, !alive, "after {seconds} s: {outcome:?}");
+    }
+}
+
+/// A right code of one of two live registrations is neither spent nor counted, until the other one is over.
+pub async fn an_ambiguous_hit_changes_nothing(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let mut short = register(ANA, NOW);
+    short.expires_at = later(100);
+    store.register(short).await.unwrap();
+    let code = registered(&store, ANA).await;
+    for _ in 0..2 * ATTEMPTS {
+        assert_eq!(store.redeem(right(ANA, code, later(99))).await.unwrap(), Redeemed::Ambiguous);
+    }
+    assert_eq!(audited(&store).await[2..], vec!["registration_ambiguous"; 2 * ATTEMPTS as usize]);
+    assert_eq!(owed(&store).await.len(), 2);
+    let outcome = store.redeem(right(ANA, code, later(100))).await.unwrap();
+    assert!(matches!(outcome, Redeemed::Redeemed(_)), "{outcome:?}");
+}
+
+/// A wrong guess counts on every live code that it was compared with, and on no other.
+pub async fn a_wrong_guess_counts_on_what_it_was_compared_with(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let compared = [registered(&store, ANA).await, registered(&store, ANA).await];
+    let later_one = registered(&store, ANA).await;
+    for _ in 0..ATTEMPTS {
+        let mut guess = wrong(ANA, &compared, later(1));
+        guess.tries.clear();
+        assert_eq!(store.redeem(guess).await.unwrap(), Redeemed::Wrong);
+    }
+    for code in compared {
+        let mut guess = right(ANA, code, later(2));
+        guess.settled = true;
+        guess.tries.clear();
+        assert_eq!(store.redeem(guess).await.unwrap(), Redeemed::Wrong, "its tries are used up");
+    }
+    let outcome = store.redeem(right(ANA, later_one, later(3))).await.unwrap();
+    assert!(matches!(outcome, Redeemed::Redeemed(_)), "used-up codes are not ambiguous: {outcome:?}");
+}
+
+/// Whoever asks for a code may guess again, also where there is nobody: the answers stay alike.
+pub async fn a_request_frees_guesses_whoever_it_is_for(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    user(&store, ANA).await;
+    let purpose = CodePurpose::ResetPassword;
+    let mut code = None;
+    for round in 0..3 {
+        let now = later(round);
+        for n in 0..=ATTEMPTS {
+            let known: Vec<_> = code.into_iter().collect();
+            let known = guess(ANA, purpose, &known, None, set_password("x", None), now);
+            let unknown = guess("bob@example.org", purpose, &[], None, set_password("x", None), now);
+            let (known, unknown) = (store.redeem(known).await.unwrap(), store.redeem(unknown).await.unwrap());
+            assert_eq!(known, unknown, "guess {n} of round {round}");
+            assert_eq!(known == Redeemed::Wrong, n < ATTEMPTS, "guess {n} of round {round}");
+        }
+        let asked = request(ANA, purpose, now);
+        code = Some(asked.code.id);
+        assert_eq!(store.request_code(asked).await.unwrap(), CodeRequested::Queued);
+        let asked = request("bob@example.org", purpose, now);
+        assert_eq!(store.request_code(asked).await.unwrap(), CodeRequested::Nobody);
+    }
+}
+
+/// An invitation sets the first password and proves the address.
+pub async fn an_invitation_sets_the_first_password(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let command = invite(ANA, NOW);
+    let Some((code, _)) = command.invitation else { panic!("an invitation has a code") };
+    for _ in 0..2 {
+        let made = store.create_user(command.clone()).await.unwrap();
+        assert!(matches!(made, UserCreated::Created(_)), "the same again is answered: {made:?}");
+    }
+    assert_eq!(password_of(&store, ANA).await, Some((None, PasswordVersion::NONE)));
+    assert_eq!(owed(&store).await, ["first_time_setup to ana@example.org"]);
+    let session = super::build::session(later(1));
+    let effect = set_password("first", Some(session.clone()));
+    let redeem = guess(ANA, CodePurpose::FirstTimeSetup, &[code.id], Some(code.id), effect, later(1));
+    let Redeemed::Redeemed(user) = store.redeem(redeem).await.unwrap() else { panic!("refused") };
+    assert_eq!((user.email_verified_at, user.last_login_at), (Some(later(1)), Some(later(1))));
+    assert_eq!(password_of(&store, ANA).await, Some((Some("first".into()), PasswordVersion::FIRST)));
+    assert!(holds(&store, session.id, later(2)).await);
+    let again = request(ANA, CodePurpose::FirstTimeSetup, later(2));
+    assert_eq!(store.request_code(again).await.unwrap(), CodeRequested::Nobody, "it has a password now");
+}
+
+/// Of a registration, a set password is the user's first instead of the registered one.
+pub async fn a_password_may_be_set_with_the_registration(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let code = registered(&store, ANA).await;
+    let session = super::build::session(later(1));
+    let mut redeem = right(ANA, code, later(1));
+    redeem.effect = set_password("set", Some(session.clone()));
+    let Redeemed::Redeemed(user) = store.redeem(redeem).await.unwrap() else { panic!("refused") };
+    assert_eq!(user.last_login_at, Some(later(1)));
+    assert_eq!(password_of(&store, ANA).await, Some((Some("set".into()), PasswordVersion::FIRST)));
+    assert!(holds(&store, session.id, later(2)).await);
+    assert_eq!(owed(&store).await, ["verify_email to ana@example.org", "welcome to ana@example.org"]);
+}
+
+/// Candidates come the live ones first, then the newest, and never too many.
+pub async fn candidates_come_in_order(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (first, mut over, last) = (register(ANA, NOW), register(ANA, NOW), register(ANA, NOW));
+    over.expires_at = later(10);
+    let ids = [last.code.id, first.code.id, over.code.id];
+    for command in [first, over, last] {
+        store.register(command).await.unwrap();
+    }
+    let found = candidates(&store, ANA, VERIFY, later(10)).await;
+    assert_eq!(found.iter().map(|found| found.id).collect::<Vec<_>>(), ids);
+    for _ in 0..Candidate::MOST {
+        registered(&store, ANA).await;
+    }
+    let found = candidates(&store, ANA, VERIFY, later(10)).await;
+    assert_eq!(found.len(), Candidate::MOST);
+    assert!(found.iter().all(|found| !ids.contains(&found.id)), "the newest of the live ones");
 }

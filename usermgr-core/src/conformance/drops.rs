@@ -1,58 +1,348 @@
-//! The law of callers that go away: whatever was dropped at whichever await, all of it is there or nothing.
+//! Laws of callers that go away: whatever was dropped at whichever await, all of it is there or nothing.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use super::StoreHarness;
-use super::build::{NOW, audited, later, owed, password_of, register, registered, right};
+use super::build::{
+    NOW, all_events, candidates, claim, create, email, end, entries, failed, guard, holds, invite, later,
+    lease, open, outbox, password_of, purge, register, registered, replace, request, right, sent,
+    signing_key, user,
+};
 use crate::domain::code::CodePurpose;
+use crate::domain::id::CodeId;
+use crate::domain::password::PasswordVersion;
+use crate::port::store::Store;
+use crate::port::store::account::CredentialsQuery;
+use crate::port::store::code::CodeTarget;
+use crate::port::store::outbox::{Claim, OutboxStatus};
+use crate::port::store::session::SessionSelector;
 
-const ANA: &str = "ana@example.org";
+const VERIFY: CodePurpose = CodePurpose::EmailVerification;
+const FIRST: PasswordVersion = PasswordVersion::FIRST;
+/// No command needs more polls to come to its end than this.
+const MOST_POLLS: usize = 1000;
+
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A command that is about to be dropped.
+struct Dropped {
+    /// The command. It does nothing before it is polled.
+    command: Later<()>,
+    /// Whether its effect is there; panics when only a part of it is.
+    took_place: Box<dyn Fn() -> Later<bool> + Send + Sync>,
+    /// How many entries of the audit log belong to the effect.
+    audited: usize,
+    /// How many mails and events belong to the effect.
+    owed: usize,
+}
+
+/// Shows that a command, dropped after every number of polls (many polls in larger steps), took place with all that belongs to it or not at all.
+async fn all_or_nothing(
+    harness: &dyn StoreHarness,
+    prepare: impl Fn(Arc<dyn Store>, usize) -> Later<Dropped> + Send + Sync,
+) {
+    let store = harness.fresh().await;
+    let mut polls = 0;
+    while polls < MOST_POLLS {
+        polls += 1 + polls / 64;
+        let Dropped { command, took_place, audited, owed } = prepare(Arc::clone(&store), polls).await;
+        let before = (entries(&store).await.len(), outbox(&store).await.len());
+        let ended = polled(command, polls).await;
+        // Another command waits in its turn for what is still being rolled back.
+        registered(&store, &format!("after{polls}@example.org")).await;
+        let before = (before.0 + 1, before.1 + 1);
+        let mut seen = (false, (0, 0));
+        // A commit that was under way when its caller left may arrive between two of these reads, but only once.
+        for _ in 0..50 {
+            seen = (took_place().await, (entries(&store).await.len(), outbox(&store).await.len()));
+            if seen.1 == expected(seen.0, before, audited, owed) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (there, counts) = seen;
+        assert_eq!(counts, expected(there, before, audited, owed), "there: {there}, after {polls} polls");
+        assert!(there || !ended, "it was answered and is not there");
+        if ended {
+            return;
+        }
+    }
+    panic!("the command did not come to its end in {MOST_POLLS} polls");
+}
+
+fn expected(there: bool, before: (usize, usize), audited: usize, owed: usize) -> (usize, usize) {
+    if there { (before.0 + audited, before.1 + owed) } else { before }
+}
 
 /// Polls a future so often, with time between for what it waits for, then drops it. Whether it came to its end.
-async fn polled<T>(future: impl Future<Output = T> + Send, times: usize) -> bool {
-    let mut future = pin!(future);
-    for _ in 0..times {
+async fn polled(mut future: Later<()>, polls: usize) -> bool {
+    for _ in 0..polls {
         if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return true;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     false
 }
 
-/// A registration and a redemption, dropped after every number of polls: state, mail and audit are together there or
-/// together not.
+/// The command and the look at its effect, each with a handle of the store.
+macro_rules! dropped {
+    ($store:ident, audited: $audited:literal, owed: $owed:literal, $command:expr, $took_place:expr) => {{
+        let command = {
+            let $store = Arc::clone(&$store);
+            Box::pin(async move { $command.await.map(|_| ()).unwrap() })
+        };
+        let took_place = Box::new(move || -> Later<bool> {
+            let $store = Arc::clone(&$store);
+            Box::pin(async move { $took_place })
+        });
+        Dropped { command, took_place, audited: $audited, owed: $owed }
+    }};
+}
+
+fn address(n: usize) -> String {
+    format!("u{n}@example.org")
+}
+
+async fn is_open(store: &Arc<dyn Store>, n: usize, purpose: CodePurpose) -> bool {
+    !candidates(store, &address(n), purpose, later(1)).await.is_empty()
+}
+
+/// A registration with its code, its mail and its audit entry; a redemption with the end of the code, the user that it
+/// makes, the welcome, the events and the audit entry.
 pub async fn a_dropped_command_is_all_or_nothing(harness: &dyn StoreHarness) {
-    for times in 1..60 {
-        let store = harness.fresh().await;
-        let ended = polled(store.register(register(ANA, NOW)), times).await;
-        // What was dropped may still be rolling back; another command waits for it in its turn.
-        registered(&store, "after@example.org").await;
-        let there =
-            !super::build::candidates(&store, ANA, CodePurpose::EmailVerification, NOW).await.is_empty();
-        assert!(there || !ended, "it was answered and is not there");
-        assert_eq!(owed(&store).await.len(), 1 + usize::from(there), "dropped after {times} polls");
-        assert_eq!(audited(&store).await.len(), 1 + usize::from(there), "dropped after {times} polls");
-        if ended {
-            break;
-        }
-    }
-    for times in 1..60 {
-        let store = harness.fresh().await;
-        let code = registered(&store, ANA).await;
-        let ended = polled(store.redeem(right(ANA, code, later(1))), times).await;
-        registered(&store, "after@example.org").await;
-        let there = password_of(&store, ANA).await.is_some();
-        assert!(there || !ended, "it was answered and is not there");
-        assert_eq!(owed(&store).await.len(), 2 + usize::from(there), "dropped after {times} polls");
-        assert_eq!(audited(&store).await.len(), 2 + usize::from(there), "dropped after {times} polls");
-        let open =
-            super::build::candidates(&store, ANA, CodePurpose::EmailVerification, later(1)).await.len();
-        assert_eq!(open, usize::from(!there), "the code is spent with its effect, and only with it");
-        if ended {
-            break;
-        }
-    }
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let command = register(&address(n), NOW);
+            dropped!(store, audited: 1, owed: 1, store.register(command), is_open(&store, n, VERIFY).await)
+        })
+    })
+    .await;
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let code = registered(&store, &address(n)).await;
+            let mut command = right(&address(n), code, later(1));
+            command.events = all_events();
+            dropped!(store, audited: 1, owed: 3, store.redeem(command), {
+                let there = password_of(&store, &address(n)).await.is_some();
+                assert_eq!(is_open(&store, n, VERIFY).await, !there, "the code is spent with its effect");
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// A user, the invitation, the event and the audit entry.
+pub async fn a_dropped_user_creation_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let mut command = invite(&address(n), NOW);
+            command.events = all_events();
+            let id = command.id;
+            dropped!(store, audited: 1, owed: 2, store.create_user(command), {
+                let there = store.user(id).await.unwrap().is_some();
+                assert_eq!(is_open(&store, n, CodePurpose::FirstTimeSetup).await, there, "the invitation");
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// A new code, the end of the older one, the mail and the audit entry.
+pub async fn a_dropped_code_request_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            registered(&store, &address(n)).await;
+            let command = request(&address(n), VERIFY, later(1));
+            let newer = command.code.id;
+            dropped!(store, audited: 1, owed: 1, store.request_code(command), {
+                let open = candidates(&store, &address(n), VERIFY, later(1)).await;
+                assert_eq!(open.len(), 1, "the older one is void with the newer one");
+                open[0].id == newer
+            })
+        })
+    })
+    .await;
+}
+
+/// A new password, the end of sessions and codes, the notice, the event and the audit entry.
+pub async fn a_dropped_password_change_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let session = open(&user, FIRST, NOW);
+            let session_id = session.session.id;
+            store.open_session(session).await.unwrap();
+            store.request_code(request(&address(n), CodePurpose::ResetPassword, NOW)).await.unwrap();
+            let mut command = replace(user.id, FIRST, later(1));
+            command.events = all_events();
+            dropped!(store, audited: 1, owed: 2, store.replace_password(command), {
+                let there = password_of(&store, &address(n)).await.unwrap().1 == FIRST.next();
+                assert_eq!(holds(&store, session_id, later(1)).await, !there, "the session");
+                assert_eq!(is_open(&store, n, CodePurpose::ResetPassword).await, !there, "the code");
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// A session, the time of the sign-in, the event and the audit entry.
+pub async fn a_dropped_sign_in_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let mut command = open(&user, FIRST, later(1));
+            command.events = all_events();
+            let id = command.session.id;
+            dropped!(store, audited: 1, owed: 1, store.open_session(command), {
+                let there = holds(&store, id, later(1)).await;
+                let signed_in = store.user(user.id).await.unwrap().unwrap().last_login_at;
+                assert_eq!(signed_in, there.then_some(later(1)));
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// The count of a failed sign-in and its audit entry.
+pub async fn a_dropped_failure_is_counted_as_it_is_audited(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let mut guard = guard(&address(n), "home", NOW);
+            (guard.own.limit, guard.network.limit) = (1, 1000);
+            dropped!(store, audited: 1, owed: 0, store.login_failed(failed(None, guard, NOW)), {
+                let email = email(&address(n)).key().clone();
+                let query = CredentialsQuery { now: NOW, email, guard: Some(guard) };
+                store.credentials(query).await.unwrap().throttled.is_some()
+            })
+        })
+    })
+    .await;
+}
+
+/// The end of sessions and its audit entry.
+pub async fn a_dropped_sign_out_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let sessions = [open(&user, FIRST, NOW), open(&user, FIRST, NOW)];
+            let ids = [sessions[0].session.id, sessions[1].session.id];
+            for session in sessions {
+                store.open_session(session).await.unwrap();
+            }
+            let command = end(user.id, SessionSelector::All, later(1));
+            dropped!(store, audited: 1, owed: 0, store.end_sessions(command), {
+                let hold = [holds(&store, ids[0], later(1)).await, holds(&store, ids[1], later(1)).await];
+                assert_eq!(hold[0], hold[1], "both are ended or neither");
+                !hold[0]
+            })
+        })
+    })
+    .await;
+}
+
+/// A claim leases all that it takes, or nothing.
+pub async fn a_dropped_claim_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            drop(claim(&store, later(1)).await);
+            let (one, two) = (register(&address(n), NOW), register(&address(n), NOW));
+            let ids = [one.code_mail.id, two.code_mail.id];
+            for command in [one, two] {
+                store.register(command).await.unwrap();
+            }
+            let command = Claim { now: later(1), lease: lease(), lease_until: later(600), limit: 10 };
+            dropped!(store, audited: 0, owed: 0, store.claim(command), {
+                let entries = outbox(&store).await;
+                let mine = entries.iter().filter(|entry| ids.contains(&entry.item.id()));
+                let attempts: Vec<_> = mine.map(|entry| entry.attempts).collect();
+                assert!(attempts.len() == 2 && attempts[0] == attempts[1], "{attempts:?}");
+                attempts[0] == 1
+            })
+        })
+    })
+    .await;
+}
+
+/// The hand-over of a mail and the beginning of its code's life.
+pub async fn a_dropped_hand_over_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let other = registered(&store, &address(n)).await;
+            drop(claim(&store, NOW).await);
+            let code = registered(&store, &address(n)).await;
+            let (lease, claimed) = claim(&store, NOW).await;
+            let command = sent(&claimed[0], lease, NOW);
+            let id = command.id;
+            dropped!(store, audited: 0, owed: 0, store.settle(command), {
+                let entries = outbox(&store).await;
+                let there = entries.iter().any(|entry| {
+                    entry.item.id() == id && entry.status == OutboxStatus::Sent
+                });
+                // Once its life is over, the newer code stands behind the older one, which is still live.
+                let order: Vec<CodeId> =
+                    candidates(&store, &address(n), VERIFY, later(600)).await.iter().map(|c| c.id).collect();
+                assert_eq!(order, if there { [other, code] } else { [code, other] });
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// A purge takes a registration with its codes.
+pub async fn a_dropped_purge_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let mut command = register(&address(n), NOW);
+            command.expires_at = later(1);
+            let mut again = request(&address(n), VERIFY, NOW);
+            again.target = CodeTarget::Registration(command.id);
+            store.register(command).await.unwrap();
+            store.request_code(again).await.unwrap();
+            let mut command = purge(later(2));
+            (command.audited_before, command.settled_before, command.ended_before) = (NOW, NOW, NOW);
+            dropped!(store, audited: 0, owed: 0, store.purge(command), {
+                candidates(&store, &address(n), VERIFY, NOW).await.is_empty()
+            })
+        })
+    })
+    .await;
+}
+
+/// A signing key.
+pub async fn a_dropped_signing_key_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let key = signing_key(1, &format!("algorithm {n}"));
+            let id = key.id;
+            dropped!(store, audited: 0, owed: 0, store.ensure_signing_key(key), {
+                store.signing_keys().await.unwrap().iter().any(|key| key.id == id)
+            })
+        })
+    })
+    .await;
+}
+
+/// A user that an administrator makes at a taken address: the refusal is audited.
+pub async fn a_dropped_refusal_is_audited_or_was_none(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            user(&store, &address(n)).await;
+            let command = create(&address(n), NOW);
+            let entry = command.audit.id;
+            dropped!(store, audited: 1, owed: 0, store.create_user(command), {
+                entries(&store).await.iter().any(|written| written.id == entry)
+            })
+        })
+    })
+    .await;
 }

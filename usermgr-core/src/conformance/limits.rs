@@ -4,13 +4,13 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audit, audited, email, guard, later, open, owed, register, registered, request, right,
-    rule, user, wrong,
+    ATTEMPTS, NOW, audit, audited, create, email, failed, guard, guess, later, open, owed, register,
+    registered, request, right, rule, set_password, user, wrong,
 };
 use crate::domain::audit::AuditEvent;
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
-use crate::port::store::account::{CredentialsQuery, Registered};
+use crate::port::store::account::{CreateUser, CredentialsQuery, Registered};
 use crate::port::store::code::{CodeRequested, Redeemed};
 use crate::port::store::session::{LoginCounted, LoginFailed, SessionOpened};
 
@@ -148,4 +148,138 @@ pub async fn known_networks_are_not_locked_out(harness: &dyn StoreHarness) {
     assert!(asked("another stranger", NOW).await);
     assert!(!asked("home", NOW).await);
     assert!(!asked("another stranger", later(86_400)).await, "a day later");
+}
+
+/// Wrong tries are counted for the address over all purposes, for the length of a window, and the right code is
+/// refused as well.
+pub async fn the_day_budget_counts_across_purposes(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = CreateUser { email_verified_at: None, ..create(ANA, NOW) };
+    store.create_user(ana).await.unwrap();
+    let asked = request(ANA, CodePurpose::ResetPassword, NOW);
+    let code = asked.code.id;
+    store.request_code(asked).await.unwrap();
+    let budget = Some(rule("budget", 4, Duration::DAY));
+    let purposes = [CodePurpose::ResetPassword, CodePurpose::EmailVerification];
+    let attempt = |n: i64, hit: Option<_>| {
+        let purpose = purposes[usize::from(n % 2 == 1)];
+        let mut guess = guess(ANA, purpose, &[], hit, set_password("x", None), later(n));
+        guess.budget = budget;
+        guess
+    };
+    for n in 0..4 {
+        assert_eq!(store.redeem(attempt(n, None)).await.unwrap(), Redeemed::Wrong, "guess {n}");
+    }
+    let before = owed(&store).await;
+    for n in [4, 5, 86_399] {
+        let retry_after = Duration::seconds(86_400 - n);
+        let refused = store.redeem(attempt(n, Some(code))).await.unwrap();
+        assert_eq!(refused, Redeemed::Exhausted { retry_after }, "after {n} s");
+    }
+    assert_eq!(owed(&store).await, before);
+    assert_eq!(audited(&store).await[6..], ["too_many_attempts"; 3]);
+    assert_eq!(store.redeem(attempt(86_400, None)).await.unwrap(), Redeemed::Wrong, "a day later");
+}
+
+/// A request counts whatever comes of it, so that limits tell nobody whether an address is known.
+pub async fn a_refusal_counts_as_much_as_a_success(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    user(&store, ANA).await;
+    for address in [ANA, "new@example.org"] {
+        for n in 0..3 {
+            let mut command = register(address, NOW);
+            command.throttle = vec![rule(&format!("register {address}"), 2, Duration::HOUR)];
+            let outcome = store.register(command).await.unwrap();
+            assert_eq!(matches!(outcome, Registered::Throttled { .. }), n == 2, "{address}: {outcome:?}");
+        }
+    }
+    for address in [ANA, "nobody@example.org"] {
+        for n in 0..3 {
+            let mut command = request(address, CodePurpose::ResetPassword, NOW);
+            command.throttle = vec![rule(&format!("request {address}"), 2, Duration::HOUR)];
+            let outcome = store.request_code(command).await.unwrap();
+            assert_eq!(matches!(outcome, CodeRequested::Throttled { .. }), n == 2, "{address}: {outcome:?}");
+        }
+    }
+}
+
+/// Of several limits that are used up, the longest wait is told.
+pub async fn the_longest_wait_is_told(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ask = |now| {
+        let mut command = register(ANA, now);
+        command.throttle = vec![
+            rule("a minute", 1, Duration::MINUTE),
+            rule("an hour", 1, Duration::HOUR),
+            rule("ten minutes", 1, Duration::minutes(10)),
+        ];
+        command
+    };
+    assert_eq!(store.register(ask(NOW)).await.unwrap(), Registered::Pending);
+    let retry_after = Duration::HOUR - Duration::seconds(30);
+    assert_eq!(store.register(ask(later(30))).await.unwrap(), Registered::Throttled { retry_after });
+}
+
+/// A sign-in forgives the failures of its own address and network, and no others.
+pub async fn a_sign_in_forgives_no_other_failures(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let limits = |network: &str| {
+        let mut limits = guard(ANA, network, NOW);
+        (limits.network.limit, limits.far.limit) = (4, 4);
+        limits
+    };
+    for _ in 0..2 {
+        let counted = store.login_failed(failed(Some(ana.id), limits("home"), NOW)).await.unwrap();
+        assert_eq!(counted, LoginCounted::Counted);
+    }
+    let mut sign_in = open(&ana, PasswordVersion::FIRST, NOW);
+    sign_in.guard = Some(limits("home"));
+    assert!(matches!(store.open_session(sign_in).await.unwrap(), SessionOpened::Opened(_)));
+    // The network has two of four; from it, own begins anew.
+    for counted in [true, true, false] {
+        let outcome = store.login_failed(failed(Some(ana.id), limits("home"), NOW)).await.unwrap();
+        assert_eq!(outcome == LoginCounted::Counted, counted, "from home: {outcome:?}");
+    }
+    // Those from afar had two of four before home was known; home's later ones are none of theirs.
+    for counted in [true, true, false] {
+        let outcome = store.login_failed(failed(Some(ana.id), limits("away"), NOW)).await.unwrap();
+        assert_eq!(outcome == LoginCounted::Counted, counted, "from away: {outcome:?}");
+    }
+}
+
+/// Failures at an address without a user are counted and answered like any other.
+pub async fn failures_look_alike_without_a_user(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    for n in 0..6 {
+        let known = guard(ANA, "here", NOW);
+        let unknown = guard("nobody@example.org", "there", NOW);
+        let query = |address: &str, guard| {
+            let email = email(address).key().clone();
+            store.credentials(CredentialsQuery { now: later(n), email, guard: Some(guard) })
+        };
+        let views = (query(ANA, known).await.unwrap(), query("nobody@example.org", unknown).await.unwrap());
+        assert_eq!(views.0.throttled, views.1.throttled, "before failure {n}");
+        assert_eq!(views.0.throttled.is_some(), n >= 3, "before failure {n}");
+        let known = store.login_failed(failed(Some(ana.id), known, later(n))).await.unwrap();
+        let unknown = store.login_failed(failed(None, unknown, later(n))).await.unwrap();
+        assert_eq!(known, unknown, "failure {n}");
+    }
+    assert_eq!(audited(&store).await[1..], ["invalid_credentials"; 6]);
+}
+
+/// A network that signed in too long ago is one from afar again.
+pub async fn a_network_is_known_for_a_while(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    store.open_session(open(&ana, PasswordVersion::FIRST, NOW)).await.unwrap();
+    let month = 30 * 86_400;
+    for (now, refused) in [(month, false), (month + 1, true)] {
+        let mut limits = guard(ANA, "home", later(now));
+        limits.far.limit = 0;
+        let email = email(ANA).key().clone();
+        let query = CredentialsQuery { now: later(now), email, guard: Some(limits) };
+        assert_eq!(store.credentials(query).await.unwrap().throttled.is_some(), refused, "after {now} s");
+    }
 }

@@ -1,26 +1,32 @@
 //! The law of the model: any sequence of commands answers as on the reference store.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
 
 use super::StoreHarness;
 use super::build::{
-    NOW, audit, audited, candidates, claim, create, guess, open, owed, password_of, register, request, rule,
-    set_password, verify,
+    NOW, all_events, candidates, create, email, end, entries, failed, guard, guess, invite, lease, open,
+    outbox, password_of, purge, register, replace, request, rule, session, set_password, signing_key, verify,
 };
-use crate::domain::audit::AuditEvent;
-use crate::domain::code::CodePurpose;
-use crate::domain::id::{CodeId, UserId};
-use crate::domain::password::PasswordVersion;
+use crate::domain::code::{CodeForm, CodePurpose};
+use crate::domain::id::{CodeId, OutboxId, RegistrationId, UserId};
+use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::memory::MemoryStore;
-use crate::port::store::Store;
-use crate::port::store::account::UserQuery;
-use crate::port::store::outbox::{DeliveryResult, Settle};
-use crate::port::store::session::{EndSessions, LoginFailed, SessionKey, SessionQuery, SessionSelector};
-use crate::port::store::upkeep::Purge;
+use crate::port::store::account::{CredentialsQuery, UserCreated, UserQuery};
+use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, RedeemEffect};
+use crate::port::store::outbox::{Claim, DeliveryResult, Lease, Settle};
+use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector};
+use crate::port::store::upkeep::{Purge, Purged};
+use crate::port::store::{Store, StoreError};
 
 const ADDRESSES: [&str; 3] = ["ana@example.org", "BOB@example.org", "eva@exámple.org"];
+const NETWORKS: [&str; 3] = ["home", "work", "away"];
+const SEQUENCES: u64 = 40;
+const COMMANDS: usize = 60;
+/// After so many commands everything that the port shows is compared.
+const LOOK_EVERY: usize = 6;
 
 /// A small generator: the same sequence for the same seed.
 struct Dice(u64);
@@ -31,169 +37,311 @@ impl Dice {
         usize::try_from((self.0 >> 33) % sides as u64).unwrap()
     }
 
+    fn one_in(&mut self, sides: usize) -> bool {
+        self.roll(sides) == 0
+    }
+
     fn one_of<T: Copy>(&mut self, items: &[T]) -> Option<T> {
         if items.is_empty() { None } else { Some(items[self.roll(items.len())]) }
     }
 }
 
-/// What the commands so far made, to draw from.
-#[derive(Default)]
-struct Known {
+/// The store under test, the model, and what the commands so far made, to draw from.
+struct Pair {
+    tested: Arc<dyn Store>,
+    model: Arc<dyn Store>,
+    dice: Dice,
+    now: OffsetDateTime,
+    registrations: Vec<RegistrationId>,
     codes: Vec<CodeId>,
     users: Vec<UserId>,
-    sessions: Vec<crate::domain::id::SessionId>,
+    sessions: Vec<NewSession>,
+    claims: Vec<(OutboxId, Lease)>,
 }
 
 /// Seeded sequences of commands with a jumping clock, on the store under test and on the reference model.
 pub async fn any_sequence_answers_as_the_model_does(harness: &dyn StoreHarness) {
-    for seed in 0..12 {
-        let stores: [Arc<dyn Store>; 2] = [harness.fresh().await, Arc::new(MemoryStore::new())];
-        let (mut dice, mut known, mut now) = (Dice(seed), Known::default(), NOW);
-        for step in 0..60 {
-            let jump = [0, 1, 30, 599, 600, 7200, 90_000, -60][dice.roll(8)];
-            now += Duration::seconds(jump);
-            let (tested, model) = command(&stores, &mut dice, &mut known, now).await;
-            assert_eq!(tested, model, "seed {seed}, step {step}");
-            let (tested, model) = (look(&stores[0], &known, now).await, look(&stores[1], &known, now).await);
-            assert_eq!(tested, model, "seed {seed}, after step {step}");
+    for seed in 0..SEQUENCES {
+        let mut pair = Pair {
+            tested: harness.fresh().await,
+            model: Arc::new(MemoryStore::new()),
+            dice: Dice(seed),
+            now: NOW,
+            registrations: Vec::new(),
+            codes: Vec::new(),
+            users: Vec::new(),
+            sessions: Vec::new(),
+            claims: Vec::new(),
+        };
+        for step in 1..=COMMANDS {
+            let jump = [0, 0, 1, 30, 599, 600, 7200, 90_000, -60, -3600][pair.dice.roll(10)];
+            pair.now += Duration::seconds(jump);
+            let (what, tested, model) = pair.command().await;
+            assert_eq!(tested, model, "seed {seed}, step {step}: {what}");
+            if step % LOOK_EVERY == 0 {
+                let (tested, model) = (pair.look(&pair.tested).await, pair.look(&pair.model).await);
+                for (tested, model) in tested.iter().zip(&model) {
+                    assert_eq!(tested, model, "seed {seed}, after step {step}");
+                }
+                assert_eq!(tested.len(), model.len(), "seed {seed}, after step {step}");
+            }
         }
     }
 }
 
-/// Runs one command on both stores and answers what each answered.
-#[expect(clippy::too_many_lines, reason = "one arm a command: it reads as a table")]
-async fn command(
-    stores: &[Arc<dyn Store>; 2],
-    dice: &mut Dice,
-    known: &mut Known,
-    now: OffsetDateTime,
-) -> (String, String) {
-    /// The same call on both.
-    macro_rules! both {
-        ($command:expr, $method:ident) => {{
-            let command = $command;
-            let tested = format!("{:?}", stores[0].$method(command.clone()).await.unwrap());
-            (tested, format!("{:?}", stores[1].$method(command).await.unwrap()))
-        }};
+/// What was asked, what the store under test answered, and what the model did.
+type Answers = (String, String, String);
+
+/// Sends one command to both stores; now and then a second time, where the answer says that it is idempotent.
+macro_rules! both {
+    ($pair:ident.$method:ident($command:expr), twice if $succeeded:pat) => {{
+        let command = $command;
+        let what = format!("{} {command:?}", stringify!($method));
+        let mut tested = answer(&$pair.tested.$method(command.clone()).await);
+        let outcome = $pair.model.$method(command.clone()).await;
+        let mut model = answer(&outcome);
+        if matches!(outcome, Ok($succeeded)) && $pair.dice.one_in(6) {
+            tested += &answer(&$pair.tested.$method(command.clone()).await);
+            model += &answer(&$pair.model.$method(command).await);
+        }
+        (what, tested, model)
+    }};
+    ($pair:ident.$method:ident($command:expr)) => {{
+        let command = $command;
+        let what = format!("{} {command:?}", stringify!($method));
+        let tested = answer(&$pair.tested.$method(command.clone()).await);
+        (what, tested, answer(&$pair.model.$method(command).await))
+    }};
+}
+
+fn answer<T: Debug>(outcome: &Result<T, StoreError>) -> String {
+    format!("{outcome:?}; ")
+}
+
+impl Pair {
+    async fn command(&mut self) -> Answers {
+        let address = ADDRESSES[self.dice.roll(3)];
+        match self.dice.roll(16) {
+            0 | 1 => self.register(address).await,
+            2 | 3 => self.request_code(address).await,
+            4..=7 => self.redeem(address).await,
+            8 => self.create_user(address).await,
+            9 => self.open_session(address).await,
+            10 => self.login_failed(address).await,
+            11 => self.replace_password().await,
+            12 => self.claim().await,
+            13 => self.settle().await,
+            14 => self.end_sessions().await,
+            _ => self.upkeep().await,
+        }
     }
-    let address = ADDRESSES[dice.roll(3)];
-    let purpose = CodePurpose::ALL[dice.roll(5)];
-    match dice.roll(9) {
-        0 => {
-            let mut command = register(address, now);
-            command.throttle = vec![rule(&format!("request {address}"), 4, Duration::minutes(10))];
-            known.codes.push(command.code.id);
-            both!(command, register)
+
+    async fn register(&mut self, address: &str) -> Answers {
+        use crate::port::store::account::Registered;
+
+        let mut command = register(address, self.now);
+        command.throttle = vec![rule(&format!("request {address}"), 4, Duration::minutes(10))];
+        command.expires_at = self.now + [Duration::HOUR, Duration::DAY][self.dice.roll(2)];
+        self.codes.push(command.code.id);
+        self.registrations.push(command.id);
+        both!(self.register(command), twice if Registered::Pending)
+    }
+
+    async fn request_code(&mut self, address: &str) -> Answers {
+        use crate::port::store::code::CodeRequested;
+
+        let purpose = CodePurpose::ALL[self.dice.roll(5)];
+        let mut command = request(address, purpose, self.now);
+        command.throttle = vec![rule(&format!("code {address}"), 3, Duration::minutes(10))];
+        let registration = self.dice.one_of(&self.registrations).map(CodeTarget::Registration);
+        let user = self.dice.one_of(&self.users).map(CodeTarget::User);
+        // Whom a user that is named by identifier, and not by the address, verifies is not said.
+        let user = user.filter(|_| purpose != CodePurpose::EmailVerification);
+        command.target =
+            [Some(CodeTarget::Anybody), registration, user][self.dice.roll(3)].unwrap_or(CodeTarget::Anybody);
+        if purpose == CodePurpose::ResetPassword && self.dice.one_in(2) {
+            command.code.form = CodeForm::Link;
+            command.tries = None;
         }
-        1 => {
-            let mut command = request(address, purpose, now);
-            command.throttle = vec![rule(&format!("code {address}"), 3, Duration::minutes(10))];
-            known.codes.push(command.code.id);
-            both!(command, request_code)
-        }
-        2 | 3 => {
-            let open: Vec<CodeId> = candidates(&stores[1], address, purpose, now)
-                .await
-                .iter()
-                .map(|candidate| candidate.id)
-                .collect();
-            let hit = if dice.roll(3) == 0 { dice.one_of(&known.codes) } else { dice.one_of(&open) };
-            let hit = hit.filter(|_| dice.roll(3) > 0);
-            let session = (dice.roll(2) == 0).then(|| super::build::session(now));
-            known.sessions.extend(session.as_ref().map(|session| session.id));
-            let effect = if dice.roll(2) == 0 { verify() } else { set_password("set", session) };
-            let (crate::port::store::code::RedeemEffect::Verify { user_id, .. }
-            | crate::port::store::code::RedeemEffect::SetPassword { user_id, .. }) = &effect;
-            known.users.push(*user_id);
-            let mut command = guess(address, purpose, &open, hit, effect, now);
-            command.settled = dice.roll(2) == 0;
-            command.budget = Some(rule(&format!("budget {address}"), 7, Duration::DAY));
-            command.events = super::build::all_events();
-            both!(command, redeem)
-        }
-        4 => {
-            let mut command = create(address, now);
-            if dice.roll(2) == 0 {
-                command.password = None;
-                command.email_verified_at = None;
-            }
-            known.users.push(command.id);
-            both!(command, create_user)
-        }
-        5 => {
-            let Some(id) = dice.one_of(&known.users) else { return Default::default() };
-            let Some(user) = stores[1].user(id).await.unwrap() else { return Default::default() };
-            let version = if dice.roll(4) == 0 { PasswordVersion::NONE } else { PasswordVersion::FIRST };
-            let mut command = open(&user, version, now);
-            command.guard = Some(super::build::guard(address, "home", now));
-            known.sessions.push(command.session.id);
-            both!(command, open_session)
-        }
-        6 => {
-            let guard = Some(super::build::guard(address, ["home", "away"][dice.roll(2)], now));
-            let user_id = dice.one_of(&known.users);
-            both!(LoginFailed { now, user_id, guard, audit: audit(AuditEvent::SignIn) }, login_failed)
-        }
-        7 => {
-            let ((lease, tested), (other, model)) =
-                (claim(&stores[0], now).await, claim(&stores[1], now).await);
-            let claimed = (format!("{tested:?}"), format!("{model:?}"));
-            if let Some(first) = model.first() {
-                let result = [
-                    DeliveryResult::Sent { code_ttl: Some(Duration::minutes(10)) },
-                    DeliveryResult::Retry { at: now + Duration::minutes(1), error: "later".into() },
-                    DeliveryResult::Dead { error: "never".into() },
-                ][dice.roll(3)]
-                .clone();
-                for (store, lease) in [(&stores[0], lease), (&stores[1], other)] {
-                    let settle = Settle { now, id: first.item.id(), lease, result: result.clone() };
-                    store.settle(settle).await.unwrap();
+        self.codes.push(command.code.id);
+        both!(self.request_code(command), twice if CodeRequested::Queued)
+    }
+
+    async fn redeem(&mut self, address: &str) -> Answers {
+        let open: Vec<(CodePurpose, Vec<CodeId>)> = {
+            let mut open = Vec::new();
+            for purpose in CodePurpose::ALL {
+                let found = candidates(&self.model, address, purpose, self.now).await;
+                if !found.is_empty() {
+                    open.push((purpose, found.iter().map(|found| found.id).collect()));
                 }
             }
-            claimed
+            open
+        };
+        let (purpose, open) = match open.get(self.dice.roll(open.len() + 1)) {
+            Some(open) => open.clone(),
+            None => (CodePurpose::ALL[self.dice.roll(5)], Vec::new()),
+        };
+        let hit = match self.dice.roll(6) {
+            0 => None,
+            1 => self.dice.one_of(&self.codes),
+            _ => self.dice.one_of(&open),
+        };
+        let session = self.dice.one_in(2).then(|| session(self.now));
+        let effect = if self.dice.one_in(2) {
+            verify()
+        } else {
+            self.sessions.extend(session.clone());
+            set_password("set", session)
+        };
+        let (RedeemEffect::Verify { user_id, .. } | RedeemEffect::SetPassword { user_id, .. }) = &effect;
+        self.users.push(*user_id);
+        let mut command = guess(address, purpose, &open, hit, effect, self.now);
+        command.settled = self.dice.one_in(2);
+        command.attempts = 3;
+        if self.dice.one_in(8) {
+            command.tries.clear();
         }
-        _ => match dice.one_of(&known.users) {
-            Some(user_id) if dice.roll(2) == 0 => {
-                let which =
-                    dice.one_of(&known.sessions).map_or(SessionSelector::All, SessionSelector::AllBut);
-                both!(EndSessions { now, user_id, which, audit: audit(AuditEvent::SignOut) }, end_sessions)
-            }
-            _ => {
-                let purge = Purge {
-                    now,
-                    ended_before: now - Duration::DAY,
-                    settled_before: now - Duration::WEEK,
-                    audited_before: now - Duration::days(365),
-                    known_before: now - Duration::days(30),
-                    batch: 1000,
-                };
-                // Rows of limits that were refused are an adapter's own affair.
-                let count = |mut purged: crate::port::store::upkeep::Purged| {
-                    purged.throttles = 0;
-                    format!("{purged:?}")
-                };
-                let tested = count(stores[0].purge(purge).await.unwrap());
-                (tested, count(stores[1].purge(purge).await.unwrap()))
-            }
-        },
+        command.budget = self.dice.one_in(2).then(|| rule(&format!("budget {address}"), 5, Duration::DAY));
+        command.events = all_events();
+        both!(self.redeem(command))
     }
-}
 
-/// Everything that can be seen through the port.
-async fn look(store: &Arc<dyn Store>, known: &Known, now: OffsetDateTime) -> Vec<String> {
-    let mut seen = vec![format!("{:?}", audited(store).await), format!("{:?}", owed(store).await)];
-    for address in ADDRESSES {
-        seen.push(format!("{:?}", password_of(store, address).await));
-        for purpose in CodePurpose::ALL {
-            seen.push(format!("{:?}", candidates(store, address, purpose, now).await));
+    async fn create_user(&mut self, address: &str) -> Answers {
+        let mut command =
+            if self.dice.one_in(2) { create(address, self.now) } else { invite(address, self.now) };
+        command.events = all_events();
+        self.users.push(command.id);
+        self.codes.extend(command.invitation.map(|(code, _)| code.id));
+        both!(self.create_user(command), twice if UserCreated::Created(_))
+    }
+
+    async fn open_session(&mut self, address: &str) -> Answers {
+        use crate::port::store::session::SessionOpened;
+
+        let known = password_of(&self.model, address).await;
+        let users = self.model.users(UserQuery::default()).await.unwrap().items;
+        let key = email(address);
+        let user = users.iter().find(|user| user.email.key() == key.key());
+        let (Some(user), Some((_, version))) = (user, known) else { return Answers::default() };
+        let version = if self.dice.one_in(4) { version.next() } else { version };
+        let mut command = open(user, version, self.now);
+        let network = NETWORKS[self.dice.roll(3)];
+        command.session.network = super::build::digest(network);
+        command.guard = self.dice.one_in(2).then(|| guard(address, network, self.now));
+        command.upgrade = self.dice.one_in(4).then(|| PasswordHash::new("upgraded"));
+        command.events = all_events();
+        self.sessions.push(command.session.clone());
+        both!(self.open_session(command), twice if SessionOpened::Opened(_))
+    }
+
+    async fn login_failed(&mut self, address: &str) -> Answers {
+        let user_id = self.dice.one_of(&self.users);
+        let guard = guard(address, NETWORKS[self.dice.roll(3)], self.now);
+        both!(self.login_failed(failed(user_id, guard, self.now)))
+    }
+
+    async fn replace_password(&mut self) -> Answers {
+        let Some(user_id) = self.dice.one_of(&self.users) else { return Answers::default() };
+        let expect = [PasswordVersion::NONE, PasswordVersion::FIRST, PasswordVersion::FIRST.next()];
+        let mut command = replace(user_id, expect[self.dice.roll(3)], self.now);
+        let sessions: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
+        command.keep = self.dice.one_of(&sessions).filter(|_| self.dice.one_in(2));
+        command.events = all_events();
+        both!(self.replace_password(command))
+    }
+
+    async fn claim(&mut self) -> Answers {
+        let lease_until = self.now + Duration::minutes(5);
+        let limit = [1, 2, 100][self.dice.roll(3)];
+        let command = Claim { now: self.now, lease: lease(), lease_until, limit };
+        let answers = both!(self.claim(command));
+        // What was claimed is what has now been tried once more; a stale lease is drawn as well as the last one.
+        for entry in outbox(&self.model).await {
+            if answers.2.contains(&format!("{:?}", entry.item.id())) {
+                self.claims.push((entry.item.id(), command.lease));
+            }
         }
+        answers
     }
-    for id in &known.sessions {
-        seen.push(format!(
-            "{:?}",
-            store.session(SessionQuery { now, key: SessionKey::Id(*id) }).await.unwrap()
-        ));
+
+    async fn settle(&mut self) -> Answers {
+        let Some((id, lease)) = self.dice.one_of(&self.claims) else { return Answers::default() };
+        let result = match self.dice.roll(4) {
+            0 => DeliveryResult::Retry { at: self.now + Duration::MINUTE, error: "later".into() },
+            1 => DeliveryResult::Dead { error: "never".into() },
+            _ => DeliveryResult::Sent { code_ttl: Some(Duration::minutes(10)) },
+        };
+        both!(self.settle(Settle { now: self.now, id, lease, result }))
     }
-    seen.push(format!("{:?}", store.users(UserQuery::default()).await.unwrap()));
-    seen
+
+    async fn end_sessions(&mut self) -> Answers {
+        let Some(user_id) = self.dice.one_of(&self.users) else { return Answers::default() };
+        let sessions: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
+        let which = match (self.dice.one_of(&sessions), self.dice.roll(3)) {
+            (Some(session), 0) => SessionSelector::One(session),
+            (Some(session), 1) => SessionSelector::AllBut(session),
+            _ => SessionSelector::All,
+        };
+        both!(self.end_sessions(end(user_id, which, self.now)))
+    }
+
+    async fn upkeep(&mut self) -> Answers {
+        if self.dice.one_in(4) {
+            let key =
+                signing_key(u8::try_from(self.dice.roll(9)).unwrap(), ["EdDSA", "ES256"][self.dice.roll(2)]);
+            return both!(self.ensure_signing_key(key));
+        }
+        let ages = [Duration::ZERO, Duration::HOUR, Duration::DAY, Duration::days(30)];
+        let now = self.now;
+        let mut age = || now - ages[self.dice.roll(4)];
+        let command = Purge {
+            ended_before: age(),
+            settled_before: age(),
+            audited_before: age(),
+            known_before: age(),
+            ..purge(now)
+        };
+        // How a store keeps a limit of which nothing is counted is its own affair.
+        let count = |outcome: Result<Purged, StoreError>| {
+            answer(&outcome.map(|purged| Purged { throttles: 0, ..purged }))
+        };
+        let tested = count(self.tested.purge(command).await);
+        (format!("{command:?}"), tested, count(self.model.purge(command).await))
+    }
+
+    /// Everything that can be seen through the port.
+    async fn look(&self, store: &Arc<dyn Store>) -> Vec<String> {
+        let now = self.now;
+        let mut seen = Vec::new();
+        seen.extend(entries(store).await.iter().map(|entry| format!("{entry:?}")));
+        seen.extend(outbox(store).await.iter().map(|entry| format!("{entry:?}")));
+        seen.push(format!("{:?}", store.users(UserQuery::default()).await));
+        seen.push(format!("{:?}", store.signing_keys().await));
+        for address in ADDRESSES {
+            seen.push(format!("{:?}", password_of(store, address).await));
+            for network in NETWORKS {
+                let guard = Some(guard(address, network, now));
+                let query = CredentialsQuery { now, email: email(address).key().clone(), guard };
+                seen.push(format!("{address} {network} {:?}", store.credentials(query).await));
+            }
+            let which = CandidateFilter::Address {
+                email: email(address).key().clone(),
+                purposes: CodePurpose::ALL.into(),
+                registration: None,
+            };
+            seen.push(format!("{address} {:?}", store.candidates(CandidateQuery { now, which }).await));
+        }
+        for code in self.codes.iter().rev().take(10) {
+            let query = CandidateQuery { now, which: CandidateFilter::Link(*code) };
+            seen.push(format!("{code:?} {:?}", store.candidates(query).await));
+        }
+        for session in self.sessions.iter().rev().take(10) {
+            let access = session.access.map(|(digest, _)| SessionKey::Access(digest));
+            for key in [Some(SessionKey::Id(session.id)), access].into_iter().flatten() {
+                seen.push(format!("{key:?} {:?}", store.session(SessionQuery { now, key }).await));
+            }
+        }
+        seen
+    }
 }

@@ -1,4 +1,4 @@
-//! Laws of what is owed, and of upkeep.
+//! Laws of what is owed, and how it leaves.
 
 use std::time::Instant;
 
@@ -6,13 +6,15 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, audited, candidates, claim, create, later, open, owed, password_of, register,
-    registered, request, right, user,
+    NOW, all_events, claim, create, events, guess, invite, later, lease, open, outbox, register, registered,
+    replace, request, right, sent, set_password, user,
 };
 use crate::domain::code::CodePurpose;
+use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
-use crate::port::store::outbox::{DeliveryResult, OutboxQuery, OutboxStatus, Settle, Settled};
-use crate::port::store::upkeep::{Purge, Purged};
+use crate::port::store::outbox::{
+    Claim, DeliveryResult, OutboxItem, OutboxQuery, OutboxStatus, Settle, Settled,
+};
 
 const ANA: &str = "ana@example.org";
 
@@ -95,6 +97,114 @@ pub async fn a_commit_wakes_the_worker(harness: &dyn StoreHarness) {
     assert!(begun.elapsed() < std::time::Duration::from_secs(20), "it slept through the commit");
 }
 
+/// The oldest due comes first, and no more than were asked for; a retry waits behind what is due before it.
+pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (old, middle, young) = (register(ANA, NOW), register(ANA, later(10)), register(ANA, later(20)));
+    let ids = [old.code_mail.id, middle.code_mail.id, young.code_mail.id];
+    for command in [young, old, middle] {
+        store.register(command).await.unwrap();
+    }
+    let taken = |seconds, limit| {
+        let store = std::sync::Arc::clone(&store);
+        async move {
+            let now = later(seconds);
+            let claim = Claim { now, lease: lease(), lease_until: now + Duration::MINUTE, limit };
+            let claimed = store.claim(claim).await.unwrap();
+            (claim.lease, claimed.iter().map(|claimed| claimed.item.id()).collect::<Vec<_>>())
+        }
+    };
+    assert_eq!(taken(19, 0).await.1, []);
+    let (lease, first) = taken(19, 1).await;
+    assert_eq!(first, ids[..1]);
+    let result = DeliveryResult::Retry { at: later(25), error: "busy".into() };
+    store.settle(Settle { now: later(19), id: ids[0], lease, result }).await.unwrap();
+    assert_eq!(taken(19, 9).await.1, ids[1..2], "the third is not due yet");
+    assert_eq!(taken(30, 9).await.1, [ids[2], ids[0]]);
+    assert_eq!(taken(89, 9).await.1, ids[1..2], "its lease has passed, the others' not");
+}
+
+/// A code that is spent, or whose user has a new password, takes its mail with it; one that left stays as it left.
+pub async fn a_spent_code_is_not_mailed(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let code = registered(&store, ANA).await;
+    store.redeem(right(ANA, code, later(1))).await.unwrap();
+    let bob = user(&store, "bob@example.org").await;
+    store.request_code(request("bob@example.org", CodePurpose::ResetPassword, NOW)).await.unwrap();
+    store.replace_password(replace(bob.id, PasswordVersion::FIRST, later(1))).await.unwrap();
+    let eva = registered(&store, "eva@example.org").await;
+    let mut early = claim(&store, later(2)).await;
+    early.1.retain(|claimed| matches!(&claimed.item, OutboxItem::Mail(mail) if mail.code.is_some()));
+    assert_eq!(early.1.len(), 1, "one code is live: {:?}", early.1);
+    store.redeem(right("eva@example.org", eva, later(3))).await.unwrap();
+    assert_eq!(store.settle(sent(&early.1[0], early.0, later(4))).await.unwrap(), Settled::Settled);
+    let status: Vec<_> = outbox(&store).await.iter().map(|entry| (entry.status, entry.settled_at)).collect();
+    assert_eq!(status.iter().filter(|status| status.0 == OutboxStatus::Void).count(), 2);
+    assert!(status.contains(&(OutboxStatus::Void, Some(later(2)))), "{status:?}");
+    assert!(status.contains(&(OutboxStatus::Sent, Some(later(4)))), "{status:?}");
+}
+
+/// The outbox is read the newest first, a page at a time, also of one status.
+pub async fn the_outbox_is_paged(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for n in 0..5 {
+        registered(&store, &format!("u{n}@example.org")).await;
+    }
+    let (lease, claimed) = claim(&store, NOW).await;
+    for claimed in &claimed[..3] {
+        store.settle(sent(claimed, lease, later(1))).await.unwrap();
+    }
+    for (status, expected) in
+        [(None, 5_usize), (Some(OutboxStatus::Sent), 3), (Some(OutboxStatus::Queued), 2)]
+    {
+        let (mut seen, mut pages, mut after) = (Vec::new(), 0, None);
+        loop {
+            let page = store.outbox(OutboxQuery { status, after, size: PageSize::new(2) }).await.unwrap();
+            assert!(page.items.iter().all(|entry| status.is_none_or(|status| entry.status == status)));
+            seen.extend(page.items.iter().map(|entry| entry.item.id()));
+            (pages, after) = (pages + 1, page.next);
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((seen.len(), pages), (expected, expected.div_ceil(2)), "{status:?}");
+        assert!(seen.is_sorted_by(|newer, older| newer > older), "{status:?}");
+    }
+}
+
+/// Of what passwords and sign-ins might owe, what came true is owed.
+pub async fn events_tell_of_passwords_and_sign_ins(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let mut sign_in = open(&ana, PasswordVersion::FIRST, NOW);
+    sign_in.events = all_events();
+    store.open_session(sign_in).await.unwrap();
+    assert_eq!(events(&store).await, ["signed_in"]);
+    let mut change = replace(ana.id, PasswordVersion::FIRST, NOW);
+    change.events = all_events();
+    store.replace_password(change).await.unwrap();
+    assert_eq!(events(&store).await[1..], ["password_changed"]);
+    for session in [None, Some(super::build::session(NOW))] {
+        let asked = request(ANA, CodePurpose::ResetPassword, NOW);
+        let code = asked.code.id;
+        store.request_code(asked).await.unwrap();
+        let effect = set_password("x", session);
+        let mut redeem = guess(ANA, CodePurpose::ResetPassword, &[code], Some(code), effect, NOW);
+        redeem.events = all_events();
+        store.redeem(redeem).await.unwrap();
+    }
+    assert_eq!(events(&store).await[2..], ["password_changed", "password_changed", "signed_in"]);
+    let invited = invite("eva@example.org", NOW);
+    let (code, _) = invited.invitation.unwrap();
+    store.create_user(invited).await.unwrap();
+    let effect = set_password("x", None);
+    let mut redeem =
+        guess("eva@example.org", CodePurpose::FirstTimeSetup, &[code.id], Some(code.id), effect, NOW);
+    redeem.events = all_events();
+    store.redeem(redeem).await.unwrap();
+    assert_eq!(events(&store).await[5..], ["email_verified", "password_changed"]);
+}
+
 /// Of the events that a command might owe, those that came true are.
 pub async fn only_true_events_are_owed(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
@@ -102,56 +212,12 @@ pub async fn only_true_events_are_owed(harness: &dyn StoreHarness) {
     let mut verify = right(ANA, code, NOW);
     verify.events = all_events();
     store.redeem(verify).await.unwrap();
-    let events = |owed: Vec<String>| -> Vec<String> {
-        owed.into_iter().filter(|item| !item.contains(" to ")).collect()
-    };
-    assert_eq!(events(owed(&store).await), ["user_registered", "email_verified"]);
+    assert_eq!(events(&store).await, ["user_registered", "email_verified"]);
     let mut refused = right(ANA, code, NOW);
     refused.events = all_events();
     store.redeem(refused).await.unwrap();
     let mut made = create("bob@example.org", NOW);
     made.events = all_events();
     store.create_user(made).await.unwrap();
-    assert_eq!(events(owed(&store).await).len(), 3);
-}
-
-/// What is over is removed, in batches; what is still of use never is.
-pub async fn a_purge_removes_only_what_is_over(harness: &dyn StoreHarness) {
-    let store = harness.fresh().await;
-    for n in 0..5 {
-        registered(&store, &format!("late{n}@example.org")).await;
-    }
-    let ana = user(&store, ANA).await;
-    store.open_session(open(&ana, PasswordVersion::FIRST, NOW)).await.unwrap();
-    store.register(register("live@example.org", later(3600))).await.unwrap();
-    let purge = |seconds: i64| {
-        let now = later(seconds);
-        let purge = Purge {
-            now,
-            ended_before: now - Duration::DAY,
-            settled_before: now - Duration::WEEK,
-            audited_before: now - Duration::days(365),
-            known_before: now - Duration::days(30),
-            batch: 2,
-        };
-        let store = std::sync::Arc::clone(&store);
-        async move { store.purge(purge).await.unwrap() }
-    };
-    assert_eq!(Purged { throttles: 0, ..purge(86_399).await }, Purged::default());
-    let counts = [purge(86_400).await, purge(86_400).await, purge(86_400).await, purge(86_400).await];
-    assert_eq!(counts.map(|purged| purged.registrations), [2, 2, 1, 0]);
-    assert_eq!(
-        candidates(&store, "live@example.org", CodePurpose::EmailVerification, later(86_400)).await.len(),
-        1
-    );
-    assert!(candidates(&store, "late0@example.org", CodePurpose::EmailVerification, NOW).await.is_empty());
-    assert!(password_of(&store, ANA).await.is_some());
-    assert_eq!(audited(&store).await.len(), 8);
-    let year = 366 * 86_400;
-    let mut sum = Purged::default();
-    for _ in 0..10 {
-        sum = sum.plus(purge(year).await);
-    }
-    assert_eq!((sum.sessions, sum.audit, sum.networks), (1, 8, 1));
-    assert!(password_of(&store, ANA).await.is_some(), "a user is never purged for age");
+    assert_eq!(events(&store).await[2..], ["user_registered"]);
 }

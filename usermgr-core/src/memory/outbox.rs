@@ -16,31 +16,30 @@ impl OutboxStore for MemoryStore {
         let Claim { now, lease, lease_until, limit } = command;
         let mut guard = self.state()?;
         let state = &mut *guard;
-        let mut due: Vec<_> = state
-            .outbox
-            .iter()
-            .filter(|(_, row)| row.status == OutboxStatus::Queued && row.due_at <= now)
-            .filter(|(_, row)| row.lease.is_none_or(|(_, until)| until <= now))
-            .map(|(id, row)| (row.due_at, *id))
-            .collect();
-        due.sort_unstable();
-        let mut claimed = Vec::new();
-        for (_, id) in due {
-            if claimed.len() >= limit as usize {
-                break;
+        let mut due = Vec::new();
+        for (id, row) in &mut state.outbox {
+            let is_free = row.lease.is_none_or(|(_, until)| until <= now);
+            if row.status != OutboxStatus::Queued || row.due_at > now || !is_free {
+                continue;
             }
-            let Some(row) = state.outbox.get_mut(&id) else { continue };
             if let OwedItem::Mail { code: Some(code), .. } = &row.item
                 && state.codes.get(code).is_none_or(|code| code.closed_at.is_some() || code.is_over(now))
             {
                 row.status = OutboxStatus::Void;
                 row.settled_at = Some(now);
                 row.lease = None;
-                continue;
+            } else {
+                due.push((row.due_at, *id));
             }
-            row.lease = Some((lease, lease_until));
-            row.attempts += 1;
-            claimed.push(Claimed { item: row.item(&state.codes), attempt: row.attempts });
+        }
+        due.sort_unstable();
+        let mut claimed = Vec::new();
+        for (_, id) in due.into_iter().take(limit as usize) {
+            if let Some(row) = state.outbox.get_mut(&id) {
+                row.lease = Some((lease, lease_until));
+                row.attempts += 1;
+                claimed.push(Claimed { item: row.item(&state.codes), attempt: row.attempts });
+            }
         }
         Ok(claimed)
     }

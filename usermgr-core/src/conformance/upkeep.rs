@@ -1,0 +1,191 @@
+//! Laws of upkeep.
+
+use time::Duration;
+
+use super::StoreHarness;
+use super::build::{
+    NOW, audited, candidates, claim, failed, guard, holds, invite, later, open, outbox, owed, password_of,
+    purge, register, registered, request, right, rule, sent, user,
+};
+use crate::domain::code::CodePurpose;
+use crate::domain::password::PasswordVersion;
+use crate::port::store::account::{CredentialsQuery, Registered};
+use crate::port::store::code::Redeemed;
+use crate::port::store::outbox::{DeliveryResult, OutboxStatus, Settle};
+use crate::port::store::session::SessionSelector;
+use crate::port::store::upkeep::{Purge, Purged};
+
+const ANA: &str = "ana@example.org";
+
+/// What is over is removed, in batches; what is still of use never is.
+pub async fn a_purge_removes_only_what_is_over(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for n in 0..5 {
+        registered(&store, &format!("late{n}@example.org")).await;
+    }
+    let ana = user(&store, ANA).await;
+    store.open_session(open(&ana, PasswordVersion::FIRST, NOW)).await.unwrap();
+    store.register(register("live@example.org", later(3600))).await.unwrap();
+    let purge = |seconds: i64| {
+        let now = later(seconds);
+        let purge = Purge {
+            now,
+            ended_before: now - Duration::DAY,
+            settled_before: now - Duration::WEEK,
+            audited_before: now - Duration::days(365),
+            known_before: now - Duration::days(30),
+            batch: 2,
+        };
+        let store = std::sync::Arc::clone(&store);
+        async move { store.purge(purge).await.unwrap() }
+    };
+    assert_eq!(Purged { throttles: 0, ..purge(86_399).await }, Purged::default());
+    let counts = [purge(86_400).await, purge(86_400).await, purge(86_400).await, purge(86_400).await];
+    assert_eq!(counts.map(|purged| purged.registrations), [2, 2, 1, 0]);
+    assert_eq!(
+        candidates(&store, "live@example.org", CodePurpose::EmailVerification, later(86_400)).await.len(),
+        1
+    );
+    assert!(candidates(&store, "late0@example.org", CodePurpose::EmailVerification, NOW).await.is_empty());
+    assert!(password_of(&store, ANA).await.is_some());
+    assert_eq!(audited(&store).await.len(), 8);
+    let year = 366 * 86_400;
+    let mut sum = Purged::default();
+    for _ in 0..10 {
+        sum = sum.plus(purge(year).await);
+    }
+    assert_eq!((sum.sessions, sum.audit, sum.networks), (1, 8, 1));
+    assert!(password_of(&store, ANA).await.is_some(), "a user is never purged for age");
+}
+
+/// A code that was spent, voided or ran out goes when its time has come, and not before.
+pub async fn codes_are_purged_when_they_ended_long_ago(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    user(&store, ANA).await;
+    let purpose = CodePurpose::ResetPassword;
+    store.request_code(request(ANA, purpose, NOW)).await.unwrap();
+    store.request_code(request(ANA, purpose, later(10))).await.unwrap();
+    let (lease, claimed) = claim(&store, later(10)).await;
+    for claimed in &claimed {
+        store.settle(sent(claimed, lease, later(10))).await.unwrap();
+    }
+    let mut live = invite("eva@example.org", NOW);
+    live.invitation = live.invitation.map(|(mut code, mail)| {
+        code.dies_at = later(5000);
+        (code, mail)
+    });
+    store.create_user(live).await.unwrap();
+    let purged = |seconds| {
+        let command = Purge { ended_before: later(seconds), ..purge(later(9000)) };
+        let store = std::sync::Arc::clone(&store);
+        async move { store.purge(command).await.unwrap().codes }
+    };
+    assert_eq!(purged(10).await, 0, "one was voided ten seconds in, not before");
+    assert_eq!(purged(11).await, 1);
+    assert_eq!(purged(610).await, 0, "the other ran out ten minutes after its mail had left");
+    assert_eq!(candidates(&store, ANA, purpose, later(610)).await.len(), 1);
+    assert_eq!(purged(611).await, 1);
+    assert_eq!(purged(5000).await, 0);
+    assert_eq!(purged(5001).await, 1, "it was never mailed and died all the same");
+}
+
+/// Mails that were sent or void go when their time has come; those that are owed or dead stay.
+pub async fn the_outbox_keeps_what_is_owed_or_dead(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for n in 0..2 {
+        registered(&store, &format!("u{n}@example.org")).await;
+    }
+    let voided = registered(&store, "void@example.org").await;
+    store.redeem(right("void@example.org", voided, NOW)).await.unwrap();
+    let (lease, claimed) = claim(&store, NOW).await;
+    store.settle(sent(&claimed[0], lease, later(10))).await.unwrap();
+    let result = DeliveryResult::Dead { error: "no such mailbox".into() };
+    store.settle(Settle { now: later(10), id: claimed[1].item.id(), lease, result }).await.unwrap();
+    let purged = |seconds| {
+        let command = Purge { settled_before: later(seconds), ..purge(later(80_000)) };
+        let store = std::sync::Arc::clone(&store);
+        async move { store.purge(command).await.unwrap().outbox }
+    };
+    assert_eq!(purged(0).await, 0);
+    assert_eq!(purged(10).await, 1, "the void one");
+    assert_eq!(purged(11).await, 1, "the sent one");
+    assert_eq!(purged(79_000).await, 0);
+    let left: Vec<_> = outbox(&store).await.iter().map(|entry| entry.status).collect();
+    assert_eq!(left, [OutboxStatus::Dead, OutboxStatus::Queued], "{:?}", owed(&store).await);
+}
+
+/// A limit that is in force, a session that holds and a network that is known outlive every purge.
+pub async fn a_purge_frees_nobody(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let session = open(&ana, PasswordVersion::FIRST, NOW);
+    let session_id = session.session.id;
+    store.open_session(session).await.unwrap();
+    let ask = |seconds| {
+        let mut command = register("new@example.org", later(seconds));
+        command.throttle = vec![rule("one", 1, Duration::minutes(10))];
+        command
+    };
+    store.register(ask(0)).await.unwrap();
+    for _ in 0..3 {
+        let guard = guard(ANA, "away", NOW);
+        store.login_failed(failed(Some(ana.id), guard, NOW)).await.unwrap();
+    }
+    store.purge(purge(later(599))).await.unwrap();
+    let refused = store.register(ask(599)).await.unwrap();
+    assert_eq!(refused, Registered::Throttled { retry_after: Duration::SECOND });
+    let email = super::build::email(ANA).key().clone();
+    let mut limits = guard(ANA, "home", later(599));
+    limits.far.limit = 0;
+    for (limits, refused) in [(guard(ANA, "away", later(599)), true), (limits, false)] {
+        let query = CredentialsQuery { now: later(599), email: email.clone(), guard: Some(limits) };
+        assert_eq!(store.credentials(query).await.unwrap().throttled.is_some(), refused, "{limits:?}");
+    }
+    assert!(holds(&store, session_id, later(599)).await);
+    store.end_sessions(super::build::end(ana.id, SessionSelector::All, later(600))).await.unwrap();
+    assert_eq!(
+        store.purge(purge(later(600))).await.unwrap().sessions,
+        0,
+        "it ended at that moment, not before"
+    );
+    assert_eq!(store.purge(purge(later(601))).await.unwrap().sessions, 1);
+    assert_eq!(store.register(ask(600)).await.unwrap(), Registered::Pending);
+}
+
+/// A purge in the middle of everything takes nothing from those who are still at it.
+pub async fn a_purge_takes_no_code_from_under_a_redemption(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let mut codes = Vec::new();
+    for n in 0..24 {
+        codes.push(registered(&store, &format!("u{n}@example.org")).await);
+        let mut over = register(&format!("over{n}@example.org"), NOW);
+        over.expires_at = later(1);
+        store.register(over).await.unwrap();
+    }
+    let answers = super::races::at_once(&store, 32, move |store, n| {
+        let code = codes.get(n).copied();
+        async move {
+            match code {
+                Some(code) => {
+                    let outcome = store.redeem(right(&format!("u{n}@example.org"), code, later(1))).await;
+                    Ok(outcome.unwrap())
+                }
+                None => Err(store.purge(Purge { batch: 5, ..purge(later(1)) }).await.unwrap()),
+            }
+        }
+    })
+    .await;
+    let mut purged = Purged::default();
+    for answer in answers {
+        match answer {
+            Ok(redeemed) => assert!(matches!(redeemed, Redeemed::Redeemed(_)), "{redeemed:?}"),
+            Err(some) => purged = purged.plus(some),
+        }
+    }
+    while purged.registrations < 24 {
+        let more = store.purge(purge(later(1))).await.unwrap();
+        assert!(more.registrations > 0, "a registration that is over was not counted: {purged:?}");
+        purged = purged.plus(more);
+    }
+    assert_eq!((purged.registrations, purged.codes, purged.sessions), (24, 0, 0));
+}
