@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::oneshot;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::foreign_hash::ForeignHash;
 use super::password_text::NormalizedPassword;
 use crate::domain::password::PasswordHash;
 use crate::policy::HashPolicy;
@@ -30,13 +31,13 @@ const OUTPUT_BYTES: usize = 32;
 const QUEUE_PER_THREAD: usize = 64;
 /// The most memory that a stored hash may ask for, in KiB, or [`STORED_MEMORY_FACTOR`] times the policy's if that is
 /// more.
-const MAX_STORED_MEMORY_KIB: u32 = 256 * 1024;
+pub(super) const MAX_STORED_MEMORY_KIB: u32 = 256 * 1024;
 /// How many times the policy's memory a stored hash may ask for: so a policy can be lowered again.
 const STORED_MEMORY_FACTOR: u32 = 4;
 /// The most passes that a stored hash may ask for.
-const MAX_STORED_ITERATIONS: u32 = 100;
+pub(super) const MAX_STORED_ITERATIONS: u32 = 100;
 /// The most lanes that a stored hash may ask for.
-const MAX_STORED_PARALLELISM: u32 = 64;
+pub(super) const MAX_STORED_PARALLELISM: u32 = 64;
 /// The fewest and the most bytes of a stored salt (48 are the most that the PHC string form takes).
 const STORED_SALT_BYTES: std::ops::RangeInclusive<usize> = 8..=48;
 /// The version of Argon2 that is computed, in PHC strings `v=19` (RFC 9106). A string without a version is of an
@@ -88,7 +89,7 @@ enum Job {
 pub enum Verified {
     /// The password is right.
     Match {
-        /// Whether it was hashed by other parameters than today's, and should be hashed anew.
+        /// Whether it was hashed by other parameters than today's, or by another system, and should be hashed anew.
         upgrade: bool,
     },
     /// The password is wrong, or there was none to compare with.
@@ -177,15 +178,17 @@ impl HashPool {
         wait.await.unwrap_or(Err(HashError::Stopped))
     }
 
-    /// Compares a password with a stored hash. Without one, and with one that cannot be computed, the same work is done
-    /// on a dummy and the answer is `Mismatch`. Dropped while it waits, it is never computed.
+    /// Compares a password with a stored hash, ours or one of [another system](super::foreign_hash), which always wants
+    /// an upgrade. Without one, and with one that cannot be read, the same work is done on a dummy and the answer is
+    /// `Mismatch`. Dropped while it waits, it is never computed.
     ///
     /// # Errors
     /// [`HashError::Overloaded`] at once when the queue is full, [`HashError::Stopped`] when it could not be computed.
     ///
     /// # Security
     /// Whether there was a hash cannot be told from the time this takes, as long as the stored hashes have today's
-    /// parameters. Those of a stored hash are bounded before anything is computed by them.
+    /// parameters: one of another system takes its own time, until its user's next sign-in replaces it. The parameters
+    /// of a stored hash are bounded before anything is computed by them.
     pub async fn verify(
         &self,
         password: NormalizedPassword,
@@ -321,14 +324,22 @@ impl Shared {
         memory: &mut Vec<Block>,
     ) -> Verified {
         let bound = stored_memory_bound(&self.params);
-        let parsed = stored.and_then(|stored| {
-            let parsed = Stored::parse(stored.expose(), bound);
-            if parsed.is_none() {
-                tracing::error!("a stored password hash is malformed or out of bounds");
+        let ours = stored.and_then(|stored| Stored::parse(stored.expose(), bound));
+        let foreign = stored.filter(|_| ours.is_none()).and_then(|stored| {
+            let parsed = ForeignHash::parse(stored.expose());
+            if let Err(reason) = parsed {
+                tracing::error!(%reason, "a stored password hash is malformed or out of bounds");
             }
-            parsed
+            parsed.ok()
         });
-        let Some(stored) = parsed else {
+        if let Some(foreign) = foreign {
+            return if foreign.verify_with_memory(password.expose().as_bytes(), memory) {
+                Verified::Match { upgrade: true }
+            } else {
+                Verified::Mismatch
+            };
+        }
+        let Some(stored) = ours else {
             // Computed for its time alone: whatever comes out, there is nothing that it could match.
             let (salt, mut output) = (&self.dummy[..SALT_BYTES], [0_u8; OUTPUT_BYTES]);
             argon2id(&self.params, password, salt, &mut output, memory);
@@ -401,12 +412,25 @@ fn argon2id(
     output: &mut [u8],
     memory: &mut Vec<Block>,
 ) -> Option<()> {
+    let password = password.expose().as_bytes();
+    argon2_with_memory((Algorithm::Argon2id, VERSION), params, password, salt, output, memory)
+}
+
+/// The same for any kind of Argon2.
+pub(super) fn argon2_with_memory(
+    (algorithm, version): (Algorithm, Version),
+    params: &Params,
+    password: &[u8],
+    salt: &[u8],
+    output: &mut [u8],
+    memory: &mut Vec<Block>,
+) -> Option<()> {
     let missing = params.block_count().saturating_sub(memory.len());
     memory.try_reserve_exact(missing).ok()?;
     memory.resize(memory.len() + missing, Block::default());
     let params = Params::new(params.m_cost(), params.t_cost(), params.p_cost(), Some(output.len())).ok()?;
-    Argon2::new(Algorithm::Argon2id, VERSION, params)
-        .hash_password_into_with_memory(password.expose().as_bytes(), salt, output, memory.as_mut_slice())
+    Argon2::new(algorithm, version, params)
+        .hash_password_into_with_memory(password, salt, output, memory.as_mut_slice())
         .ok()
 }
 
@@ -487,6 +511,27 @@ mod tests {
             let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)));
             assert_eq!(verify("correct horse").await, Ok(Verified::Match { upgrade }), "{stored}");
             assert_eq!(verify("Correct horse").await, Ok(Verified::Mismatch), "{stored}");
+        }
+    }
+
+    /// Made by PHP 8.2, Django 5.2 (twice), Werkzeug 3.1 and the reference implementation of Argon2 in C.
+    const OTHER_SYSTEMS: [&str; 5] = [
+        "$2y$04$AdAOSo3v5R9cl/xJehzivOfMdI86jUKa.HSSuAlAL0wceAYcSuVqS",
+        "pbkdf2_sha256$1500$3KRQFQJGqJFddQyAZsngJI$Vjxw1K4jrr+unt7H9FgPRmks9XS6qQ7Aw8/U/5h77gM=",
+        "argon2$argon2id$v=19$m=64,t=2,p=2$aTFDZWtKRTNDVUNiU005RXdQQjk3UQ$bK1d+WJgiPirlRcQbfq7jea6jGL/MleLeAM7w9L520g",
+        "scrypt:1024:8:1$kRUvyzVoMRP5vGkB$6fa4039a863413dcdbc83d44f697cb7ef37e17c1f8aa4a439b1fc3febbd628f2504188528fd405e9cc2cc5bdff7bb99faec5d48b488368e17230dfa5c1995e52",
+        "$argon2i$v=16$m=64,t=2,p=1$BB6HsjY4XkIDYPAEvcX+UQ$qq54KST2pQZe0pi6ZSyYxcaeHm2K0vkhC8bEhaVWNKo",
+    ];
+
+    #[tokio::test]
+    async fn hashes_of_other_systems_match_and_want_an_upgrade() {
+        let pool = pool(|_| {});
+        for stored in OTHER_SYSTEMS {
+            let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)));
+            let upgrade = Ok(Verified::Match { upgrade: true });
+            assert_eq!(verify("p\u{e4}ssw\u{f6}rd-\u{f1}").await, upgrade, "{stored}");
+            assert_eq!(verify("pa\u{308}sswo\u{308}rd-n\u{303}").await, upgrade, "decomposed: {stored}");
+            assert_eq!(verify("passw\u{f6}rd-\u{f1}").await, Ok(Verified::Mismatch), "{stored}");
         }
     }
 

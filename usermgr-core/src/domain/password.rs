@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A password hash in PHC string form, for example `$argon2id$v=19$m=19456,t=2,p=1$…`.
+/// A password hash in PHC string form, for example `$argon2id$v=19$m=19456,t=2,p=1$…`, or as
+/// [another system](crate::crypto::foreign_hash) wrote it.
 #[derive(Clone)]
 pub struct PasswordHash(secrecy::SecretString);
 
