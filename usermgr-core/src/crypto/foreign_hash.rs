@@ -61,6 +61,8 @@ const MAX_TEXT_BYTES: usize = 1024;
 const SALT_BYTES: RangeInclusive<usize> = 1..=128;
 /// The fewest and the most bytes of an output, but for bcrypt's, which has 23.
 const OUTPUT_BYTES: RangeInclusive<usize> = 16..=128;
+/// The most KiB times passes of Argon2, which is what its time goes by.
+const MAX_ARGON2_WORK: u64 = 4 * 1024 * 1024;
 /// The least and the most cost of bcrypt, which computes 2^cost rounds.
 const BCRYPT_COST: RangeInclusive<u32> = 4..=15;
 /// Bytes of a password that bcrypt looks at, the NUL after a shorter one included.
@@ -156,10 +158,10 @@ impl ForeignHash {
     /// writes it.
     ///
     /// # Security
-    /// Bounds: Argon2 with at most 256 MiB, 100 passes and 64 lanes; bcrypt with a cost of 4 to 15; PBKDF2 with 1000 to
-    /// 2 000 000 iterations, and 4 000 000 over all blocks of its output; scrypt with 128·N·r of at most 256 MiB, p of
-    /// at most 16, r of at most 64 and N·r·p of at most 2²²; salts of 1 to 128 bytes (Argon2 from 8) and outputs of 16
-    /// to 128 bytes.
+    /// Bounds: Argon2 with at most 256 MiB, 100 passes, 64 lanes and 4 GiB over all passes; bcrypt with a cost of 4 to
+    /// 15; PBKDF2 with 1000 to 2 000 000 iterations, and 4 000 000 over all blocks of its output; scrypt with 128·N·r
+    /// of at most 256 MiB, p of at most 16, r of at most 64 and N·r·p of at most 2²²; salts of 1 to 128 bytes (Argon2
+    /// from 8) and outputs of 16 to 128 bytes. Each takes a few seconds at its bound.
     ///
     /// ```
     /// use usermgr_core::crypto::foreign_hash::{ForeignHash, UnsupportedHash};
@@ -272,6 +274,8 @@ fn parse_argon2(ident: &str, rest: &[&str]) -> Result<ForeignHash, UnsupportedHa
     within(memory_kib <= MAX_STORED_MEMORY_KIB, "Argon2 takes at most 256 MiB here")?;
     within(iterations <= MAX_STORED_ITERATIONS, "Argon2 takes at most 100 passes here")?;
     within(parallelism <= MAX_STORED_PARALLELISM, "Argon2 takes at most 64 lanes here")?;
+    let work = u64::from(memory_kib) * u64::from(iterations);
+    within(work <= MAX_ARGON2_WORK, "Argon2 takes at most 4 GiB over all passes here")?;
     within(salt.len() >= argon2::MIN_SALT_LEN, "Argon2 takes a salt of 8 bytes at least")?;
     let params = argon2::Params::new(memory_kib, iterations, parallelism, Some(output.len()))
         .map_err(|_| UnsupportedHash::OutOfBounds("Argon2 cannot have such parameters"))?;
