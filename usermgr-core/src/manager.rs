@@ -8,6 +8,7 @@ use crate::crypto::jwt::{self, SigningKeys, SigningKeysError};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::domain::id::SigningKeyId;
 use crate::domain::secret::SecretKey;
+use crate::domain::signing::SigningAlgorithm;
 use crate::flow::register::Registration;
 use crate::flow::sessions::Sessions;
 use crate::flow::set_password::Passwords;
@@ -127,6 +128,9 @@ impl fmt::Debug for UserManager {
     }
 }
 
+/// How far apart the clocks of two instances may be for the first key of one to sign at the other at once.
+const FIRST_KEY_SLACK: time::Duration = time::Duration::minutes(5);
+
 impl Inner {
     /// The signing keys, made and shared through the store on first use.
     pub(crate) async fn signing_keys(&self) -> Result<&SigningKeys, crate::Error> {
@@ -136,7 +140,9 @@ impl Inner {
                 let mut sealed = self.store.signing_keys().await?;
                 if sealed.is_empty() {
                     let id = SigningKeyId::new(now, &*self.random);
-                    let key = jwt::generate(id, now, &self.secrets, &*self.random)
+                    let from = now - FIRST_KEY_SLACK;
+                    let algorithm = SigningAlgorithm::EdDsa;
+                    let key = jwt::generate(algorithm, id, now, from, &self.secrets, &*self.random)
                         .ok_or(crate::Error::Internal("a signing key could not be made"))?;
                     sealed = self.store.ensure_signing_key(key).await?;
                 }

@@ -264,6 +264,7 @@ pub(super) fn signing_key(n: u8, algorithm: &str) -> SealedSigningKey {
         id: SigningKeyId::from_uuid(fresh()),
         algorithm: algorithm.into(),
         created_at: later(i64::from(n)),
+        signs_from: later(i64::from(n)),
         sealed: vec![n],
     }
 }

@@ -1,96 +1,71 @@
-//! Access tokens as JWTs (RFC 9068) signed by EdDSA (Ed25519, RFC 8037), and the keys that sign them.
+//! Access tokens as JWTs (RFC 9068), and the keys that sign them.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+    RsaKeyPair, RsaPublicKeyComponents,
+};
+use aws_lc_rs::{agreement, hmac, rsa};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
+use super::access_token::{AccessClaims, Expected, InvalidToken, MAX_TOKEN, StrictHeader, TYP, VerifyingKey};
 use super::secret_keys::SecretKeys;
-use crate::domain::id::{SessionId, SigningKeyId, UserId};
+use crate::domain::id::SigningKeyId;
 use crate::domain::secret::AccessToken;
+use crate::domain::signing::{KeyState, SigningAlgorithm};
 use crate::port::random::Random;
 use crate::port::store::key::SealedSigningKey;
 
-/// The `typ` of an access token (RFC 9068 §2.1): a token of any other kind is refused.
-const TYP: &str = "at+jwt";
-/// The one algorithm that signs and verifies.
-const ALGORITHM: &str = "EdDSA";
-/// The most bytes of a token that is looked at, and that is issued.
-const MAX_TOKEN: usize = 8 * 1024;
-
-/// Bytes of an Ed25519 private key (RFC 8032 §5.1.5).
+/// Bytes of an Ed25519 private key (RFC 8032 §5.1.5), of a P-256 one, and of the secret of HMAC-SHA-256 (RFC 7518 §3.2).
 const SEED_BYTES: usize = 32;
-
-/// What an access token says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessClaims {
-    /// Who issued it.
-    pub iss: String,
-    /// Whose it is.
-    pub sub: UserId,
-    /// For whom it is.
-    pub aud: String,
-    /// When it was issued, in seconds since 1970.
-    pub iat: i64,
-    /// From when it counts.
-    pub nbf: i64,
-    /// Until when it counts.
-    pub exp: i64,
-    /// Its own identifier.
-    pub jti: String,
-    /// The session.
-    pub sid: SessionId,
-    /// The user's roles when it was issued.
-    pub roles: Vec<String>,
-    /// The user's address when it was issued.
-    pub email: String,
-    /// When the user proved who they are.
-    pub auth_time: i64,
-    /// How (RFC 8176).
-    pub amr: Vec<String>,
-}
-
-/// What a token must say to count here.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
-    /// Who must have issued it.
-    pub issuer: &'a str,
-    /// For whom it must be.
-    pub audience: &'a str,
-    /// The time.
-    pub now: OffsetDateTime,
-    /// How far the clocks may be apart.
-    pub leeway: Duration,
-}
-
-/// The token is not one of ours, was altered, is for somebody else, or does not count at this time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the token is not valid")]
-pub struct InvalidToken;
+/// How often a P-256 key is drawn: one draw in 2^32 is none of the curve.
+const DRAWS: u8 = 4;
 
 /// The keys that sign and verify access tokens, opened.
 pub struct SigningKeys {
-    /// The newest first: it signs.
+    /// Those that sign the latest first.
     keys: Vec<OpenKey>,
 }
 
 struct OpenKey {
-    id: String,
-    signs: EncodingKey,
-    verifies: DecodingKey,
-    public: Jwk,
+    id: SigningKeyId,
+    algorithm: SigningAlgorithm,
+    created_at: OffsetDateTime,
+    signs_from: OffsetDateTime,
+    signs: Signer,
+    verifies: VerifyingKey,
+    /// What the key set says of it; an HMAC key has nothing to say.
+    public: Option<Value>,
 }
 
 impl fmt::Debug for SigningKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|key| &key.id)).finish()
+        f.debug_list().entries(self.keys.iter().map(|key| &key.verifies)).finish()
     }
+}
+
+/// One signing key in a list: all about it but the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SigningKeyStatus {
+    /// Its identifier, the `kid` of its tokens.
+    pub id: SigningKeyId,
+    /// How it signs.
+    pub algorithm: SigningAlgorithm,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// From when it may sign.
+    pub signs_from: OffsetDateTime,
+    /// What it is good for now.
+    pub state: KeyState,
 }
 
 /// Why the stored keys cannot be used.
@@ -107,19 +82,51 @@ pub enum SigningKeysError {
     Unknown(SigningKeyId),
 }
 
-/// Makes an Ed25519 key, sealed under the secret key and bound to its identifier. `None` when it cannot be computed.
+/// Makes a key that signs from `signs_from` on, sealed under the secret key and bound to its identifier and its
+/// algorithm. `None` when it cannot be computed.
+///
+/// RSA takes some tenths of a second of one core, and its chance from the cryptographic library, not from `random`.
 pub fn generate(
+    algorithm: SigningAlgorithm,
     id: SigningKeyId,
     now: OffsetDateTime,
+    signs_from: OffsetDateTime,
     keys: &SecretKeys,
     random: &dyn Random,
 ) -> Option<SealedSigningKey> {
+    let private = match algorithm {
+        SigningAlgorithm::EdDsa => {
+            let pair = Ed25519KeyPair::from_seed_unchecked(&*seed(random)).ok()?;
+            Zeroizing::new(pair.to_pkcs8v1().ok()?.as_ref().to_vec())
+        }
+        SigningAlgorithm::Es256 => {
+            let pair = (0..DRAWS).find_map(|_| {
+                agreement::PrivateKey::from_private_key(&agreement::ECDH_P256, &*seed(random)).ok()
+            })?;
+            let der: Pkcs8V1Der<'_> = pair.as_der().ok()?;
+            Zeroizing::new(der.as_ref().to_vec())
+        }
+        SigningAlgorithm::Rs256 => {
+            let der: Pkcs8V1Der<'_> = RsaKeyPair::generate(rsa::KeySize::Rsa2048).ok()?.as_der().ok()?;
+            Zeroizing::new(der.as_ref().to_vec())
+        }
+        SigningAlgorithm::Hs256 => Zeroizing::new(seed(random).to_vec()),
+    };
+    let sealed = keys.seal(&seal_name(id, algorithm.as_str()), &private, random)?;
+    Some(SealedSigningKey { id, algorithm: algorithm.as_str().into(), created_at: now, signs_from, sealed })
+}
+
+fn seed(random: &dyn Random) -> Zeroizing<[u8; SEED_BYTES]> {
     let mut seed = Zeroizing::new([0_u8; SEED_BYTES]);
     random.fill(seed.as_mut_slice());
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).ok()?;
-    let private = pair.to_pkcs8v1().ok()?;
-    let sealed = keys.seal(&seal_name(id), private.as_ref(), random)?;
-    Some(SealedSigningKey { id, algorithm: ALGORITHM.into(), created_at: now, sealed })
+    seed
+}
+
+/// The same key sealed anew under the secret key in force. `None` when none of the secret keys opens it.
+pub fn reseal(key: &SealedSigningKey, keys: &SecretKeys, random: &dyn Random) -> Option<SealedSigningKey> {
+    let name = seal_name(key.id, &key.algorithm);
+    let private = keys.open(&name, &key.sealed)?;
+    Some(SealedSigningKey { sealed: keys.seal(&name, &private, random)?, ..key.clone() })
 }
 
 /// Opens the stored keys, in whatever order they come.
@@ -128,49 +135,91 @@ pub fn generate(
 /// [`SigningKeysError::None`] without any; [`SigningKeysError::Sealed`] and [`SigningKeysError::Unknown`] name the key
 /// that cannot be used. One such key fails all: tokens that it signed would be refused in silence.
 pub fn open(sealed: &[SealedSigningKey], keys: &SecretKeys) -> Result<SigningKeys, SigningKeysError> {
-    // Another crate of the build may have chosen another provider; whoever is first decides, and all of them work.
-    let _already_installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
-    let mut newest_first: Vec<&SealedSigningKey> = sealed.iter().collect();
-    newest_first.sort_by_key(|key| std::cmp::Reverse((key.created_at, key.id)));
-    let mut keys: Vec<OpenKey> =
-        newest_first.into_iter().map(|sealed| open_one(sealed, keys)).collect::<Result<_, _>>()?;
+    let mut opened: Vec<OpenKey> =
+        sealed.iter().map(|sealed| open_one(sealed, keys)).collect::<Result<_, _>>()?;
+    opened.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.id)));
     // A key set names each key once (RFC 7517 §4.5).
-    keys.dedup_by(|one, other| one.id == other.id);
-    if keys.is_empty() { Err(SigningKeysError::None) } else { Ok(SigningKeys { keys }) }
+    let mut seen = HashSet::new();
+    opened.retain(|key| seen.insert(key.id));
+    if opened.is_empty() { Err(SigningKeysError::None) } else { Ok(SigningKeys { keys: opened }) }
 }
 
 fn open_one(sealed: &SealedSigningKey, keys: &SecretKeys) -> Result<OpenKey, SigningKeysError> {
-    let unknown = || SigningKeysError::Unknown(sealed.id);
-    if sealed.algorithm != ALGORITHM {
-        return Err(unknown());
-    }
-    let private =
-        keys.open(&seal_name(sealed.id), &sealed.sealed).ok_or(SigningKeysError::Sealed(sealed.id))?;
-    let id = sealed.id.to_string();
-    let signs = EncodingKey::from_ed_der(&private);
-    let mut public = Jwk::from_encoding_key(&signs, Algorithm::EdDSA).map_err(|_| unknown())?;
-    public.common.key_id = Some(id.clone());
-    public.common.public_key_use = Some(PublicKeyUse::Signature);
-    let verifies = DecodingKey::from_jwk(&public).map_err(|_| unknown())?;
-    Ok(OpenKey { id, signs, verifies, public })
+    let &SealedSigningKey { id, created_at, signs_from, .. } = sealed;
+    let unknown = || SigningKeysError::Unknown(id);
+    let algorithm: SigningAlgorithm = sealed.algorithm.parse().map_err(|_| unknown())?;
+    let name = seal_name(id, &sealed.algorithm);
+    let private = keys.open(&name, &sealed.sealed).ok_or(SigningKeysError::Sealed(id))?;
+    let signs = Signer::open(algorithm, &private).ok_or_else(unknown)?;
+    let public = signs.public(id);
+    let verifies = match &public {
+        Some(jwk) => VerifyingKey::from_jwk(jwk).ok_or_else(unknown)?,
+        None => VerifyingKey::from_secret(id.to_string(), &private),
+    };
+    Ok(OpenKey { id, algorithm, created_at, signs_from, signs, verifies, public })
 }
 
-fn seal_name(id: SigningKeyId) -> Vec<u8> {
-    [b"usermgr signing key ".as_slice(), id.as_uuid().as_bytes()].concat()
+/// What a seal is bound to: neither the identifier nor the algorithm beside it can be exchanged.
+fn seal_name(id: SigningKeyId, algorithm: &str) -> Vec<u8> {
+    [b"usermgr signing key ".as_slice(), id.as_uuid().as_bytes(), algorithm.as_bytes()].concat()
 }
 
 impl SigningKeys {
-    /// Signs a token with the newest key. `None` when it cannot be computed, or says more than fits into 8 KiB: such a
-    /// token would be refused wherever it is shown.
-    pub fn sign(&self, claims: &AccessClaims) -> Option<AccessToken> {
-        let key = self.keys.first()?;
-        let header =
-            Header { typ: Some(TYP.into()), kid: Some(key.id.clone()), ..Header::new(Algorithm::EdDSA) };
-        let token = jsonwebtoken::encode(&header, claims, &key.signs).ok()?;
+    /// What this key is good for at this time; `None` when there is no such key.
+    pub fn state(&self, id: SigningKeyId, now: OffsetDateTime) -> Option<KeyState> {
+        let key = self.keys.iter().find(|key| key.id == id)?;
+        Some(match self.current(key.algorithm, now) {
+            _ if key.signs_from > now => KeyState::Next,
+            Some(current) if current.id == id => KeyState::Current,
+            _ => KeyState::Retired,
+        })
+    }
+
+    /// Every key, those that sign the latest first.
+    pub fn list(&self, now: OffsetDateTime) -> Vec<SigningKeyStatus> {
+        let status = |key: &OpenKey| {
+            let &OpenKey { id, algorithm, created_at, signs_from, .. } = key;
+            Some(SigningKeyStatus { id, algorithm, created_at, signs_from, state: self.state(id, now)? })
+        };
+        self.keys.iter().filter_map(status).collect()
+    }
+
+    /// Whether there is a key of this algorithm that signs now.
+    pub fn has_current(&self, algorithm: SigningAlgorithm, now: OffsetDateTime) -> bool {
+        self.current(algorithm, now).is_some()
+    }
+
+    /// Whether it is time to make the next key of this algorithm: the current one has signed for `every`, and none is
+    /// waiting. Without a current key there is nothing to follow, see [`has_current`](Self::has_current).
+    pub fn needs_rotation(&self, algorithm: SigningAlgorithm, every: Duration, now: OffsetDateTime) -> bool {
+        let next = self.keys.iter().any(|key| key.algorithm == algorithm && key.signs_from > now);
+        !next && self.current(algorithm, now).is_some_and(|current| now - current.signs_from >= every)
+    }
+
+    /// The key of this algorithm that began to sign last.
+    fn current(&self, algorithm: SigningAlgorithm, now: OffsetDateTime) -> Option<&OpenKey> {
+        self.keys.iter().find(|key| key.algorithm == algorithm && key.signs_from <= now)
+    }
+
+    /// Signs a token with the current key of this algorithm. `None` when there is no such key, when it cannot be
+    /// computed, or when it says more than fits into 8 KiB: such a token would be refused wherever it is shown.
+    pub fn sign(
+        &self,
+        claims: &AccessClaims,
+        algorithm: SigningAlgorithm,
+        now: OffsetDateTime,
+    ) -> Option<AccessToken> {
+        let key = self.current(algorithm, now)?;
+        let header = StrictHeader { typ: TYP.into(), alg: algorithm, kid: key.id.to_string() };
+        let part = |json: Vec<u8>| URL_SAFE_NO_PAD.encode(json);
+        let header = part(serde_json::to_vec(&header).ok()?);
+        let message = format!("{header}.{}", part(serde_json::to_vec(claims).ok()?));
+        let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(key.signs.sign(message.as_bytes())?));
         (token.len() <= MAX_TOKEN).then(|| AccessToken::new(token))
     }
 
-    /// What a token says, if it is one of ours and counts now.
+    /// What a token says, if it is one of ours and counts now. Any key of the set verifies, but each only tokens of
+    /// its own algorithm.
     ///
     /// The algorithm is pinned; key material in the header is never looked at (RFC 8725 §3.1, §3.10); every claim must
     /// be there and of its type; the signature is checked before any claim is.
@@ -179,49 +228,82 @@ impl SigningKeys {
     /// [`InvalidToken`], for every fault the same: who shows a bad token learns nothing from it.
     pub fn verify(&self, token: &AccessToken, expected: &Expected<'_>) -> Result<AccessClaims, InvalidToken> {
         let token = token.expose();
-        if token.len() > MAX_TOKEN {
-            return Err(InvalidToken);
-        }
-        let header = strict_header(token).ok_or(InvalidToken)?;
-        let key = self.keys.iter().find(|key| key.id == header.kid).ok_or(InvalidToken)?;
-        // The claims are checked below, against our own clock and with their types.
-        let mut signature_only = Validation::new(Algorithm::EdDSA);
-        signature_only.required_spec_claims.clear();
-        signature_only.validate_exp = false;
-        signature_only.validate_aud = false;
-        let claims: AccessClaims =
-            jsonwebtoken::decode(token, &key.verifies, &signature_only).map_err(|_| InvalidToken)?.claims;
-        let (now, leeway) = (expected.now.unix_timestamp(), expected.leeway.whole_seconds());
-        let counts = claims.iss == expected.issuer
-            && claims.aud == expected.audience
-            && claims.nbf <= now.saturating_add(leeway)
-            && now < claims.exp.saturating_add(leeway);
-        if counts { Ok(claims) } else { Err(InvalidToken) }
+        let header = StrictHeader::read(token).ok_or(InvalidToken)?;
+        let key = self.keys.iter().find(|key| key.verifies.id() == header.kid).ok_or(InvalidToken)?;
+        key.verifies.check(token, &header, expected)
     }
 
-    /// The public keys as a JWK Set (RFC 7517).
-    pub fn jwks(&self) -> serde_json::Value {
-        let set = JwkSet { keys: self.keys.iter().map(|key| key.public.clone()).collect() };
-        serde_json::to_value(set).unwrap_or_else(|_| serde_json::json!({ "keys": [] }))
+    /// The public keys as a JWK Set (RFC 7517): the next and the retired ones too, and never an HMAC key.
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": self.keys.iter().filter_map(|key| key.public.as_ref()).collect::<Vec<_>>() })
     }
 }
 
-/// The header of an access token: exactly these members. One with `crit`, `jku`, `jwk`, `x5u` or anything else is none.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StrictHeader {
-    alg: String,
-    typ: String,
-    kid: String,
+/// A private key, opened once: taking an RSA key apart costs more than signing.
+enum Signer {
+    EdDsa(Ed25519KeyPair),
+    Es256(EcdsaKeyPair),
+    Rs256(RsaKeyPair),
+    Hs256(hmac::Key),
 }
 
-fn strict_header(token: &str) -> Option<StrictHeader> {
-    let (header, rest) = token.split_once('.')?;
-    if rest.matches('.').count() != 1 {
-        return None;
+impl Signer {
+    fn open(algorithm: SigningAlgorithm, private: &[u8]) -> Option<Self> {
+        Some(match algorithm {
+            SigningAlgorithm::EdDsa => Self::EdDsa(Ed25519KeyPair::from_pkcs8(private).ok()?),
+            SigningAlgorithm::Es256 => {
+                Self::Es256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, private).ok()?)
+            }
+            SigningAlgorithm::Rs256 => Self::Rs256(RsaKeyPair::from_pkcs8(private).ok()?),
+            SigningAlgorithm::Hs256 if private.len() == SEED_BYTES => {
+                Self::Hs256(hmac::Key::new(hmac::HMAC_SHA256, private))
+            }
+            SigningAlgorithm::Hs256 => return None,
+        })
     }
-    let header: StrictHeader = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-    (header.alg == ALGORITHM && header.typ == TYP).then_some(header)
+
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        // The library draws what these two need itself, for each signature anew.
+        let random = SystemRandom::new();
+        Some(match self {
+            Self::EdDsa(pair) => pair.sign(message).as_ref().to_vec(),
+            Self::Es256(pair) => pair.sign(&random, message).ok()?.as_ref().to_vec(),
+            Self::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
+                signature
+            }
+            Self::Hs256(key) => hmac::sign(key, message).as_ref().to_vec(),
+        })
+    }
+
+    /// The public key, member by member; `None` where there is no such thing.
+    fn public(&self, id: SigningKeyId) -> Option<Value> {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (algorithm, mut jwk) = match self {
+            Self::EdDsa(pair) => {
+                let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref()) });
+                (SigningAlgorithm::EdDsa, jwk)
+            }
+            Self::Es256(pair) => {
+                // The uncompressed point (SEC 1 §2.3.3): a 4, then both coordinates.
+                let (x, y) = pair.public_key().as_ref().strip_prefix(&[4])?.split_at_checked(32)?;
+                let jwk = json!({ "kty": "EC", "crv": "P-256", "x": text(x), "y": text(y) });
+                (SigningAlgorithm::Es256, jwk)
+            }
+            Self::Rs256(pair) => {
+                let RsaPublicKeyComponents { n, e } =
+                    RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+                (SigningAlgorithm::Rs256, json!({ "kty": "RSA", "n": text(&n), "e": text(&e) }))
+            }
+            Self::Hs256(_) => return None,
+        };
+        let members = jwk.as_object_mut()?;
+        members.insert("alg".into(), algorithm.as_str().into());
+        members.insert("use".into(), "sig".into());
+        members.insert("kid".into(), id.to_string().into());
+        Some(jwk)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Bytes and time in, bytes out: nothing here sees a store, a mailer or a clock.
 
+pub mod access_token;
 pub mod digest;
 pub mod foreign_hash;
 pub mod hasher;

@@ -13,4 +13,5 @@ pub mod password;
 pub mod role;
 pub mod secret;
 pub mod session;
+pub mod signing;
 pub mod user;

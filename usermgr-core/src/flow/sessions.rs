@@ -5,13 +5,14 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::limits::plain;
+use crate::crypto::access_token::{AccessClaims, Expected};
 use crate::crypto::digest::{random_token, token_digest};
-use crate::crypto::jwt::{AccessClaims, Expected};
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::id::SessionId;
 use crate::domain::secret::{AccessToken, RefreshToken};
 use crate::domain::session::{AuthMethod, Session};
+use crate::domain::signing::SigningAlgorithm;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::manager::Inner;
@@ -206,6 +207,8 @@ impl Inner {
             auth_time: now.unix_timestamp(),
             amr: vec![session.method.as_str().into()],
         };
-        self.signing_keys().await?.sign(&claims).ok_or(Error::Internal("an access token could not be signed"))
+        let keys = self.signing_keys().await?;
+        keys.sign(&claims, SigningAlgorithm::EdDsa, now)
+            .ok_or(Error::Internal("an access token could not be signed"))
     }
 }

@@ -27,12 +27,14 @@ pub trait KeyStore: Send + Sync {
 /// A signing key as it is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedSigningKey {
-    /// The key's identifier: `kid`, and the associated data of the seal.
+    /// The key's identifier: `kid`, and part of the seal's associated data.
     pub id: SigningKeyId,
-    /// The signature algorithm's JOSE name, for example `EdDSA`.
+    /// The signature algorithm's JOSE name, for example `EdDSA`; the other part of the associated data.
     pub algorithm: String,
     /// When it was made.
     pub created_at: OffsetDateTime,
+    /// From when it may sign; until then it is only published.
+    pub signs_from: OffsetDateTime,
     /// The private part, sealed under the secret key.
     pub sealed: Vec<u8>,
 }
