@@ -244,7 +244,7 @@ enum Signer {
     EdDsa(Ed25519KeyPair),
     Es256(EcdsaKeyPair),
     Rs256(RsaKeyPair),
-    Hs256(hmac::Key),
+    Hs256(Box<hmac::Key>),
 }
 
 impl Signer {
@@ -256,7 +256,7 @@ impl Signer {
             }
             SigningAlgorithm::Rs256 => Self::Rs256(RsaKeyPair::from_pkcs8(private).ok()?),
             SigningAlgorithm::Hs256 if private.len() == SEED_BYTES => {
-                Self::Hs256(hmac::Key::new(hmac::HMAC_SHA256, private))
+                Self::Hs256(Box::new(hmac::Key::new(hmac::HMAC_SHA256, private)))
             }
             SigningAlgorithm::Hs256 => return None,
         })
@@ -309,23 +309,49 @@ impl Signer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::id::{SessionId, UserId};
     use crate::domain::secret::SecretKey;
     use crate::port::random::SystemRandom;
-    use serde_json::{Value, json};
+    use jsonwebtoken::jwk::Jwk;
+    use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
+    use std::sync::OnceLock;
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+    const ALL: [SigningAlgorithm; 4] = SigningAlgorithm::ALL;
 
     fn secrets(byte: u8) -> SecretKeys {
         SecretKeys::new(SecretKey::from_bytes([byte; 32]), Vec::new())
     }
 
-    fn fixture() -> (SigningKeys, AccessClaims) {
-        let secrets = secrets(7);
+    /// A new key under `secrets(7)`, which signs that many seconds from `NOW` on.
+    fn made(algorithm: SigningAlgorithm, seconds: i64) -> SealedSigningKey {
         let id = SigningKeyId::new(NOW, &SystemRandom);
-        let keys = open(&[generate(id, NOW, &secrets, &SystemRandom).unwrap()], &secrets).unwrap();
+        generate(algorithm, id, NOW, NOW + Duration::seconds(seconds), &secrets(7), &SystemRandom).unwrap()
+    }
+
+    /// One key of each algorithm, made once: RSA takes its time.
+    fn sealed() -> &'static [SealedSigningKey] {
+        static SEALED: OnceLock<Vec<SealedSigningKey>> = OnceLock::new();
+        SEALED.get_or_init(|| ALL.map(|algorithm| made(algorithm, -1)).to_vec())
+    }
+
+    fn sealed_of(algorithm: SigningAlgorithm) -> &'static SealedSigningKey {
+        sealed().iter().find(|key| key.algorithm == algorithm.as_str()).unwrap()
+    }
+
+    fn opened(sealed: &[&SealedSigningKey]) -> SigningKeys {
+        open(&sealed.iter().copied().cloned().collect::<Vec<_>>(), &secrets(7)).unwrap()
+    }
+
+    /// A set of the one key of this algorithm.
+    fn only(algorithm: SigningAlgorithm) -> SigningKeys {
+        opened(&[sealed_of(algorithm)])
+    }
+
+    fn claims() -> AccessClaims {
         let now = NOW.unix_timestamp();
-        let claims = AccessClaims {
+        AccessClaims {
             iss: "https://app.example.org".into(),
             sub: UserId::new(NOW, &SystemRandom),
             aud: "usermgr".into(),
@@ -338,8 +364,7 @@ mod tests {
             email: "ana@example.org".into(),
             auth_time: now,
             amr: vec!["pwd".into()],
-        };
-        (keys, claims)
+        }
     }
 
     fn at(seconds: i64) -> Expected<'static> {
@@ -351,38 +376,50 @@ mod tests {
         }
     }
 
-    /// Signs any header and claims with our own key.
+    fn header(keys: &SigningKeys) -> Value {
+        json!({"alg": keys.keys[0].algorithm, "typ": "at+jwt", "kid": keys.keys[0].id})
+    }
+
+    /// Signs any header and claims with our own first key.
     fn forge(keys: &SigningKeys, header: &Value, claims: &Value) -> AccessToken {
         forge_text(keys, &header.to_string(), &claims.to_string())
     }
 
     fn forge_text(keys: &SigningKeys, header: &str, claims: &str) -> AccessToken {
-        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), &keys.keys[0].signs, Algorithm::EdDSA).unwrap();
-        AccessToken::new(format!("{message}.{signature}"))
+        let message = message(header, claims);
+        let signature = keys.keys[0].signs.sign(message.as_bytes()).unwrap();
+        AccessToken::new(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
+    fn message(header: &str, claims: &str) -> String {
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
     }
 
     #[test]
     fn a_token_counts_from_its_first_second_to_its_last() {
-        let (keys, claims) = fixture();
-        let token = keys.sign(&claims).unwrap();
-        for (seconds, counts) in [(-1, false), (0, true), (899, true), (900, false)] {
-            assert_eq!(keys.verify(&token, &at(seconds)).is_ok(), counts, "{seconds}");
+        for algorithm in ALL {
+            let (keys, claims) = (only(algorithm), claims());
+            let token = keys.sign(&claims, algorithm, NOW).unwrap();
+            for (seconds, counts) in [(-1, false), (0, true), (899, true), (900, false)] {
+                assert_eq!(keys.verify(&token, &at(seconds)).is_ok(), counts, "{algorithm} {seconds}");
+            }
+            assert_eq!(keys.verify(&token, &at(0)), Ok(claims));
+            let header = StrictHeader::read(token.expose()).unwrap();
+            assert_eq!((header.alg, header.kid), (algorithm, sealed_of(algorithm).id.to_string()));
         }
-        assert_eq!(keys.verify(&token, &at(0)), Ok(claims));
     }
 
     #[test]
     fn the_leeway_stretches_both_ends() {
-        let (keys, claims) = fixture();
-        let token = keys.sign(&claims).unwrap();
+        let (keys, claims) = (only(SigningAlgorithm::EdDsa), claims());
+        let sign = |claims: &AccessClaims| keys.sign(claims, SigningAlgorithm::EdDsa, NOW).unwrap();
+        let token = sign(&claims);
         for (seconds, counts) in [(-6, false), (-5, true), (904, true), (905, false)] {
             let expected = Expected { leeway: Duration::seconds(5), ..at(seconds) };
             assert_eq!(keys.verify(&token, &expected).is_ok(), counts, "{seconds}");
         }
         for (exp, counts) in [(i64::MAX, true), (i64::MIN, false)] {
-            let token = keys.sign(&AccessClaims { exp, ..claims.clone() }).unwrap();
+            let token = sign(&AccessClaims { exp, ..claims.clone() });
             for leeway in [Duration::ZERO, Duration::MAX] {
                 let expected = Expected { leeway, ..at(0) };
                 assert_eq!(keys.verify(&token, &expected).is_ok(), counts, "nothing overflows");
@@ -391,44 +428,55 @@ mod tests {
     }
 
     #[test]
-    fn every_tampering_is_refused() {
-        let (keys, claims) = fixture();
-        let claims = serde_json::to_value(claims).unwrap();
-        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": keys.keys[0].id});
-        assert!(keys.verify(&forge(&keys, &header, &claims), &at(0)).is_ok(), "untouched it is good");
-        let unknown = SigningKeyId::new(NOW, &SystemRandom).to_string();
-        for (name, value) in [
-            ("typ", json!("JWT")),
-            ("typ", json!("AT+JWT")),
-            ("typ", Value::Null),
-            ("alg", json!("none")),
-            ("alg", json!("HS256")),
-            ("alg", json!("ES256")),
-            ("alg", json!("eddsa")),
-            ("alg", json!(["EdDSA"])),
-            ("kid", json!(unknown)),
-            ("kid", json!("")),
-            ("kid", json!(0)),
-            ("kid", json!("../../dev/null")),
-            ("kid", json!("' OR 1=1")),
-            ("crit", json!(["exp"])),
-            ("crit", json!([])),
-            ("jku", json!("http://127.0.0.1/keys")),
-            ("jwk", keys.jwks()["keys"][0].clone()),
-            ("x5u", json!("http://127.0.0.1/cert")),
-            ("x5c", json!(["AAAA"])),
-            ("b64", json!(false)),
-            ("zip", json!("DEF")),
-        ] {
-            let mut header = header.clone();
-            header[name] = value;
-            assert!(keys.verify(&forge(&keys, &header, &claims), &at(0)).is_err(), "{header}");
+    fn every_tampering_of_the_header_is_refused() {
+        let claims = serde_json::to_value(claims()).unwrap();
+        for algorithm in ALL {
+            let keys = only(algorithm);
+            let good = header(&keys);
+            assert!(keys.verify(&forge(&keys, &good, &claims), &at(0)).is_ok(), "untouched it is good");
+            let unknown = SigningKeyId::new(NOW, &SystemRandom).to_string();
+            let mut tamperings = vec![
+                ("typ", json!("JWT")),
+                ("typ", json!("AT+JWT")),
+                ("typ", Value::Null),
+                ("alg", json!("none")),
+                ("alg", json!("ES384")),
+                ("alg", json!(algorithm.as_str().to_lowercase())),
+                ("alg", json!([algorithm])),
+                ("kid", json!(unknown)),
+                ("kid", json!("")),
+                ("kid", json!(0)),
+                ("kid", json!("../../dev/null")),
+                ("kid", json!("' OR 1=1")),
+                ("crit", json!(["exp"])),
+                ("crit", json!([])),
+                ("jku", json!("http://127.0.0.1/keys")),
+                ("jwk", only(SigningAlgorithm::EdDsa).jwks()["keys"][0].clone()),
+                ("x5u", json!("http://127.0.0.1/cert")),
+                ("x5c", json!(["AAAA"])),
+                ("b64", json!(false)),
+                ("zip", json!("DEF")),
+            ];
+            let others = ALL.into_iter().filter(|other| *other != algorithm);
+            tamperings.extend(others.map(|other| ("alg", json!(other))));
+            for (name, value) in tamperings {
+                let mut header = good.clone();
+                header[name] = value;
+                assert!(keys.verify(&forge(&keys, &header, &claims), &at(0)).is_err(), "{header}");
+            }
+            for name in ["alg", "typ", "kid"] {
+                let mut header = good.clone();
+                header.as_object_mut().unwrap().remove(name);
+                assert!(keys.verify(&forge(&keys, &header, &claims), &at(0)).is_err(), "{header}");
+            }
         }
-        for name in ["alg", "typ", "kid"] {
-            let mut header = header.clone();
-            header.as_object_mut().unwrap().remove(name);
-            assert!(keys.verify(&forge(&keys, &header, &claims), &at(0)).is_err(), "{header}");
-        }
+    }
+
+    #[test]
+    fn every_tampering_of_the_claims_is_refused() {
+        let claims = serde_json::to_value(claims()).unwrap();
+        let keys = only(SigningAlgorithm::EdDsa);
+        let header = header(&keys);
         let late = NOW.unix_timestamp() + 900;
         for (name, value) in [
             ("iss", json!("https://evil.example")),
@@ -467,9 +515,9 @@ mod tests {
 
     #[test]
     fn a_member_that_is_there_twice_is_refused() {
-        let (keys, claims) = fixture();
-        let claims = serde_json::to_string(&claims).unwrap();
-        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": keys.keys[0].id}).to_string();
+        let keys = only(SigningAlgorithm::EdDsa);
+        let claims = serde_json::to_string(&claims()).unwrap();
+        let header = header(&keys).to_string();
         assert!(keys.verify(&forge_text(&keys, &header, &claims), &at(0)).is_ok());
         let twice = header.replacen('{', r#"{"typ":"at+jwt","#, 1);
         assert!(keys.verify(&forge_text(&keys, &twice, &claims), &at(0)).is_err());
@@ -479,114 +527,214 @@ mod tests {
 
     #[test]
     fn no_bit_of_a_token_may_differ() {
-        let (keys, claims) = fixture();
-        let token = keys.sign(&claims).unwrap();
-        for bit in 0..token.expose().len() * 8 {
-            let mut bytes = token.expose().to_owned().into_bytes();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(text) = String::from_utf8(bytes) {
-                assert!(keys.verify(&text.into(), &at(0)).is_err(), "{bit}");
+        for algorithm in ALL {
+            let keys = only(algorithm);
+            let token = keys.sign(&claims(), algorithm, NOW).unwrap();
+            for bit in 0..token.expose().len() * 8 {
+                let mut bytes = token.expose().to_owned().into_bytes();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(text) = String::from_utf8(bytes) {
+                    assert!(keys.verify(&text.into(), &at(0)).is_err(), "{algorithm} {bit}");
+                }
             }
-        }
-        let text = token.expose();
-        let unsigned = &text[..=text.rfind('.').unwrap()];
-        for other in ["", ".", "..", "...", unsigned, unsigned.trim_end_matches('.')] {
-            assert!(keys.verify(&other.into(), &at(0)).is_err(), "{other}");
-        }
-        for other in [format!("{text}."), format!("{text}="), format!(" {text}"), format!("{text}\n")] {
-            assert!(keys.verify(&other.as_str().into(), &at(0)).is_err(), "{other:?}");
+            let text = token.expose();
+            let unsigned = &text[..=text.rfind('.').unwrap()];
+            for other in ["", ".", "..", "...", unsigned, unsigned.trim_end_matches('.')] {
+                assert!(keys.verify(&other.into(), &at(0)).is_err(), "{other}");
+            }
+            for other in [format!("{text}."), format!("{text}="), format!(" {text}"), format!("{text}\n")] {
+                assert!(keys.verify(&other.as_str().into(), &at(0)).is_err(), "{other:?}");
+            }
         }
     }
 
     #[test]
     fn a_token_has_at_most_8_kib() {
-        let (keys, claims) = fixture();
-        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": keys.keys[0].id});
+        let (keys, claims) = (only(SigningAlgorithm::EdDsa), claims());
         let with_roles = |count: usize| AccessClaims { roles: vec!["r".repeat(64); count], ..claims.clone() };
-        let token = keys.sign(&with_roles(80)).unwrap();
+        let token = keys.sign(&with_roles(80), SigningAlgorithm::EdDsa, NOW).unwrap();
         assert!(token.expose().len() <= MAX_TOKEN);
         assert!(keys.verify(&token, &at(0)).is_ok());
-        assert!(keys.sign(&with_roles(100)).is_none(), "not issued");
-        let forged = forge(&keys, &header, &serde_json::to_value(with_roles(100)).unwrap());
+        assert!(keys.sign(&with_roles(100), SigningAlgorithm::EdDsa, NOW).is_none(), "not issued");
+        let forged = forge(&keys, &header(&keys), &serde_json::to_value(with_roles(100)).unwrap());
         assert!(forged.expose().len() > MAX_TOKEN);
         assert!(keys.verify(&forged, &at(0)).is_err(), "nor taken");
     }
 
     #[test]
-    fn an_hmac_with_the_public_key_is_no_signature() {
-        let (keys, claims) = fixture();
-        let jwk = keys.jwks()["keys"][0].clone();
-        let raw = URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap();
-        for secret in [keys.jwks().to_string().into_bytes(), jwk.to_string().into_bytes(), raw, Vec::new()] {
-            for alg in ["HS256", "EdDSA"] {
-                let part = |value: String| URL_SAFE_NO_PAD.encode(value);
-                let header = json!({"alg": alg, "typ": "at+jwt", "kid": keys.keys[0].id});
-                let claims = serde_json::to_string(&claims).unwrap();
-                let message = format!("{}.{}", part(header.to_string()), part(claims));
-                let secret = EncodingKey::from_secret(&secret);
-                let tag = jsonwebtoken::crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).unwrap();
-                assert!(keys.verify(&format!("{message}.{tag}").into(), &at(0)).is_err());
+    fn an_hmac_with_a_public_key_is_no_signature() {
+        let keys = opened(&sealed().iter().collect::<Vec<_>>());
+        let claims = serde_json::to_string(&claims()).unwrap();
+        for jwk in keys.jwks()["keys"].as_array().unwrap() {
+            let mut secrets = vec![keys.jwks().to_string(), jwk.to_string(), String::new()];
+            secrets.extend(
+                ["n", "e", "x", "y"].into_iter().filter_map(|name| jwk[name].as_str()).map(Into::into),
+            );
+            let decoded = secrets.iter().filter_map(|text| URL_SAFE_NO_PAD.decode(text).ok());
+            let secrets: Vec<Vec<u8>> =
+                decoded.chain(secrets.iter().map(|text| text.clone().into_bytes())).collect();
+            for secret in secrets {
+                for alg in [&json!("HS256"), &jwk["alg"]] {
+                    let header = json!({"alg": alg, "typ": "at+jwt", "kid": jwk["kid"]});
+                    let message = message(&header.to_string(), &claims);
+                    let secret = EncodingKey::from_secret(&secret);
+                    let tag =
+                        jsonwebtoken::crypto::sign(message.as_bytes(), &secret, Algorithm::HS256).unwrap();
+                    assert!(keys.verify(&format!("{message}.{tag}").into(), &at(0)).is_err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_verifies_nothing_that_another_of_the_set_signed() {
+        let keys = opened(&sealed().iter().collect::<Vec<_>>());
+        let claims = serde_json::to_value(claims()).unwrap();
+        for algorithm in ALL {
+            for other in ALL {
+                for name in ALL {
+                    let header = json!({"alg": name, "typ": "at+jwt", "kid": sealed_of(other).id});
+                    let token = forge(&only(algorithm), &header, &claims);
+                    let good = algorithm == other && algorithm == name;
+                    assert_eq!(keys.verify(&token, &at(0)).is_ok(), good, "{algorithm} {other} {name}");
+                }
             }
         }
     }
 
     #[test]
     fn the_signature_of_another_installation_is_none_here() {
-        let ((ours, claims), (theirs, _)) = (fixture(), fixture());
-        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": ours.keys[0].id});
-        let claims = serde_json::to_value(claims).unwrap();
-        assert!(ours.verify(&forge(&ours, &header, &claims), &at(0)).is_ok());
-        assert!(ours.verify(&forge(&theirs, &header, &claims), &at(0)).is_err());
+        let claims = serde_json::to_value(claims()).unwrap();
+        for algorithm in ALL {
+            let (ours, theirs) = (only(algorithm), opened(&[&made(algorithm, -1)]));
+            let header = header(&ours);
+            assert!(ours.verify(&forge(&ours, &header, &claims), &at(0)).is_ok());
+            assert!(ours.verify(&forge(&theirs, &header, &claims), &at(0)).is_err());
+        }
     }
 
     #[test]
-    fn the_newest_key_signs_and_the_others_still_verify() {
-        let secrets = secrets(7);
-        let made = |seconds: i64| {
-            let then = NOW + Duration::seconds(seconds);
-            generate(SigningKeyId::new(then, &SystemRandom), then, &secrets, &SystemRandom).unwrap()
+    fn the_state_of_a_key_follows_from_the_time() {
+        use KeyState::{Current, Next, Retired};
+        let algorithm = SigningAlgorithm::EdDsa;
+        let (old, new, other) =
+            (made(algorithm, -60), made(algorithm, 60), made(SigningAlgorithm::Es256, 30));
+        let keys = opened(&[&new, &old, &other, &old]);
+        let state = |key: &SealedSigningKey, seconds: i64| {
+            keys.state(key.id, NOW + Duration::seconds(seconds)).unwrap()
         };
-        let (old, new) = (made(-60), made(-1));
-        let before = open(std::slice::from_ref(&old), &secrets).unwrap();
-        let token = before.sign(&fixture().1).unwrap();
-        for order in [[&new, &old, &new], [&old, &new, &old]] {
-            let sealed: Vec<SealedSigningKey> = order.into_iter().cloned().collect();
-            let keys = open(&sealed, &secrets).unwrap();
-            assert!(keys.verify(&token, &at(0)).is_ok());
-            let kid = strict_header(keys.sign(&fixture().1).unwrap().expose()).unwrap().kid;
-            assert_eq!(kid, new.id.to_string());
-            let set = keys.jwks();
-            let kids: Vec<_> = set["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect();
-            assert_eq!(kids, [json!(new.id), json!(old.id)], "each once");
+        for (seconds, expected) in [
+            (-61, [Next, Next, Next]),
+            (-60, [Current, Next, Next]),
+            (-59, [Current, Next, Next]),
+            (59, [Current, Next, Current]),
+            (60, [Retired, Current, Current]),
+            (61, [Retired, Current, Current]),
+        ] {
+            let states = [&old, &new, &other].map(|key| state(key, seconds));
+            assert_eq!(states, expected, "{seconds}");
+            let now = NOW + Duration::seconds(seconds);
+            let listed: Vec<_> = keys.list(now).iter().map(|key| (key.id, key.state)).collect();
+            let [of_old, of_new, of_other] = expected;
+            assert_eq!(listed, [(new.id, of_new), (other.id, of_other), (old.id, of_old)], "each once");
+            assert_eq!(keys.has_current(algorithm, now), seconds >= -60);
+            assert!(!keys.has_current(SigningAlgorithm::Rs256, now));
+            let signer = keys.sign(&claims(), algorithm, now);
+            let signer = signer.map(|token| StrictHeader::read(token.expose()).unwrap().kid);
+            let current = [&old, &new].into_iter().find(|key| state(key, seconds) == Current);
+            assert_eq!(signer, current.map(|key| key.id.to_string()), "{seconds}");
         }
-        let later = open(&[new], &secrets).unwrap();
-        assert!(later.verify(&token, &at(0)).is_err(), "a key that was removed verifies nothing");
+        assert_eq!(keys.state(SigningKeyId::new(NOW, &SystemRandom), NOW), None);
+    }
+
+    #[test]
+    fn of_two_keys_of_one_time_the_larger_identifier_signs() {
+        let algorithm = SigningAlgorithm::EdDsa;
+        let (one, two) = (made(algorithm, 0), made(algorithm, 0));
+        for order in [[&one, &two], [&two, &one]] {
+            let keys = opened(&order);
+            assert_eq!(keys.state(one.id.max(two.id), NOW), Some(KeyState::Current));
+            assert_eq!(keys.state(one.id.min(two.id), NOW), Some(KeyState::Retired));
+        }
+    }
+
+    #[test]
+    fn a_rotation_is_due_once_the_current_key_has_signed_long_enough() {
+        let algorithm = SigningAlgorithm::EdDsa;
+        let every = Duration::days(90);
+        let (old, new) = (made(algorithm, 0), made(algorithm, every.whole_seconds() + 600));
+        let due = |keys: &SigningKeys, seconds| {
+            keys.needs_rotation(algorithm, every, NOW + every + Duration::seconds(seconds))
+        };
+        let keys = opened(&[&old, &made(SigningAlgorithm::Es256, every.whole_seconds() + 600)]);
+        assert_eq!([-1, 0, 1].map(|seconds| due(&keys, seconds)), [false, true, true]);
+        let keys = opened(&[&old, &new]);
+        assert_eq!([-1, 0, 599, 600].map(|seconds| due(&keys, seconds)), [false; 4], "one is waiting");
+        assert!(due(&keys, 600 + every.whole_seconds()));
+        assert!(!due(&opened(&[&made(SigningAlgorithm::Es256, 0)]), 0), "nothing to follow");
+        assert!(!due(&opened(&[&new]), 0), "it is only waiting");
+    }
+
+    #[test]
+    fn the_current_key_signs_and_every_other_still_verifies() {
+        for algorithm in ALL {
+            let (old, new) = (sealed_of(algorithm), made(algorithm, 60));
+            let token = only(algorithm).sign(&claims(), algorithm, NOW).unwrap();
+            let keys = opened(&[&new, old]);
+            let late = keys.sign(&claims(), algorithm, NOW + Duration::seconds(60)).unwrap();
+            for seconds in [0, 59, 60, 61] {
+                assert!(keys.verify(&token, &at(seconds)).is_ok(), "{algorithm} {seconds}");
+                assert!(keys.verify(&late, &at(seconds)).is_ok(), "{algorithm} {seconds}");
+            }
+            let later = opened(&[&new]);
+            assert!(later.verify(&late, &at(0)).is_ok());
+            assert!(later.verify(&token, &at(0)).is_err(), "a key that was removed verifies nothing");
+        }
     }
 
     #[test]
     fn a_key_that_cannot_be_used_is_named() {
-        let secrets = secrets(7);
-        let id = SigningKeyId::new(NOW, &SystemRandom);
-        let key = generate(id, NOW, &secrets, &SystemRandom).unwrap();
-        assert!(matches!(open(&[], &secrets), Err(SigningKeysError::None)));
-        let other_secret = super::tests::secrets(8);
-        assert!(
-            matches!(open(std::slice::from_ref(&key), &other_secret), Err(SigningKeysError::Sealed(of)) if of == id)
-        );
+        assert!(matches!(open(&[], &secrets(7)), Err(SigningKeysError::None)));
+        for algorithm in ALL {
+            let key = sealed_of(algorithm);
+            let refused = |key: SealedSigningKey| open(&[key], &secrets(7)).unwrap_err();
+            assert!(
+                matches!(open(std::slice::from_ref(key), &secrets(8)), Err(SigningKeysError::Sealed(of)) if of == key.id)
+            );
+            let moved = SealedSigningKey { id: SigningKeyId::new(NOW, &SystemRandom), ..key.clone() };
+            assert!(matches!(refused(moved), SigningKeysError::Sealed(_)), "bound to its identifier");
+            for other in ALL.into_iter().filter(|other| *other != algorithm) {
+                let swapped = SealedSigningKey { algorithm: other.as_str().into(), ..key.clone() };
+                assert!(matches!(refused(swapped), SigningKeysError::Sealed(_)), "and to its algorithm");
+            }
+            for other in ["", "none", "eddsa", "ES384"] {
+                let unknown = SealedSigningKey { algorithm: other.into(), ..key.clone() };
+                let error = open(&[key.clone(), unknown], &secrets(7)).unwrap_err();
+                assert!(matches!(error, SigningKeysError::Unknown(of) if of == key.id));
+                assert!(error.to_string().contains(&key.id.to_string()));
+            }
+            let name = seal_name(key.id, algorithm.as_str());
+            let sealed = secrets(7).seal(&name, b"no key", &SystemRandom).unwrap();
+            let garbage = SealedSigningKey { sealed, ..key.clone() };
+            assert!(matches!(refused(garbage), SigningKeysError::Unknown(of) if of == key.id));
+        }
+    }
+
+    #[test]
+    fn a_key_sealed_anew_is_the_same_key_under_the_new_secret() {
         let rotated = SecretKeys::new(SecretKey::from_bytes([8; 32]), vec![SecretKey::from_bytes([7; 32])]);
-        assert!(open(std::slice::from_ref(&key), &rotated).is_ok());
-        let moved = SealedSigningKey { id: SigningKeyId::new(NOW, &SystemRandom), ..key.clone() };
-        assert!(
-            matches!(open(&[moved], &secrets), Err(SigningKeysError::Sealed(_))),
-            "bound to its identifier"
-        );
-        let other = SealedSigningKey { algorithm: "ES256".into(), ..key.clone() };
-        let error = open(&[key, other], &secrets).unwrap_err();
-        assert!(matches!(error, SigningKeysError::Unknown(of) if of == id));
-        assert!(error.to_string().contains(&id.to_string()));
-        let sealed = secrets.seal(&seal_name(id), b"no key", &SystemRandom).unwrap();
-        let garbage = SealedSigningKey { id, algorithm: ALGORITHM.into(), created_at: NOW, sealed };
-        assert!(matches!(open(&[garbage], &secrets), Err(SigningKeysError::Unknown(of)) if of == id));
+        for algorithm in ALL {
+            let key = sealed_of(algorithm);
+            let anew = reseal(key, &rotated, &SystemRandom).unwrap();
+            assert_eq!(anew, SealedSigningKey { sealed: anew.sealed.clone(), ..key.clone() });
+            assert!(open(std::slice::from_ref(&anew), &secrets(7)).is_err());
+            let keys = open(std::slice::from_ref(&anew), &secrets(8)).unwrap();
+            let token = only(algorithm).sign(&claims(), algorithm, NOW).unwrap();
+            assert!(keys.verify(&token, &at(0)).is_ok());
+            assert!(reseal(key, &secrets(9), &SystemRandom).is_none(), "no key of ours opens it");
+            let swapped = SealedSigningKey { algorithm: "other".into(), ..key.clone() };
+            assert!(reseal(&swapped, &rotated, &SystemRandom).is_none(), "nor makes another of it");
+        }
     }
 
     /// Gives the private key of RFC 8037, appendix A.1.
@@ -604,7 +752,8 @@ mod tests {
     fn the_key_set_is_that_of_rfc_8037_and_holds_public_members_only() {
         let secrets = secrets(7);
         let id = SigningKeyId::new(NOW, &SystemRandom);
-        let keys = open(&[generate(id, NOW, &secrets, &Rfc8037).unwrap()], &secrets).unwrap();
+        let key = generate(SigningAlgorithm::EdDsa, id, NOW, NOW, &secrets, &Rfc8037).unwrap();
+        let keys = open(&[key], &secrets).unwrap();
         let expected = json!({"keys": [{
             "kty": "OKP",
             "crv": "Ed25519",
@@ -614,6 +763,62 @@ mod tests {
             "kid": id,
         }]});
         assert_eq!(keys.jwks(), expected, "the whole of it");
-        assert_eq!(format!("{keys:?}"), format!("[{:?}]", id.to_string()), "no key is printed");
+        assert_eq!(format!("{keys:?}"), format!("[{id} (EdDSA)]"), "no key is printed");
+    }
+
+    /// Gives the private key of RFC 7517, appendix A.2.
+    #[derive(Debug)]
+    struct Rfc7517;
+
+    impl Random for Rfc7517 {
+        fn fill(&self, bytes: &mut [u8]) {
+            let d = URL_SAFE_NO_PAD.decode("870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE").unwrap();
+            bytes.copy_from_slice(&d[..bytes.len()]);
+        }
+    }
+
+    #[test]
+    fn the_public_part_of_a_p_256_key_is_that_of_rfc_7517() {
+        let (secrets, id) = (secrets(7), SigningKeyId::new(NOW, &SystemRandom));
+        let key = generate(SigningAlgorithm::Es256, id, NOW, NOW, &secrets, &Rfc7517).unwrap();
+        let jwk = &open(&[key], &secrets).unwrap().jwks()["keys"][0];
+        assert_eq!(jwk["x"], "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4");
+        assert_eq!(jwk["y"], "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
+    }
+
+    #[test]
+    fn the_key_set_says_what_others_need_and_nothing_private() {
+        let (next, retired) = (made(SigningAlgorithm::Es256, 60), made(SigningAlgorithm::Es256, -60));
+        let keys: Vec<&SealedSigningKey> = sealed().iter().chain([&next, &retired]).collect();
+        let keys = opened(&keys);
+        let set = keys.jwks();
+        let published = set["keys"].as_array().unwrap();
+        assert_eq!(published.len(), 5, "every key but that of HMAC: the next and the retired one too");
+        let public: &[(&str, &[&str])] = &[
+            ("EdDSA", &["alg", "crv", "kid", "kty", "use", "x"]),
+            ("ES256", &["alg", "crv", "kid", "kty", "use", "x", "y"]),
+            ("RS256", &["alg", "e", "kid", "kty", "n", "use"]),
+        ];
+        for jwk in published {
+            let members: Vec<_> = jwk.as_object().unwrap().keys().map(String::as_str).collect();
+            let expected = public.iter().find(|(alg, _)| jwk["alg"] == *alg).unwrap().1;
+            assert_eq!(members, expected, "not one member more");
+            for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+                assert!(jwk.get(name).is_none(), "{name}");
+            }
+        }
+        for algorithm in ALL {
+            let token = keys.sign(&claims(), algorithm, NOW).unwrap();
+            let kid = json!(StrictHeader::read(token.expose()).unwrap().kid);
+            let jwk = published.iter().find(|jwk| jwk["kid"] == kid);
+            assert_eq!(jwk.is_some(), algorithm.is_asymmetric(), "{algorithm}");
+            let Some(jwk) = jwk else { continue };
+            let jwk: Jwk = serde_json::from_value(jwk.clone()).unwrap();
+            let mut validation = Validation::new(algorithm.as_str().parse().unwrap());
+            validation.validate_exp = false;
+            validation.set_audience(&["usermgr"]);
+            let key = DecodingKey::from_jwk(&jwk).unwrap();
+            jsonwebtoken::decode::<AccessClaims>(token.expose(), &key, &validation).unwrap();
+        }
     }
 }
