@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "manager")]
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+#[cfg(feature = "manager")]
 use crate::port::random::Random;
 
 /// A text that is no identifier of this kind.
@@ -21,6 +23,7 @@ macro_rules! id {
 
         impl $name {
             /// A new identifier: a `UUIDv7` (RFC 9562) of `now` and 74 random bits.
+            #[cfg(feature = "manager")]
             pub fn new(now: OffsetDateTime, random: &dyn Random) -> Self {
                 Self(uuid_v7(now, random))
             }
@@ -104,6 +107,7 @@ id!(
     SigningKeyId
 );
 
+#[cfg(feature = "manager")]
 fn uuid_v7(now: OffsetDateTime, random: &dyn Random) -> Uuid {
     let millis = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     let mut bytes = [0_u8; 10];
