@@ -43,7 +43,15 @@
 //! }]}"#;
 //! let verifier = Verifier::from_jwks(jwks, VerifierSettings::new("https://app.example.org", "usermgr"))?;
 //!
-//! # let token = "TOKEN";
+//! # let token = concat!(
+//! #     "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSIsImtpZCI6IjAxOWI3OTUzLWM3YzAtNzAwMC04MDAwLTAwMDAwMD",
+//! #     "AwMDAwMSJ9.eyJpc3MiOiJodHRwczovL2FwcC5leGFtcGxlLm9yZyIsInN1YiI6IjAxOWI3OTUzLWM3YzAtNzAwMC0",
+//! #     "4MDAwLTAwMDAwMDAwMDAwMiIsImF1ZCI6InVzZXJtZ3IiLCJpYXQiOjE3NjcyNjg4MDAsIm5iZiI6MTc2NzI2ODc3M",
+//! #     "CwiZXhwIjoxNzY3MjY5NzAwLCJqdGkiOiIxIiwic2lkIjoiMDE5Yjc5NTMtYzdjMC03MDAwLTgwMDAtMDAwMDAwMDA",
+//! #     "wMDAzIiwicm9sZXMiOlsidXNlciJdLCJlbWFpbCI6ImFuYUBleGFtcGxlLm9yZyIsImF1dGhfdGltZSI6MTc2NzI2O",
+//! #     "DgwMCwiYW1yIjpbInB3ZCJdfQ.yObk6ndE1sJ2PdqSWcp4oAFKAIXann0Uh8sTcEJBzYXh9e_H8YCpeZ6GG7cObqZT",
+//! #     "JlCP9ve-85fjJpwBsQ2ADg",
+//! # );
 //! let now = datetime!(2026-01-01 12:00 UTC); // OffsetDateTime::now_utc() in a service
 //! let claims = match verifier.verify(token, now) {
 //!     Err(VerifyError::UnknownKey) => {
@@ -206,4 +214,420 @@ fn read(jwks: &str) -> Result<Arc<[VerifyingKey]>, JwksError> {
     }
     let keys: Arc<[VerifyingKey]> = entries.iter().filter_map(VerifyingKey::from_jwk).collect();
     if keys.is_empty() { Err(JwksError::NoKeys) } else { Ok(keys) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::jwt::{self, SigningKeys, message};
+    use crate::crypto::secret_keys::SecretKeys;
+    use crate::domain::id::{SessionId, SigningKeyId, UserId};
+    use crate::domain::secret::SecretKey;
+    use crate::domain::signing::SigningAlgorithm;
+    use crate::port::random::SystemRandom;
+    use crate::port::store::key::SealedSigningKey;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::{Algorithm, EncodingKey};
+    use serde_json::json;
+    use std::sync::OnceLock;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+    const PUBLISHED: [SigningAlgorithm; 3] =
+        [SigningAlgorithm::EdDsa, SigningAlgorithm::Es256, SigningAlgorithm::Rs256];
+
+    fn secrets() -> SecretKeys {
+        SecretKeys::new(SecretKey::from_bytes([7; 32]), Vec::new())
+    }
+
+    fn made(algorithm: SigningAlgorithm, seconds: i64) -> SealedSigningKey {
+        let id = SigningKeyId::new(NOW, &SystemRandom);
+        jwt::generate(algorithm, id, NOW, NOW + Duration::seconds(seconds), &secrets(), &SystemRandom)
+            .unwrap()
+    }
+
+    fn opened(keys: &[&SealedSigningKey]) -> SigningKeys {
+        jwt::open(&keys.iter().copied().cloned().collect::<Vec<_>>(), &secrets()).unwrap()
+    }
+
+    /// A set of one key of this algorithm, made once: RSA takes its time.
+    fn only(algorithm: SigningAlgorithm) -> SigningKeys {
+        static SEALED: OnceLock<Vec<SealedSigningKey>> = OnceLock::new();
+        let sealed = SEALED.get_or_init(|| SigningAlgorithm::ALL.map(|each| made(each, 0)).to_vec());
+        opened(&[sealed.iter().find(|key| key.algorithm == algorithm.as_str()).unwrap()])
+    }
+
+    fn settings() -> VerifierSettings {
+        VerifierSettings::new("https://app.example.org", "usermgr")
+    }
+
+    fn verifier(jwks: &Value) -> Verifier {
+        Verifier::from_jwks(&jwks.to_string(), settings()).unwrap()
+    }
+
+    fn refused(jwks: &Value) -> JwksError {
+        Verifier::from_jwks(&jwks.to_string(), settings()).unwrap_err()
+    }
+
+    fn claims() -> AccessClaims {
+        let now = NOW.unix_timestamp();
+        AccessClaims {
+            iss: "https://app.example.org".into(),
+            sub: UserId::new(NOW, &SystemRandom),
+            aud: "usermgr".into(),
+            iat: now,
+            nbf: now - 30,
+            exp: now + 900,
+            jti: "1".into(),
+            sid: SessionId::new(NOW, &SystemRandom),
+            roles: vec!["user".into()],
+            email: "ana@example.org".into(),
+            auth_time: now,
+            amr: vec!["pwd".into()],
+        }
+    }
+
+    fn later(seconds: i64) -> OffsetDateTime {
+        NOW + Duration::seconds(seconds)
+    }
+
+    fn header(keys: &SigningKeys) -> Value {
+        let key = keys.list(NOW)[0];
+        json!({"alg": key.algorithm, "typ": "at+jwt", "kid": key.id})
+    }
+
+    #[test]
+    fn a_token_of_each_published_algorithm_says_who_it_is() {
+        for algorithm in PUBLISHED {
+            let (keys, claims) = (only(algorithm), claims());
+            let token = keys.sign(&claims, algorithm, NOW).unwrap();
+            assert_eq!(verifier(&keys.jwks()).verify(token.expose(), NOW), Ok(claims), "{algorithm}");
+        }
+    }
+
+    #[test]
+    fn the_leeway_is_a_minute_unless_it_is_said_otherwise() {
+        let keys = only(SigningAlgorithm::EdDsa);
+        let token = keys.sign(&claims(), SigningAlgorithm::EdDsa, NOW).unwrap();
+        for (leeway, first, last) in [(None, -90, 959), (Some(0), -30, 899), (Some(300), -330, 1199)] {
+            let settings = match leeway {
+                None => settings(),
+                Some(seconds) => settings().with_leeway(Duration::seconds(seconds)).unwrap(),
+            };
+            let verifier = Verifier::from_jwks(&keys.jwks().to_string(), settings).unwrap();
+            for (seconds, counts) in [(first - 1, false), (first, true), (last, true), (last + 1, false)] {
+                let result = verifier.verify(token.expose(), later(seconds));
+                assert_eq!(result.is_ok(), counts, "{leeway:?} {seconds}");
+                assert_ne!(result, Err(VerifyError::UnknownKey));
+            }
+        }
+        for leeway in [Duration::seconds(-1), Duration::seconds(301), Duration::MAX, Duration::MIN] {
+            assert_eq!(settings().with_leeway(leeway).unwrap_err(), InvalidLeeway);
+        }
+    }
+
+    /// Headers that are refused although the published key signed them.
+    fn bad_headers(good: &Value, jwk: &Value) -> Vec<Value> {
+        let with = |name: &str, value: Value| {
+            let mut header = good.clone();
+            header[name] = value;
+            header
+        };
+        let without = |name: &str| {
+            let mut header = good.clone();
+            header.as_object_mut().unwrap().remove(name);
+            header
+        };
+        let mut bad = vec![
+            with("typ", json!("JWT")),
+            with("typ", json!("application/at+jwt")),
+            with("typ", Value::Null),
+            without("typ"),
+            with("alg", json!("none")),
+            with("alg", json!("HS256")),
+            with("alg", json!("RS512")),
+            with("alg", json!("PS256")),
+            with("alg", json!(good["alg"].as_str().unwrap().to_lowercase())),
+            with("alg", json!([good["alg"]])),
+            without("alg"),
+            with("kid", json!([good["kid"]])),
+            with("kid", Value::Null),
+            without("kid"),
+            with("crit", json!(["exp"])),
+            with("crit", json!([])),
+            with("jku", json!("https://evil.example/jwks.json")),
+            with("jwk", jwk.clone()),
+            with("x5u", json!("https://evil.example/cert")),
+            with("x5c", json!(["AAAA"])),
+            with("x5t", json!("AAAA")),
+            with("b64", json!(false)),
+            with("zip", json!("DEF")),
+            with("cty", json!("JWT")),
+            with("anything", json!(1)),
+        ];
+        let others = PUBLISHED.into_iter().filter(|other| *other.as_str() != good["alg"]);
+        bad.extend(others.map(|other| with("alg", json!(other))));
+        bad
+    }
+
+    #[test]
+    fn every_tampering_of_the_header_is_refused() {
+        let claims = serde_json::to_string(&claims()).unwrap();
+        for algorithm in PUBLISHED {
+            let keys = only(algorithm);
+            let (verifier, good) = (verifier(&keys.jwks()), header(&keys));
+            assert!(verifier.verify(&keys.forge(&good.to_string(), &claims), NOW).is_ok());
+            for bad in bad_headers(&good, &keys.jwks()["keys"][0]) {
+                let token = keys.forge(&bad.to_string(), &claims);
+                assert_eq!(verifier.verify(&token, NOW), Err(VerifyError::Invalid), "{bad}");
+            }
+            let twice = good.to_string().replacen('{', r#"{"typ":"at+jwt","#, 1);
+            assert_eq!(verifier.verify(&keys.forge(&twice, &claims), NOW), Err(VerifyError::Invalid));
+        }
+    }
+
+    #[test]
+    fn every_tampering_of_the_claims_is_refused() {
+        let claims = serde_json::to_value(claims()).unwrap();
+        let keys = only(SigningAlgorithm::EdDsa);
+        let (verifier, header) = (verifier(&keys.jwks()), header(&keys).to_string());
+        let verify = |claims: &Value| verifier.verify(&keys.forge(&header, &claims.to_string()), NOW);
+        assert!(verify(&claims).is_ok());
+        for (name, value) in [
+            ("iss", json!("https://evil.example")),
+            ("iss", json!("https://app.example.org/")),
+            ("iss", json!(["https://app.example.org"])),
+            ("aud", json!("other")),
+            ("aud", json!(["usermgr"])),
+            ("aud", json!("")),
+            ("exp", json!(NOW.unix_timestamp() - 60)),
+            ("exp", json!("9999999999")),
+            ("exp", json!(9_999_999_999.5)),
+            ("exp", Value::Null),
+            ("nbf", json!(NOW.unix_timestamp() + 61)),
+            ("nbf", json!("0")),
+            ("nbf", Value::Null),
+            ("iat", json!("0")),
+            ("iat", Value::Null),
+            ("sub", json!("ana")),
+            ("sub", json!(1)),
+            ("sid", json!("")),
+            ("sid", Value::Null),
+            ("jti", json!(1)),
+            ("roles", json!("admin")),
+        ] {
+            let mut changed = claims.clone();
+            changed[name] = value;
+            assert_eq!(verify(&changed), Err(VerifyError::Invalid), "{changed}");
+            changed.as_object_mut().unwrap().remove(name);
+            assert_eq!(verify(&changed), Err(VerifyError::Invalid), "{name} missing");
+        }
+        let twice = claims.to_string().replacen('{', r#"{"aud":"usermgr","#, 1);
+        assert_eq!(verifier.verify(&keys.forge(&header, &twice), NOW), Err(VerifyError::Invalid));
+    }
+
+    #[test]
+    fn every_tampering_of_the_signature_is_refused() {
+        let claims = claims();
+        for algorithm in PUBLISHED {
+            let (keys, theirs) = (only(algorithm), opened(&[&made(algorithm, 0)]));
+            let (verifier, header) = (verifier(&keys.jwks()), header(&keys).to_string());
+            let token = keys.sign(&claims, algorithm, NOW).unwrap().expose().to_owned();
+            let (message_part, signature) = token.rsplit_once('.').unwrap();
+            let admin = AccessClaims { roles: vec!["admin".into()], ..claims.clone() };
+            let admin = message(&header, &serde_json::to_string(&admin).unwrap());
+            let text = serde_json::to_string(&claims).unwrap();
+            let mut bad = vec![
+                format!("{admin}.{signature}"),
+                format!("{message_part}."),
+                message_part.to_owned(),
+                format!("{token}."),
+                format!("{token}="),
+                format!("{token}\n"),
+                format!(" {token}"),
+                format!("Bearer {token}"),
+                theirs.forge(&header, &text),
+                token.repeat(20),
+                String::new(),
+            ];
+            // Whoever takes the algorithm from the header would check these against what everybody knows.
+            let jwk = keys.jwks()["keys"][0].clone();
+            let parts = ["x", "y", "n", "e"].into_iter().filter_map(|name| jwk[name].as_str());
+            let mut known: Vec<Vec<u8>> = parts.map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+            known.extend([Vec::new(), jwk.to_string().into_bytes(), keys.jwks().to_string().into_bytes()]);
+            for secret in known {
+                for alg in [json!("HS256"), json!(algorithm)] {
+                    let header = json!({"alg": alg, "typ": "at+jwt", "kid": jwk["kid"]}).to_string();
+                    let (message, secret) = (message(&header, &text), EncodingKey::from_secret(&secret));
+                    let tag = jsonwebtoken::crypto::sign(message.as_bytes(), &secret, Algorithm::HS256);
+                    bad.push(format!("{message}.{}", tag.unwrap()));
+                }
+            }
+            for bad in bad {
+                assert_eq!(verifier.verify(&bad, NOW), Err(VerifyError::Invalid), "{algorithm} {bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rotation_refuses_nobody_whose_key_set_is_fresh() {
+        for algorithm in PUBLISHED {
+            let (old, new) = (made(algorithm, -100), made(algorithm, 600));
+            let [before, during, after] = [opened(&[&old]), opened(&[&new, &old]), opened(&[&new])];
+            let sign = |keys: &SigningKeys, seconds| {
+                keys.sign(&claims(), algorithm, later(seconds)).unwrap().expose().to_owned()
+            };
+            let (of_old, of_new) = (sign(&during, 599), sign(&during, 600));
+            let verifier = verifier(&before.jwks());
+            let check = |expected: [Result<(), VerifyError>; 2]| {
+                let results = [&of_old, &of_new].map(|token| verifier.verify(token, NOW).map(drop));
+                assert_eq!(results, expected, "{algorithm}");
+            };
+            check([Ok(()), Err(VerifyError::UnknownKey)]);
+            verifier.replace_jwks(&during.jwks().to_string()).unwrap();
+            check([Ok(()), Ok(())]);
+            for broken in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","kid":"1","k":"AAAA"}]}"#] {
+                assert!(verifier.replace_jwks(broken).is_err());
+                check([Ok(()), Ok(())]);
+            }
+            verifier.replace_jwks(&after.jwks().to_string()).unwrap();
+            check([Err(VerifyError::UnknownKey), Ok(())]);
+        }
+    }
+
+    #[test]
+    fn only_a_key_that_could_be_published_is_worth_fetching() {
+        let keys = only(SigningAlgorithm::EdDsa);
+        let text = serde_json::to_string(&claims()).unwrap();
+        let verifier = verifier(&keys.jwks());
+        let other = SigningKeyId::new(NOW, &SystemRandom);
+        for (alg, expected) in [
+            ("EdDSA", VerifyError::UnknownKey),
+            ("ES256", VerifyError::UnknownKey),
+            ("RS256", VerifyError::UnknownKey),
+            ("HS256", VerifyError::Invalid),
+            ("none", VerifyError::Invalid),
+        ] {
+            let header = json!({"alg": alg, "typ": "at+jwt", "kid": other}).to_string();
+            assert_eq!(verifier.verify(&keys.forge(&header, &text), NOW), Err(expected), "{alg}");
+        }
+        let symmetric = only(SigningAlgorithm::Hs256).sign(&claims(), SigningAlgorithm::Hs256, NOW).unwrap();
+        assert_eq!(verifier.verify(symmetric.expose(), NOW), Err(VerifyError::Invalid));
+    }
+
+    #[test]
+    fn a_key_set_with_a_secret_is_refused() {
+        let good = only(SigningAlgorithm::EdDsa).jwks()["keys"][0].clone();
+        let private = |name: &str| {
+            let mut jwk = good.clone();
+            jwk[name] = json!("AAAA");
+            jwk
+        };
+        for bad in [
+            json!({"kty": "oct", "kid": "1", "k": "AAAA", "alg": "HS256"}),
+            json!({"kty": "oct"}),
+            private("d"),
+            private("k"),
+        ] {
+            assert_eq!(refused(&json!({"keys": [good, bad]})), JwksError::Secret, "{bad}");
+        }
+        assert_eq!(refused(&only(SigningAlgorithm::Hs256).jwks()), JwksError::NoKeys, "ours publishes none");
+    }
+
+    #[test]
+    fn what_is_no_key_set_is_refused() {
+        for bad in ["", "null", "[]", "{}", "{\"keys\":{}}", "{\"keys\":null}", "<html>", "{\"keys\":[}"] {
+            let error = Verifier::from_jwks(bad, settings()).unwrap_err();
+            assert_eq!(error, JwksError::NotAKeySet, "{bad}");
+        }
+        let good = only(SigningAlgorithm::EdDsa).jwks()["keys"][0].clone();
+        assert_eq!(verifier(&json!({"keys": vec![good.clone(); 64]})).keys().len(), 64);
+        assert_eq!(refused(&json!({"keys": vec![good; 65]})), JwksError::TooManyKeys);
+        assert_eq!(refused(&json!({"keys": vec![json!({"kty": "AKP"}); 65]})), JwksError::TooManyKeys);
+    }
+
+    #[test]
+    fn an_entry_that_is_not_for_us_is_passed_over() {
+        for algorithm in PUBLISHED {
+            let keys = only(algorithm);
+            let good = keys.jwks()["keys"][0].clone();
+            let changed = |name: &str, value: Value| {
+                let mut jwk = good.clone();
+                jwk[name] = value;
+                jwk
+            };
+            let without = |name: &str| {
+                let mut jwk = good.clone();
+                jwk.as_object_mut().unwrap().remove(name);
+                jwk
+            };
+            let others = SigningAlgorithm::ALL.into_iter().filter(|other| *other != algorithm);
+            let mut bad = vec![
+                without("kid"),
+                without("kty"),
+                changed("kid", json!(1)),
+                changed("kty", json!("AKP")),
+                changed("kty", json!("okp")),
+                changed("use", json!("enc")),
+                changed("key_ops", json!(["sign"])),
+                changed("key_ops", json!("verify")),
+                changed("alg", json!("none")),
+                changed("alg", json!("ML-DSA-44")),
+                changed("alg", json!(["EdDSA"])),
+                Value::Null,
+                json!([good]),
+                json!("key"),
+            ];
+            bad.extend(others.map(|other| changed("alg", json!(other))));
+            let members: &[&str] = match algorithm {
+                SigningAlgorithm::EdDsa => &["crv", "x"],
+                SigningAlgorithm::Es256 => &["crv", "x", "y"],
+                _ => &["n", "e"],
+            };
+            for name in members {
+                bad.push(without(name));
+                bad.extend(["", "AAAA", "P-384", "?"].map(|value| changed(name, json!(value))));
+            }
+            // Three bytes may be an exponent.
+            bad.retain(|jwk| jwk["e"] != "AAAA" && jwk["e"] != "P-384");
+            for bad in bad {
+                assert_eq!(refused(&json!({"keys": [bad]})), JwksError::NoKeys, "{bad}");
+                assert_eq!(verifier(&json!({"keys": [bad, good]})).keys().len(), 1, "{bad}");
+            }
+            // What is optional may be missing: the kind and the curve pin the algorithm as well.
+            let token = keys.sign(&claims(), algorithm, NOW).unwrap();
+            for jwk in [without("alg"), without("use"), changed("key_ops", json!(["verify"]))] {
+                let verifier = verifier(&json!({"keys": [jwk]}));
+                assert!(verifier.verify(token.expose(), NOW).is_ok(), "{jwk}");
+                let mut header = header(&keys);
+                for other in PUBLISHED.into_iter().filter(|other| *other != algorithm) {
+                    header["alg"] = json!(other);
+                    let claims = serde_json::to_string(&claims()).unwrap();
+                    let forged = keys.forge(&header.to_string(), &claims);
+                    assert_eq!(verifier.verify(&forged, NOW), Err(VerifyError::Invalid), "{header}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_keys_of_one_name_the_first_counts() {
+        let (ours, theirs) = (only(SigningAlgorithm::EdDsa), opened(&[&made(SigningAlgorithm::EdDsa, 0)]));
+        let good = ours.jwks()["keys"][0].clone();
+        let mut other = theirs.jwks()["keys"][0].clone();
+        other["kid"] = good["kid"].clone();
+        let token = ours.sign(&claims(), SigningAlgorithm::EdDsa, NOW).unwrap();
+        for (keys, expected) in [([&good, &other], true), ([&other, &good], false)] {
+            assert_eq!(verifier(&json!({ "keys": keys })).verify(token.expose(), NOW).is_ok(), expected);
+        }
+    }
+
+    #[test]
+    fn it_prints_which_keys_it_has() {
+        let keys = only(SigningAlgorithm::EdDsa);
+        let printed = format!("{:?}", verifier(&keys.jwks()));
+        assert!(printed.contains(&keys.list(NOW)[0].id.to_string()), "{printed}");
+        assert!(printed.contains("https://app.example.org"), "{printed}");
+    }
 }

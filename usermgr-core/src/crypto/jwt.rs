@@ -307,6 +307,22 @@ impl Signer {
 }
 
 #[cfg(test)]
+impl SigningKeys {
+    /// Signs any header and claims with the first key.
+    pub(crate) fn forge(&self, header: &str, claims: &str) -> String {
+        let message = message(header, claims);
+        let signature = self.keys[0].signs.sign(message.as_bytes()).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+/// What is signed of a token with this header and these claims.
+#[cfg(test)]
+pub(crate) fn message(header: &str, claims: &str) -> String {
+    format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::id::{SessionId, UserId};
@@ -386,13 +402,7 @@ mod tests {
     }
 
     fn forge_text(keys: &SigningKeys, header: &str, claims: &str) -> AccessToken {
-        let message = message(header, claims);
-        let signature = keys.keys[0].signs.sign(message.as_bytes()).unwrap();
-        AccessToken::new(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
-    }
-
-    fn message(header: &str, claims: &str) -> String {
-        format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
+        AccessToken::new(keys.forge(header, claims))
     }
 
     #[test]
