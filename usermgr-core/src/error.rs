@@ -54,6 +54,16 @@ pub enum Error {
     /// The caller may not do this.
     #[error("not permitted")]
     Forbidden,
+    /// What the caller asks for needs them to have proven who they are lately: they may send the current password along
+    /// or sign in again (RFC 9470).
+    #[error("a recent sign-in or the current password is needed")]
+    ReauthenticationRequired {
+        /// How long ago the last sign-in may be.
+        max_age: Duration,
+    },
+    /// It would leave the installation without an active administrator.
+    #[error("the last administrator cannot be removed, disabled or demoted")]
+    LastAdmin,
     /// There is no such thing, or the caller may not know of it.
     #[error("not found")]
     NotFound,
@@ -99,6 +109,8 @@ impl Error {
             Self::InvalidToken => "invalid_token",
             Self::SessionEnded => "session_ended",
             Self::Forbidden => "forbidden",
+            Self::ReauthenticationRequired { .. } => "reauthentication_required",
+            Self::LastAdmin => "last_admin",
             Self::NotFound => "not_found",
             Self::RateLimited { .. } => "rate_limited",
             Self::TooManyAttempts { .. } => "too_many_attempts",

@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::crypto::hasher::{HashPool, HashPoolError};
-use crate::crypto::jwt::{self, SigningKeys, SigningKeysError};
 use crate::crypto::secret_keys::SecretKeys;
-use crate::domain::id::SigningKeyId;
 use crate::domain::secret::SecretKey;
-use crate::domain::signing::SigningAlgorithm;
+use crate::flow::account::Account;
 use crate::flow::register::Registration;
 use crate::flow::sessions::Sessions;
 use crate::flow::set_password::Passwords;
+use crate::flow::signing_keys::KeyRing;
 use crate::flow::users::Users;
 use crate::policy::{Policies, PolicyError, TokenFormat};
 use crate::port::clock::{Clock, SystemClock};
@@ -25,7 +24,8 @@ use crate::worker::{MailWorker, MailWorkerParts, Upkeep, Workers};
 /// Registration, passwords, sessions and users over a store and a mailer: what a host keeps.
 ///
 /// Cloning is cheap and shares everything. Calls hang under namespaces: [`registration`](Self::registration),
-/// [`passwords`](Self::passwords), [`sessions`](Self::sessions), [`users`](Self::users).
+/// [`passwords`](Self::passwords), [`sessions`](Self::sessions),
+/// [`account`](Self::account), [`users`](Self::users).
 #[derive(Clone)]
 pub struct UserManager {
     pub(crate) inner: Arc<Inner>,
@@ -40,7 +40,7 @@ pub(crate) struct Inner {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) secrets: SecretKeys,
     pub(crate) hasher: HashPool,
-    pub(crate) signing: tokio::sync::OnceCell<SigningKeys>,
+    pub(crate) keys: Arc<KeyRing>,
     pub(crate) policies: Arc<Policies>,
 }
 
@@ -63,6 +63,16 @@ impl UserManager {
     /// Signing in and out, and who a token belongs to.
     pub fn sessions(&self) -> Sessions<'_> {
         Sessions { inner: &self.inner }
+    }
+
+    /// One's own account: name and language, address, deletion, export.
+    pub fn account(&self) -> Account<'_> {
+        Account { inner: &self.inner }
+    }
+
+    /// The keys that sign access tokens, for the operator.
+    pub fn signing_keys(&self) -> &KeyRing {
+        &self.inner.keys
     }
 
     /// Users, as their administrator or the host's program sees them.
@@ -89,7 +99,7 @@ impl UserManager {
     /// [`crate::Error`] when the keys cannot be read.
     pub async fn jwks(&self) -> Result<serde_json::Value, crate::Error> {
         match self.inner.policies.tokens.format {
-            TokenFormat::Jwt => Ok(self.inner.signing_keys().await?.jwks()),
+            TokenFormat::Jwt => Ok(self.inner.keys.keys(self.inner.clock.now()).await?.jwks()),
             TokenFormat::Opaque => Ok(serde_json::json!({ "keys": [] })),
         }
     }
@@ -119,6 +129,7 @@ impl UserManager {
     pub fn upkeep(&self) -> Upkeep {
         let inner = &self.inner;
         Upkeep::new(Arc::clone(&inner.store), Arc::clone(&inner.clock), Arc::clone(&inner.policies))
+            .with_keys(Arc::clone(&inner.keys))
     }
 }
 
@@ -128,32 +139,7 @@ impl fmt::Debug for UserManager {
     }
 }
 
-/// How far apart the clocks of two instances may be for the first key of one to sign at the other at once.
-const FIRST_KEY_SLACK: time::Duration = time::Duration::minutes(5);
-
 impl Inner {
-    /// The signing keys, made and shared through the store on first use.
-    pub(crate) async fn signing_keys(&self) -> Result<&SigningKeys, crate::Error> {
-        self.signing
-            .get_or_try_init(|| async {
-                let now = self.clock.now();
-                let mut sealed = self.store.signing_keys().await?;
-                if sealed.is_empty() {
-                    let id = SigningKeyId::new(now, &*self.random);
-                    let from = now - FIRST_KEY_SLACK;
-                    let algorithm = SigningAlgorithm::EdDsa;
-                    let key = jwt::generate(algorithm, id, now, from, &self.secrets, &*self.random)
-                        .ok_or(crate::Error::Internal("a signing key could not be made"))?;
-                    sealed = self.store.ensure_signing_key(key).await?;
-                }
-                jwt::open(&sealed, &self.secrets).map_err(|error: SigningKeysError| {
-                    tracing::error!(%error, "the signing keys cannot be opened");
-                    crate::Error::Internal("the signing keys cannot be opened; was secret.key changed?")
-                })
-            })
-            .await
-    }
-
     pub(crate) fn issuer(&self) -> &str {
         self.policies.tokens.issuer.as_deref().unwrap_or(&self.policies.mail.public_url)
     }
@@ -297,6 +283,14 @@ impl UserManagerBuilder {
         let templates = templates.unwrap_or_else(|| {
             Arc::new(BuiltInTemplates::new(&policies.mail.default_locale)) as Arc<dyn MailTemplates>
         });
+        let policies = Arc::new(policies);
+        let secrets = SecretKeys::new(secret_key, previous_keys);
+        let keys = Arc::new(KeyRing::new(
+            Arc::clone(&store),
+            secrets.clone(),
+            Arc::clone(&random),
+            Arc::clone(&policies),
+        ));
         Ok(UserManager {
             inner: Arc::new(Inner {
                 store,
@@ -305,10 +299,10 @@ impl UserManagerBuilder {
                 templates,
                 clock: clock.unwrap_or_else(|| Arc::new(SystemClock)),
                 random,
-                secrets: SecretKeys::new(secret_key, previous_keys),
+                secrets,
                 hasher,
-                signing: tokio::sync::OnceCell::new(),
-                policies: Arc::new(policies),
+                keys,
+                policies,
             }),
         })
     }

@@ -1,8 +1,12 @@
 //! The rules in force: each with its default and why. They are validated once, when the manager is built.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use time::Duration;
 
 use crate::domain::code::CodeLength;
+use crate::domain::role::{Permission, Role, Roles};
+use crate::domain::signing::SigningAlgorithm;
 use crate::domain::user::Locale;
 
 /// Every rule. Change what you need: `Policies { codes: CodePolicy { ttl, ..Default::default() }, ..Default::default() }`.
@@ -30,6 +34,10 @@ pub struct Policies {
     pub retention: RetentionPolicy,
     /// What mails say about the service.
     pub mail: MailPolicy,
+    /// Roles beside `user` and `admin`.
+    pub roles: RolePolicy,
+    /// Deletion of accounts.
+    pub deletion: DeletionPolicy,
 }
 
 /// Mailed codes.
@@ -160,11 +168,14 @@ impl Default for ThrottlePolicy {
 pub struct LinkPolicy {
     /// How long a link lives from the hand-over of its mail; 30 minutes by default.
     pub ttl: Duration,
+    /// How long the change of an address can be undone from the old one; 3 days by default. Longer protects an owner
+    /// who reads mail seldom, shorter one whose old mailbox fell into other hands.
+    pub undo_ttl: Duration,
 }
 
 impl Default for LinkPolicy {
     fn default() -> Self {
-        Self { ttl: Duration::minutes(30) }
+        Self { ttl: Duration::minutes(30), undo_ttl: Duration::days(3) }
     }
 }
 
@@ -173,8 +184,12 @@ impl Default for LinkPolicy {
 pub struct TokenPolicy {
     /// What an access token is; a JWT by default.
     pub format: TokenFormat,
+    /// The algorithm that signs JWTs; `EdDSA` by default.
+    pub algorithm: SigningAlgorithm,
     /// How long an access token lives; 15 minutes by default.
     pub access_ttl: Duration,
+    /// How old a signing key gets before another takes its place; 90 days by default.
+    pub rotate_every: Duration,
     /// `iss` of tokens; [`MailPolicy::public_url`] by default.
     pub issuer: Option<String>,
     /// `aud` of tokens; `usermgr` by default.
@@ -185,7 +200,9 @@ impl Default for TokenPolicy {
     fn default() -> Self {
         Self {
             format: TokenFormat::Jwt,
+            algorithm: SigningAlgorithm::EdDsa,
             access_ttl: Duration::minutes(15),
+            rotate_every: Duration::days(90),
             issuer: None,
             audience: "usermgr".into(),
         }
@@ -195,7 +212,7 @@ impl Default for TokenPolicy {
 /// What an access token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenFormat {
-    /// A JWT signed by EdDSA (Ed25519) that other services can verify (RFC 9068).
+    /// A signed JWT that other services can verify (RFC 9068).
     Jwt,
     /// 256 random bits, looked up in the store on every request.
     Opaque,
@@ -208,11 +225,22 @@ pub struct SessionPolicy {
     pub idle_ttl: Duration,
     /// How long a session lives at most; 90 days by default.
     pub max_ttl: Duration,
+    /// For how long the refresh token before still counts while its successor was not used, for clients that ask twice;
+    /// 10 seconds by default.
+    pub refresh_grace: Duration,
+    /// How long ago the last sign-in may be for changes of address and role and for deletion, unless the current
+    /// password comes along; 15 minutes by default.
+    pub step_up_age: Duration,
 }
 
 impl Default for SessionPolicy {
     fn default() -> Self {
-        Self { idle_ttl: Duration::days(14), max_ttl: Duration::days(90) }
+        Self {
+            idle_ttl: Duration::days(14),
+            max_ttl: Duration::days(90),
+            refresh_grace: Duration::seconds(10),
+            step_up_age: Duration::minutes(15),
+        }
     }
 }
 
@@ -243,6 +271,59 @@ pub struct RetentionPolicy {
 impl Default for RetentionPolicy {
     fn default() -> Self {
         Self { audit: Duration::days(365) }
+    }
+}
+
+/// Roles beside the built-in ones: `user` permits nothing beyond one's own account, `admin` everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolePolicy {
+    /// Each role and what it permits.
+    pub defined: BTreeMap<Role, BTreeSet<Permission>>,
+}
+
+impl RolePolicy {
+    /// Whether users can be given the role.
+    pub fn is_defined(&self, role: &Role) -> bool {
+        role.as_str() == Role::USER || role.as_str() == Role::ADMIN || self.defined.contains_key(role)
+    }
+
+    /// Whether somebody with these roles may do it. A role that is not defined permits nothing.
+    pub fn permit(&self, roles: &Roles, permission: &Permission) -> bool {
+        roles.contains(&Role::admin())
+            || roles.iter().filter_map(|role| self.defined.get(role)).any(|set| set.contains(permission))
+    }
+
+    /// The roles that permit something that these roles do not.
+    pub fn beyond(&self, roles: &Roles) -> Roles {
+        if roles.contains(&Role::admin()) {
+            return Roles::new();
+        }
+        let more = |set: &BTreeSet<Permission>| set.iter().any(|permission| !self.permit(roles, permission));
+        let defined = self.defined.iter().filter(|(_, set)| more(set)).map(|(role, _)| role.clone());
+        defined.chain([Role::admin()]).collect()
+    }
+
+    /// Every role and what it permits; `admin` permits also what a host names.
+    pub fn all(&self) -> BTreeMap<Role, BTreeSet<Permission>> {
+        let mut all = self.defined.clone();
+        let everything = self.defined.values().flatten().cloned().chain(Permission::ALL).collect();
+        all.insert(Role::admin(), everything);
+        all.insert(Role::user(), BTreeSet::new());
+        all
+    }
+}
+
+/// Deletion of accounts.
+#[derive(Debug, Clone)]
+pub struct DeletionPolicy {
+    /// How long a deleted user is kept before it is removed for good; 30 days by default. Users who deleted their
+    /// account themselves have it back by signing in within this time.
+    pub grace: Duration,
+}
+
+impl Default for DeletionPolicy {
+    fn default() -> Self {
+        Self { grace: Duration::days(30) }
     }
 }
 
@@ -301,6 +382,8 @@ impl Policies {
             outbox,
             retention,
             mail,
+            roles,
+            deletion,
         } = self;
         need(codes.ttl >= second && codes.ttl <= Duration::days(1), "codes.ttl", "1s to 24h");
         need((1..=20).contains(&codes.attempts), "codes.attempts", "1 to 20");
@@ -330,6 +413,21 @@ impl Policies {
             "1s to 24h",
         );
         need(!tokens.audience.is_empty(), "tokens.audience", "a name");
+        need(tokens.rotate_every >= Duration::hours(1), "tokens.rotate_every", "1h or more");
+        need(links.undo_ttl >= second && links.undo_ttl <= Duration::days(30), "links.undo_ttl", "1s to 30d");
+        need(
+            !sessions.refresh_grace.is_negative() && sessions.refresh_grace <= Duration::minutes(5),
+            "sessions.refresh_grace",
+            "0s to 5m",
+        );
+        need(!sessions.step_up_age.is_negative(), "sessions.step_up_age", "0s or more");
+        need(!deletion.grace.is_negative(), "users.deletion_grace", "0s or more");
+        let builtin = [Role::user(), Role::admin()];
+        need(
+            !builtin.iter().any(|role| roles.defined.contains_key(role)),
+            "roles",
+            "names other than user and admin",
+        );
         need(sessions.idle_ttl >= second, "sessions.idle_ttl", "1s or more");
         need(sessions.max_ttl >= sessions.idle_ttl, "sessions.max_ttl", "at least sessions.idle_ttl");
         need((1..=1024).contains(&outbox.concurrency), "outbox.concurrency", "1 to 1024");

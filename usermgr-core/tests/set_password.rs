@@ -4,6 +4,7 @@
 mod support;
 
 use support::{ANA, OTHER, PASSWORD, World};
+use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::set_password::{PasswordSet, SetWithCode};
 use usermgr_core::flow::users::CreateUser;
 use usermgr_core::{CodePurpose, Error, Password};
@@ -92,7 +93,7 @@ async fn a_weak_password_spends_no_code() {
 async fn whom_a_code_may_be_sent_to_depends_on_its_purpose() {
     let world = World::new();
     assert!(request(&world, CodePurpose::ResetPassword).await.is_none(), "nobody");
-    world.users.users().create(CreateUser::new(ANA), &world.client).await.unwrap();
+    world.users.users().create(Principal::Operator, CreateUser::new(ANA), &world.client).await.unwrap();
     world.deliver().await;
     let invited = world.mailbox.last_code(ANA).unwrap();
     let set = set(&invited, PASSWORD, Some(CodePurpose::FirstTimeSetup));

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use usermgr_core::domain::page::PageSize;
 use usermgr_core::domain::role::Role;
+use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::users::CreateUser;
 use usermgr_core::port::store::account::UserQuery;
 use usermgr_core::{ClientContext, Error, Password, User};
@@ -217,7 +218,7 @@ async fn users(config: &Config, command: UsersCommand) -> Result<(), Failure> {
         }
     };
     let manager = serve::manager(config).await?;
-    let user = manager.users().create(request, &ClientContext::new()).await?;
+    let user = manager.users().create(Principal::Operator, request, &ClientContext::new()).await?;
     print(&line(&user))?;
     if !wants_password {
         print("invited: the mail with the code leaves with the next worker")?;
@@ -227,10 +228,10 @@ async fn users(config: &Config, command: UsersCommand) -> Result<(), Failure> {
 
 async fn list(config: &Config, json: bool) -> Result<(), Failure> {
     let manager = serve::manager(config).await?;
-    let mut query = UserQuery { size: PageSize::new(PageSize::MAX), after: None };
+    let mut query = UserQuery { size: PageSize::new(PageSize::MAX), ..UserQuery::default() };
     let mut users = Vec::new();
     loop {
-        let page = manager.users().list(query).await?;
+        let page = manager.users().list(Principal::Operator, query.clone(), &ClientContext::new()).await?;
         if json {
             users.extend(page.items.iter().map(user_json));
         } else {

@@ -2,7 +2,7 @@
 //!
 //! `KEYS` is the one place that names a key. Whatever is wrong is told at once, a line for each fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,10 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use usermgr_core::SecretKey;
 use usermgr_core::domain::code::CodeLength;
+use usermgr_core::domain::role::{Permission, Role};
 use usermgr_core::policy::{
-    CodePolicy, HashPolicy, LinkPolicy, MailPolicy, OutboxPolicy, PasswordPolicy, Policies,
-    RegistrationPolicy, RetentionPolicy, SessionPolicy, ThrottlePolicy, TokenFormat, TokenPolicy,
+    CodePolicy, DeletionPolicy, HashPolicy, LinkPolicy, MailPolicy, OutboxPolicy, PasswordPolicy, Policies,
+    RegistrationPolicy, RetentionPolicy, RolePolicy, SessionPolicy, ThrottlePolicy, TokenFormat, TokenPolicy,
 };
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
@@ -75,13 +76,17 @@ const KEYS: &[Key] = &[
     plain("throttle.network_requests", "60"),
     plain("throttle.window", "15m"),
     plain("links.ttl", "30m"),
+    plain("links.undo_ttl", "3d"),
     plain("tokens.format", "jwt"),
     plain("tokens.algorithm", "EdDSA"),
     plain("tokens.access_ttl", "15m"),
+    plain("tokens.rotate_every", "90d"),
     plain("tokens.issuer", ""),
     plain("tokens.audience", "usermgr"),
     plain("sessions.idle_ttl", "14d"),
     plain("sessions.max_ttl", "90d"),
+    plain("sessions.refresh_grace", "10s"),
+    plain("sessions.step_up_age", "15m"),
     plain("outbox.concurrency", "8"),
     plain("outbox.max_attempts", "12"),
     plain("outbox.keep_sent", "7d"),
@@ -98,8 +103,7 @@ const KEYS: &[Key] = &[
 ];
 
 /// Keys that are read and do nothing in this version: a value of one's own is met with a warning.
-const LATER: &[&str] =
-    &["users.deletion_grace", "maintenance.daily_at", "http.metrics_listen", "http.docs", "http.pages"];
+const LATER: &[&str] = &["maintenance.daily_at", "http.metrics_listen", "http.docs", "http.pages"];
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -278,6 +282,7 @@ impl Config {
 #[derive(Default)]
 struct Reader {
     values: Values,
+    roles: BTreeMap<Role, BTreeSet<Permission>>,
     faults: Vec<String>,
 }
 
@@ -312,6 +317,10 @@ impl Reader {
                     }
                     other => other.to_string(),
                 };
+                if section == "roles" {
+                    self.role(&key, &text, origin);
+                    continue;
+                }
                 match KEYS.iter().find(|key| key.name == name) {
                     Some(key) => self.set(key.name, text, origin),
                     None => self
@@ -334,6 +343,10 @@ impl Reader {
                 self.set(key.name, value.clone(), variable);
                 continue;
             }
+            if let Some(role) = variable.strip_prefix("USERMGR_ROLES_") {
+                self.role(&role.to_lowercase(), value, variable);
+                continue;
+            }
             if is_of_kubernetes(variable, value) {
                 continue;
             }
@@ -354,6 +367,18 @@ impl Reader {
                 Ok(text) => self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable),
                 Err(error) => self.faults.push(format!("{variable}: {value}: {error}")),
             }
+        }
+    }
+
+    /// A role beside the built-in ones: `[roles] support = ["users:read"]`.
+    fn role(&mut self, name: &str, permissions: &str, source: &str) {
+        let items = permissions.split(',').map(str::trim).filter(|item| !item.is_empty());
+        match (name.parse(), items.map(str::parse).collect::<Result<_, _>>()) {
+            (Ok(role), Ok(permissions)) => drop(self.roles.insert(role, permissions)),
+            _ => self.faults.push(format!(
+                "roles.{name} ({source}): it takes a name of a-z, 0-9, '_' and '-', and permissions such as {}",
+                Permission::ALL.iter().map(Permission::as_str).collect::<Vec<_>>().join(", ")
+            )),
         }
     }
 
@@ -504,7 +529,8 @@ impl Reader {
             "opaque" => Some(TokenFormat::Opaque),
             _ => None,
         });
-        self.value("tokens.algorithm", "EdDSA", |text| (text == "EdDSA").then_some(()));
+        let algorithm =
+            self.value("tokens.algorithm", "EdDSA, ES256, RS256 or HS256", |text| text.parse().ok());
         let issuer = self.text("tokens.issuer");
         let codes = CodePolicy {
             length: self.value("codes.length", "4 to 10", |text| CodeLength::new(text.parse().ok()?))?,
@@ -540,16 +566,23 @@ impl Reader {
                 network_requests: self.number("throttle.network_requests")?,
                 window: self.duration("throttle.window")?,
             },
-            links: LinkPolicy { ttl: self.duration("links.ttl")? },
+            links: LinkPolicy {
+                ttl: self.duration("links.ttl")?,
+                undo_ttl: self.duration("links.undo_ttl")?,
+            },
             tokens: TokenPolicy {
                 format: format?,
+                algorithm: algorithm?,
                 access_ttl: self.duration("tokens.access_ttl")?,
+                rotate_every: self.duration("tokens.rotate_every")?,
                 issuer: (!issuer.is_empty()).then_some(issuer),
                 audience: self.text("tokens.audience"),
             },
             sessions: SessionPolicy {
                 idle_ttl: self.duration("sessions.idle_ttl")?,
                 max_ttl: self.duration("sessions.max_ttl")?,
+                refresh_grace: self.duration("sessions.refresh_grace")?,
+                step_up_age: self.duration("sessions.step_up_age")?,
             },
             outbox: OutboxPolicy {
                 concurrency: self.number("outbox.concurrency")?,
@@ -565,6 +598,8 @@ impl Reader {
                     .unwrap_or_else(|| "usermgr".to_owned()),
                 ..MailPolicy::default()
             },
+            roles: RolePolicy { defined: self.roles.clone() },
+            deletion: DeletionPolicy { grace: self.duration("users.deletion_grace")? },
         })
     }
 }
@@ -727,6 +762,16 @@ mod tests {
         {
             assert_eq!(mask(url, Secrecy::Url), url);
         }
+    }
+
+    #[test]
+    fn roles_are_defined_by_what_they_permit() {
+        let file = "[roles]\nsupport = [\"users:read\", \"audit:read\"]\n";
+        let config = read(file, &[("USERMGR_ROLES_MAILROOM", "outbox:manage")]).unwrap();
+        let names: Vec<_> = config.policies.roles.defined.keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["mailroom", "support"]);
+        let said = read("[roles]\nSupport = [\"everything\"]\nadmin = [\"users:read\"]\n", &[]).unwrap_err();
+        assert!(said.contains("roles.Support (usermgr.toml): it takes a name"), "{said}");
     }
 
     #[test]

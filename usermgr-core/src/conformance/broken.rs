@@ -8,21 +8,25 @@ use super::{StoreHarness, codes, drops, limits, races};
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, OutboxId, UserId};
 use crate::domain::page::Page;
+use crate::domain::session::Session;
 use crate::domain::user::User;
 use crate::memory::MemoryStore;
 use crate::port::store::account::{
-    AccountStore, CreateUser, CredentialsQuery, CredentialsView, PasswordReplaced, Register, Registered,
-    ReplacePassword, UserCreated, UserQuery,
+    AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
+    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, UpdateUser,
+    UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
 };
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, Redeemed, RequestCode,
 };
-use crate::port::store::key::{KeyStore, SealedSigningKey};
-use crate::port::store::outbox::{Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Settle, Settled};
+use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use crate::port::store::outbox::{
+    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
+};
 use crate::port::store::session::{
-    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionOpened, SessionQuery, SessionStore,
-    SessionView,
+    EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
+    SessionStore, SessionView, SessionsEnded, SessionsQuery,
 };
 use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
 use crate::port::store::{Store, StoreError};
@@ -87,8 +91,27 @@ impl AccountStore for Broken {
         self.inner.user(id).await
     }
 
-    async fn users(&self, query: UserQuery) -> Result<Page<User, UserId>, StoreError> {
+    async fn users(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError> {
         self.inner.users(query).await
+    }
+
+    async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
+        self.inner.update_user(command).await
+    }
+
+    async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
+        self.inner.delete_user(command).await
+    }
+
+    async fn request_email_change(
+        &self,
+        command: RequestEmailChange,
+    ) -> Result<EmailChangeRequested, StoreError> {
+        self.inner.request_email_change(command).await
+    }
+
+    async fn import_users(&self, command: ImportUsers) -> Result<Vec<UserImported>, StoreError> {
+        self.inner.import_users(command).await
     }
 }
 
@@ -153,7 +176,15 @@ impl SessionStore for Broken {
         self.inner.session(query).await
     }
 
-    async fn end_sessions(&self, command: EndSessions) -> Result<u64, StoreError> {
+    async fn sessions(&self, query: SessionsQuery) -> Result<Vec<Session>, StoreError> {
+        self.inner.sessions(query).await
+    }
+
+    async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
+        self.inner.rotate(command).await
+    }
+
+    async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
         self.inner.end_sessions(command).await
     }
 }
@@ -166,6 +197,10 @@ impl OutboxStore for Broken {
 
     async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
         self.inner.settle(command).await
+    }
+
+    async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
+        self.inner.requeue(command).await
     }
 
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
@@ -182,6 +217,10 @@ impl AuditStore for Broken {
     async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
         self.inner.audit(query).await
     }
+
+    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.inner.record(entry).await
+    }
 }
 
 #[async_trait]
@@ -190,8 +229,12 @@ impl KeyStore for Broken {
         self.inner.signing_keys().await
     }
 
-    async fn ensure_signing_key(&self, key: SealedSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
-        self.inner.ensure_signing_key(key).await
+    async fn add_signing_key(&self, command: AddSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
+        self.inner.add_signing_key(command).await
+    }
+
+    async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
+        self.inner.reseal_signing_key(command).await
     }
 }
 

@@ -24,7 +24,7 @@ use crate::port::store::audit::AuditQuery;
 use crate::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeTarget, NewCode, Redeem, RedeemEffect, RequestCode,
 };
-use crate::port::store::key::SealedSigningKey;
+use crate::port::store::key::{AddSigningKey, SealedSigningKey};
 use crate::port::store::outbox::{
     Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, Settle,
 };
@@ -206,6 +206,7 @@ pub(super) fn open(user: &User, version: PasswordVersion, now: OffsetDateTime) -
         session: session(now),
         upgrade: None,
         guard: None,
+        restore: audit(AuditEvent::UserRestoration),
         audit: audit(AuditEvent::SignIn),
         events: Vec::new(),
     }
@@ -239,7 +240,7 @@ pub(super) fn replace(user_id: UserId, expect: PasswordVersion, now: OffsetDateT
 }
 
 pub(super) fn end(user_id: UserId, which: SessionSelector, now: OffsetDateTime) -> EndSessions {
-    EndSessions { now, user_id, which, audit: audit(AuditEvent::SignOut) }
+    EndSessions { now, user_id, which, by: None, audit: audit(AuditEvent::SignOut) }
 }
 
 pub(super) fn sent(claimed: &Claimed, lease: Lease, now: OffsetDateTime) -> Settle {
@@ -254,6 +255,8 @@ pub(super) fn purge(now: OffsetDateTime) -> Purge {
         ended_before: now,
         settled_before: now,
         audited_before: now,
+        deleted_before: now,
+        retired_before: now,
         known_before: now - Duration::days(30),
         batch: 1000,
     }
@@ -267,6 +270,12 @@ pub(super) fn signing_key(n: u8, algorithm: &str) -> SealedSigningKey {
         signs_from: later(i64::from(n)),
         sealed: vec![n],
     }
+}
+
+/// Adds a key unless there is one of its algorithm.
+pub(super) fn add_key(key: SealedSigningKey) -> AddSigningKey {
+    let unless_since = Some(OffsetDateTime::UNIX_EPOCH);
+    AddSigningKey { now: NOW, key, unless_since, audit: audit(AuditEvent::KeyRotation) }
 }
 
 /// An invited user: without a password, the address not proven.
@@ -290,6 +299,7 @@ pub(super) fn create(address: &str, now: OffsetDateTime) -> CreateUser {
         roles: Roles::from([Role::user()]),
         password: Some(PasswordHash::new(format!("created {address}"))),
         invitation: None,
+        by: None,
         audit: audit(AuditEvent::UserCreation),
         events: Vec::new(),
     }
@@ -299,7 +309,7 @@ pub(super) fn create(address: &str, now: OffsetDateTime) -> CreateUser {
 pub(super) async fn user(store: &Arc<dyn Store>, address: &str) -> User {
     match store.create_user(create(address, NOW)).await.unwrap() {
         UserCreated::Created(user) => *user,
-        UserCreated::Taken => panic!("{address} is taken"),
+        outcome => panic!("{address}: {outcome:?}"),
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, candidates, claim, create, email, end, entries, failed, guard, holds, invite, later,
-    lease, open, outbox, password_of, purge, register, registered, replace, request, right, sent,
+    NOW, add_key, all_events, candidates, claim, create, email, end, entries, failed, guard, holds, invite,
+    later, lease, open, outbox, password_of, purge, register, registered, replace, request, right, sent,
     signing_key, user,
 };
 use crate::domain::code::CodePurpose;
@@ -324,7 +324,7 @@ pub async fn a_dropped_signing_key_is_all_or_nothing(harness: &dyn StoreHarness)
         Box::pin(async move {
             let key = signing_key(1, &format!("algorithm {n}"));
             let id = key.id;
-            dropped!(store, audited: 0, owed: 0, store.ensure_signing_key(key), {
+            dropped!(store, audited: 1, owed: 0, store.add_signing_key(add_key(key)), {
                 store.signing_keys().await.unwrap().iter().any(|key| key.id == id)
             })
         })

@@ -7,8 +7,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, candidates, create, email, end, entries, failed, guard, guess, invite, lease, open,
-    outbox, password_of, purge, register, replace, request, rule, session, set_password, signing_key, verify,
+    NOW, add_key, all_events, candidates, create, email, end, entries, failed, guard, guess, invite, lease,
+    open, outbox, password_of, purge, register, replace, request, rule, session, set_password, signing_key,
+    verify,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::id::{CodeId, OutboxId, RegistrationId, UserId};
@@ -194,8 +195,9 @@ impl Pair {
             self.sessions.extend(session.clone());
             set_password("set", session)
         };
-        let (RedeemEffect::Verify { user_id, .. } | RedeemEffect::SetPassword { user_id, .. }) = &effect;
-        self.users.push(*user_id);
+        if let RedeemEffect::Verify { user_id, .. } | RedeemEffect::SetPassword { user_id, .. } = &effect {
+            self.users.push(*user_id);
+        }
         let mut command = guess(address, purpose, &open, hit, effect, self.now);
         command.settled = self.dice.one_in(2);
         command.attempts = 3;
@@ -290,7 +292,7 @@ impl Pair {
         if self.dice.one_in(4) {
             let key =
                 signing_key(u8::try_from(self.dice.roll(9)).unwrap(), ["EdDSA", "ES256"][self.dice.roll(2)]);
-            return both!(self.ensure_signing_key(key));
+            return both!(self.add_signing_key(add_key(key)));
         }
         let ages = [Duration::ZERO, Duration::HOUR, Duration::DAY, Duration::days(30)];
         let now = self.now;
@@ -298,6 +300,8 @@ impl Pair {
         let command = Purge {
             ended_before: age(),
             settled_before: age(),
+            deleted_before: age(),
+            retired_before: age(),
             audited_before: age(),
             known_before: age(),
             ..purge(now)

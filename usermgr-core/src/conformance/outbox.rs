@@ -159,7 +159,10 @@ pub async fn the_outbox_is_paged(harness: &dyn StoreHarness) {
     {
         let (mut seen, mut pages, mut after) = (Vec::new(), 0, None);
         loop {
-            let page = store.outbox(OutboxQuery { status, after, size: PageSize::new(2) }).await.unwrap();
+            let page = store
+                .outbox(OutboxQuery { user: None, status, after, size: PageSize::new(2) })
+                .await
+                .unwrap();
             assert!(page.items.iter().all(|entry| status.is_none_or(|status| entry.status == status)));
             seen.extend(page.items.iter().map(|entry| entry.item.id()));
             (pages, after) = (pages + 1, page.next);

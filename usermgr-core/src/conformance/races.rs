@@ -8,8 +8,8 @@ use tokio::sync::Barrier;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audited, candidates, claim, create, failed, guard, holds, later, open, owed, password_of,
-    register, registered, replace, request, right, rule, sent, signing_key, user, wrong,
+    ATTEMPTS, NOW, add_key, audited, candidates, claim, create, failed, guard, holds, later, open, owed,
+    password_of, register, registered, replace, request, right, rule, sent, signing_key, user, wrong,
 };
 use crate::domain::code::CodePurpose;
 use crate::domain::password::{PasswordHash, PasswordVersion};
@@ -140,13 +140,13 @@ pub async fn one_signing_key_is_made(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let answers = at_once(&store, 8, |store, n| async move {
         let key = signing_key(u8::try_from(n).unwrap(), "EdDSA");
-        store.ensure_signing_key(key).await.unwrap()
+        store.add_signing_key(add_key(key)).await.unwrap()
     })
     .await;
     assert!(answers.iter().all(|keys| keys.len() == 1 && *keys == answers[0]), "{answers:?}");
     assert_eq!(store.signing_keys().await.unwrap(), answers[0]);
     let another = signing_key(99, "ES256");
-    let both = store.ensure_signing_key(another.clone()).await.unwrap();
+    let both = store.add_signing_key(add_key(another.clone())).await.unwrap();
     assert_eq!(both, [another, answers[0][0].clone()], "one of each algorithm, the newest first");
 }
 

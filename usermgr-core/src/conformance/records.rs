@@ -77,7 +77,10 @@ pub async fn the_audit_log_is_paged(harness: &dyn StoreHarness) {
     for (subject, expected) in [(None, 5_usize), (Some(ana.id), 4), (Some(bob.id), 1)] {
         let (mut seen, mut pages, mut after) = (Vec::<AuditEntry>::new(), 0, None);
         loop {
-            let page = store.audit(AuditQuery { subject, after, size: PageSize::new(2) }).await.unwrap();
+            let page = store
+                .audit(AuditQuery { subject, after, size: PageSize::new(2), ..AuditQuery::default() })
+                .await
+                .unwrap();
             seen.extend(page.items);
             (pages, after) = (pages + 1, page.next);
             if after.is_none() {

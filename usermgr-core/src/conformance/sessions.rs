@@ -13,7 +13,7 @@ use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::Role;
 use crate::domain::user::Username;
 use crate::port::store::account::{PasswordReplaced, ReplacePassword, UserCreated, UserQuery};
-use crate::port::store::session::{SessionKey, SessionOpened, SessionQuery, SessionSelector};
+use crate::port::store::session::{SessionKey, SessionOpened, SessionQuery, SessionSelector, SessionsEnded};
 
 const ANA: &str = "ana@example.org";
 
@@ -106,13 +106,19 @@ pub async fn ending_sessions_ends_those_meant(harness: &dyn StoreHarness) {
     }
     let end = |user_id, which| end(user_id, which, NOW);
     let first = commands[0].session.id;
-    assert_eq!(store.end_sessions(end(bob.id, SessionSelector::One(first))).await.unwrap(), 0);
-    assert_eq!(store.end_sessions(end(ana.id, SessionSelector::One(first))).await.unwrap(), 1);
+    assert_eq!(
+        store.end_sessions(end(bob.id, SessionSelector::One(first))).await.unwrap(),
+        SessionsEnded::Ended(0)
+    );
+    assert_eq!(
+        store.end_sessions(end(ana.id, SessionSelector::One(first))).await.unwrap(),
+        SessionsEnded::Ended(1)
+    );
     assert_eq!(
         store.end_sessions(end(ana.id, SessionSelector::AllBut(commands[1].session.id))).await.unwrap(),
-        1
+        SessionsEnded::Ended(1)
     );
-    assert_eq!(store.end_sessions(end(ana.id, SessionSelector::All)).await.unwrap(), 1);
+    assert_eq!(store.end_sessions(end(ana.id, SessionSelector::All)).await.unwrap(), SessionsEnded::Ended(1));
     for command in commands {
         let key = SessionKey::Id(command.session.id);
         assert!(store.session(SessionQuery { now: NOW + Duration::SECOND, key }).await.unwrap().is_none());
@@ -129,7 +135,8 @@ pub async fn users_are_paged(harness: &dyn StoreHarness) {
     made.reverse();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = store.users(UserQuery { after, size: PageSize::new(2) }).await.unwrap();
+        let page =
+            store.users(UserQuery { after, size: PageSize::new(2), ..UserQuery::default() }).await.unwrap();
         seen.extend(page.items.iter().map(|user| user.id));
         after = page.next;
         if after.is_none() {

@@ -33,13 +33,15 @@ pub async fn a_purge_removes_only_what_is_over(harness: &dyn StoreHarness) {
             ended_before: now - Duration::DAY,
             settled_before: now - Duration::WEEK,
             audited_before: now - Duration::days(365),
+            deleted_before: now - Duration::days(30),
+            retired_before: now - Duration::days(2),
             known_before: now - Duration::days(30),
             batch: 2,
         };
         let store = std::sync::Arc::clone(&store);
         async move { store.purge(purge).await.unwrap() }
     };
-    assert_eq!(Purged { throttles: 0, ..purge(86_399).await }, Purged::default());
+    assert_eq!(Purged { throttles: 0, access_tokens: 0, ..purge(86_399).await }, Purged::default());
     let counts = [purge(86_400).await, purge(86_400).await, purge(86_400).await, purge(86_400).await];
     assert_eq!(counts.map(|purged| purged.registrations), [2, 2, 1, 0]);
     assert_eq!(

@@ -13,8 +13,10 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::domain::code::{CodeLength, CodePurpose};
-use crate::domain::id::{CodeId, RegistrationId};
-use crate::domain::secret::{Code, Digest, LinkToken, RegistrationToken, SecretKey, SecretKeyId};
+use crate::domain::id::{CodeId, RegistrationId, SessionId};
+use crate::domain::secret::{
+    Code, Digest, LinkToken, RefreshToken, RegistrationToken, SecretKey, SecretKeyId,
+};
 use crate::port::random::Random;
 
 /// The secret key in force, and those before it, which still open and derive what was made under them.
@@ -26,6 +28,7 @@ struct Subkeys {
     code: hmac::Key,
     link: hmac::Key,
     registration: hmac::Key,
+    refresh: hmac::Key,
     throttle: hmac::Key,
     seal: LessSafeKey,
 }
@@ -44,6 +47,12 @@ const NONCE: usize = 12;
 const LINK_MAC: usize = 32;
 /// Bytes of the MAC in a registration's token, which only names something.
 const REGISTRATION_MAC: usize = 16;
+/// What a refresh token begins with.
+const REFRESH_PREFIX: &str = "umr_";
+/// Bytes of the MAC in a refresh token, which only tells our own tokens from others.
+const REFRESH_MAC: usize = 16;
+/// The characters of a refresh token behind its prefix: those of 64 bytes.
+const REFRESH_CHARS: usize = 86;
 
 impl SecretKeys {
     /// The key in force, and the ones before it.
@@ -128,6 +137,37 @@ impl SecretKeys {
             .map(RegistrationId::from_uuid)
     }
 
+    /// The first refresh token of a session: the session, 256 random bits, and their MAC.
+    pub fn refresh_token(&self, session: SessionId, random: &dyn Random) -> RefreshToken {
+        let mut secret = Zeroizing::new([0_u8; 32]);
+        random.fill(secret.as_mut_slice());
+        let Some(keys) = self.0.first() else { return RefreshToken::new(String::new()) };
+        keys.refresh_token(session, &secret)
+    }
+
+    /// The session that a refresh token names, and the tokens that may follow it: one for each key, that of the key in
+    /// force first. `None` when the token was not made under one of the keys.
+    ///
+    /// # Security
+    /// A token's successor is computed from the token and the secret key: of any number of callers that renew by the
+    /// same token, all get the same one, and tables need hold no more than its digest.
+    pub fn open_refresh_token(&self, token: &RefreshToken) -> Option<(SessionId, Vec<RefreshToken>)> {
+        let text = token.expose().strip_prefix(REFRESH_PREFIX)?;
+        if text.len() != REFRESH_CHARS {
+            return None;
+        }
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
+        let (id, rest) = bytes.split_first_chunk::<16>()?;
+        let (secret, mac) = rest.split_first_chunk::<32>()?;
+        let session = SessionId::from_uuid(Uuid::from_bytes(*id));
+        let genuine = |keys: &Subkeys| bool::from(keys.refresh_mac(session, secret).as_slice().ct_eq(mac));
+        if !self.0.iter().any(genuine) {
+            return None;
+        }
+        let next = |keys: &Subkeys| keys.refresh_token(session, &keys.next_refresh_secret(session, secret));
+        Some((session, self.0.iter().map(next).collect()))
+    }
+
     /// What a limit is counted under: the digest of its name and of what it is for. Each text goes in behind its
     /// length, so that no two lists of parts run together. A new key begins every count anew.
     pub fn throttle_key(&self, limit: &'static str, parts: &[&str]) -> Digest {
@@ -185,6 +225,33 @@ impl SecretKeys {
 }
 
 impl Subkeys {
+    fn refresh_token(&self, session: SessionId, secret: &[u8; 32]) -> RefreshToken {
+        let mac = self.refresh_mac(session, secret);
+        let bytes = Zeroizing::new([session.as_uuid().as_bytes().as_slice(), secret, &mac].concat());
+        let mut token = Zeroizing::new(String::from(REFRESH_PREFIX));
+        URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut token);
+        RefreshToken::new(token.as_str())
+    }
+
+    fn refresh_mac(&self, session: SessionId, secret: &[u8; 32]) -> [u8; REFRESH_MAC] {
+        let tag = self.refresh_tag(b"token", session, secret);
+        tag.as_ref().first_chunk::<REFRESH_MAC>().copied().unwrap_or_default()
+    }
+
+    fn next_refresh_secret(&self, session: SessionId, secret: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        let tag = self.refresh_tag(b"next", session, secret);
+        Zeroizing::new(tag.as_ref().first_chunk::<32>().copied().unwrap_or_default())
+    }
+
+    fn refresh_tag(&self, what: &[u8], session: SessionId, secret: &[u8; 32]) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.refresh);
+        context.update(what);
+        context.update(&[0]);
+        context.update(session.as_uuid().as_bytes());
+        context.update(secret);
+        context.sign()
+    }
+
     fn derive(key: &SecretKey) -> Option<Self> {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"usermgr secret key v1").extract(key.expose());
         let mac = |label: &str| Some(hmac::Key::new(hmac::HMAC_SHA256, subkey(&root, label)?.as_slice()));
@@ -194,6 +261,7 @@ impl Subkeys {
             code: mac("code")?,
             link: mac("link")?,
             registration: mac("registration")?,
+            refresh: mac("refresh")?,
             throttle: mac("throttle")?,
             seal: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, subkey(&root, "seal")?.as_slice()).ok()?),
         })
@@ -284,6 +352,45 @@ mod tests {
     }
 
     /// The expected values come from another implementation of HKDF, HMAC and AES-GCM.
+    #[test]
+    fn a_refresh_token_names_its_session_and_has_one_successor() {
+        let (old, new) = (SecretKey::from_bytes([1; 32]), SecretKey::from_bytes([2; 32]));
+        let keys = SecretKeys::new(old.clone(), Vec::new());
+        let session = SessionId::from_uuid(Uuid::from_u128(7));
+        let token = keys.refresh_token(session, &Constant(5));
+        assert_eq!(token.expose().len(), REFRESH_PREFIX.len() + REFRESH_CHARS);
+        let (named, next) = keys.open_refresh_token(&token).unwrap();
+        assert_eq!((named, next.len()), (session, 1));
+        assert_eq!(keys.open_refresh_token(&token).unwrap().1[0].expose(), next[0].expose());
+        assert_ne!(next[0].expose(), token.expose());
+        assert!(keys.open_refresh_token(&next[0]).is_some());
+
+        let rotated = SecretKeys::new(new.clone(), vec![old]);
+        let successors = rotated.open_refresh_token(&token).unwrap().1;
+        assert_eq!(successors.len(), 2, "under either key");
+        assert_eq!(successors[1].expose(), next[0].expose());
+        assert!(SecretKeys::new(new, Vec::new()).open_refresh_token(&token).is_none());
+        let text = token.expose();
+        for forged in [
+            &text[1..],
+            &text[..text.len() - 1],
+            "umr_",
+            "",
+            &format!("{text}A"),
+            &text.replace("umr_B", "umr_C"),
+        ] {
+            if forged != text {
+                assert!(keys.open_refresh_token(&RefreshToken::new(forged)).is_none(), "{forged}");
+            }
+        }
+        for at in 0..text.len() {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let forged = RefreshToken::new(String::from_utf8(bytes).unwrap());
+            assert!(keys.open_refresh_token(&forged).is_none(), "byte {at}");
+        }
+    }
+
     #[test]
     fn what_was_derived_yesterday_is_derived_tomorrow() {
         let keys = keys(7);

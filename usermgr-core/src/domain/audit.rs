@@ -99,11 +99,39 @@ pub enum AuditEvent {
     SignOut,
     /// An administrator made a user.
     UserCreation,
+    /// A session was renewed by its refresh token.
+    SessionRefresh,
+    /// A user's name or language was changed.
+    UserUpdate,
+    /// A user was given roles or lost some.
+    RoleChange,
+    /// A user was disabled or enabled.
+    StatusChange,
+    /// A user was deleted.
+    UserDeletion,
+    /// A user who had deleted their account signed in within the grace and has it back.
+    UserRestoration,
+    /// Somebody asked for another address for their account.
+    EmailChangeRequest,
+    /// An account's address was changed.
+    EmailChange,
+    /// The change of an account's address was undone from the old address.
+    EmailChangeUndo,
+    /// A user came from another system.
+    UserImport,
+    /// Everything held about a user was read by that user.
+    UserExport,
+    /// A dead mail is to be sent again.
+    MailRetry,
+    /// A signing key was added.
+    KeyRotation,
+    /// Something was asked for without the permission for it.
+    AccessDenied,
 }
 
 impl AuditEvent {
     /// Every event.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 23] = [
         Self::Registration,
         Self::CodeRequest,
         Self::LinkRequest,
@@ -113,6 +141,20 @@ impl AuditEvent {
         Self::SignIn,
         Self::SignOut,
         Self::UserCreation,
+        Self::SessionRefresh,
+        Self::UserUpdate,
+        Self::RoleChange,
+        Self::StatusChange,
+        Self::UserDeletion,
+        Self::UserRestoration,
+        Self::EmailChangeRequest,
+        Self::EmailChange,
+        Self::EmailChangeUndo,
+        Self::UserImport,
+        Self::UserExport,
+        Self::MailRetry,
+        Self::KeyRotation,
+        Self::AccessDenied,
     ];
 
     /// Reads the stable name.
@@ -132,6 +174,20 @@ impl AuditEvent {
             Self::SignIn => "sign_in",
             Self::SignOut => "sign_out",
             Self::UserCreation => "user_creation",
+            Self::SessionRefresh => "session_refresh",
+            Self::UserUpdate => "user_update",
+            Self::RoleChange => "role_change",
+            Self::StatusChange => "status_change",
+            Self::UserDeletion => "user_deletion",
+            Self::UserRestoration => "user_restoration",
+            Self::EmailChangeRequest => "email_change_request",
+            Self::EmailChange => "email_change",
+            Self::EmailChangeUndo => "email_change_undo",
+            Self::UserImport => "user_import",
+            Self::UserExport => "user_export",
+            Self::MailRetry => "mail_retry",
+            Self::KeyRotation => "key_rotation",
+            Self::AccessDenied => "access_denied",
         }
     }
 }

@@ -153,6 +153,12 @@ impl<'de> serde::Deserialize<'de> for Email {
 }
 
 impl EmailKey {
+    /// Takes a key that [`Email::key`] made before, for example one read from a table. Folding may make it longer than
+    /// an address may be, so it is not parsed again.
+    pub fn from_stored(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

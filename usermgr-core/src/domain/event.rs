@@ -29,12 +29,34 @@ pub enum EventKind {
     PasswordChanged,
     /// A user signed in.
     SignedIn,
+    /// A user's name or language was changed.
+    UserUpdated,
+    /// A user was given roles or lost some.
+    RolesChanged,
+    /// A user was disabled or enabled.
+    StatusChanged,
+    /// A user's address was changed, or the change was undone.
+    EmailChanged,
+    /// A user was deleted.
+    UserDeleted,
+    /// A user who had deleted their account came back in time.
+    UserRestored,
 }
 
 impl EventKind {
     /// Every kind of event.
-    pub const ALL: [Self; 4] =
-        [Self::UserRegistered, Self::EmailVerified, Self::PasswordChanged, Self::SignedIn];
+    pub const ALL: [Self; 10] = [
+        Self::UserRegistered,
+        Self::EmailVerified,
+        Self::PasswordChanged,
+        Self::SignedIn,
+        Self::UserUpdated,
+        Self::RolesChanged,
+        Self::StatusChanged,
+        Self::EmailChanged,
+        Self::UserDeleted,
+        Self::UserRestored,
+    ];
 
     /// Reads the stable name.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -48,6 +70,12 @@ impl EventKind {
             Self::EmailVerified => "email_verified",
             Self::PasswordChanged => "password_changed",
             Self::SignedIn => "signed_in",
+            Self::UserUpdated => "user_updated",
+            Self::RolesChanged => "roles_changed",
+            Self::StatusChanged => "status_changed",
+            Self::EmailChanged => "email_changed",
+            Self::UserDeleted => "user_deleted",
+            Self::UserRestored => "user_restored",
         }
     }
 }

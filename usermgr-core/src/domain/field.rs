@@ -45,6 +45,8 @@ pub enum FieldFault {
     Mismatch,
     /// It is a value of its kind that this call does not take.
     Unsupported,
+    /// It is what it was before.
+    Unchanged,
 }
 
 impl FieldFault {
@@ -60,6 +62,7 @@ impl FieldFault {
             Self::ControlCharacter => "control_character",
             Self::Mismatch => "mismatch",
             Self::Unsupported => "unsupported",
+            Self::Unchanged => "unchanged",
         }
     }
 }

@@ -33,6 +33,11 @@ macro_rules! id {
                 Self(uuid)
             }
 
+            /// The smallest identifier of a time: whatever was made then or later is not smaller.
+            pub fn first_of(time: OffsetDateTime) -> Self {
+                Self(uuid::Builder::from_unix_timestamp_millis(millis(time), &[0; 10]).into_uuid())
+            }
+
             /// The identifier as a UUID.
             pub const fn as_uuid(&self) -> Uuid {
                 self.0
@@ -109,8 +114,11 @@ id!(
 
 #[cfg(feature = "manager")]
 fn uuid_v7(now: OffsetDateTime, random: &dyn Random) -> Uuid {
-    let millis = u64::try_from(now.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     let mut bytes = [0_u8; 10];
     random.fill(&mut bytes);
-    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
+    uuid::Builder::from_unix_timestamp_millis(millis(now), &bytes).into_uuid()
+}
+
+fn millis(time: OffsetDateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }

@@ -33,13 +33,17 @@ pub enum MailKind {
     ChangeEmailCode,
     /// Notice: the password was changed.
     PasswordChanged,
-    /// Notice: the address was changed, sent to the old address.
+    /// Notice: somebody asked for another address, sent to the one that is.
+    EmailChangeRequested,
+    /// Notice: the address was changed, sent to the old address with a link that undoes it.
     EmailChanged,
+    /// Notice: the account was deleted by its owner, and how to have it back.
+    AccountDeleted,
 }
 
 impl MailKind {
     /// Every kind of mail.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::VerifyEmail,
         Self::AccountExists,
         Self::Welcome,
@@ -49,7 +53,9 @@ impl MailKind {
         Self::ChangePasswordCode,
         Self::ChangeEmailCode,
         Self::PasswordChanged,
+        Self::EmailChangeRequested,
         Self::EmailChanged,
+        Self::AccountDeleted,
     ];
 
     /// The stable name, in tables, logs and template file names.
@@ -64,7 +70,9 @@ impl MailKind {
             Self::ChangePasswordCode => "change_password_code",
             Self::ChangeEmailCode => "change_email_code",
             Self::PasswordChanged => "password_changed",
+            Self::EmailChangeRequested => "email_change_requested",
             Self::EmailChanged => "email_changed",
+            Self::AccountDeleted => "account_deleted",
         }
     }
 

@@ -1,5 +1,6 @@
 //! Roles and what they permit.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -55,3 +56,68 @@ impl fmt::Display for Role {
 
 /// The roles of a user, sorted.
 pub type Roles = BTreeSet<Role>;
+
+/// What a role may permit: a subject and a verb, as `users:read`. Hosts may name their own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct Permission(Cow<'static, str>);
+
+/// A text that cannot name a permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a permission is subject:verb, each of a-z, 0-9, '_' and '-', at most 64 characters")]
+pub struct InvalidPermission;
+
+impl Permission {
+    /// To list users and roles and to look at one user.
+    pub const USERS_READ: Self = Self(Cow::Borrowed("users:read"));
+    /// To invite, change, disable and enable users, and to end their sessions.
+    pub const USERS_WRITE: Self = Self(Cow::Borrowed("users:write"));
+    /// To delete users.
+    pub const USERS_DELETE: Self = Self(Cow::Borrowed("users:delete"));
+    /// To give roles to users and to take them.
+    pub const ROLES_ASSIGN: Self = Self(Cow::Borrowed("roles:assign"));
+    /// To read the audit log.
+    pub const AUDIT_READ: Self = Self(Cow::Borrowed("audit:read"));
+    /// To see owed mails and to have dead ones sent again.
+    pub const OUTBOX_MANAGE: Self = Self(Cow::Borrowed("outbox:manage"));
+
+    /// The permissions that calls of this library ask for.
+    pub const ALL: [Self; 6] = [
+        Self::USERS_READ,
+        Self::USERS_WRITE,
+        Self::USERS_DELETE,
+        Self::ROLES_ASSIGN,
+        Self::AUDIT_READ,
+        Self::OUTBOX_MANAGE,
+    ];
+
+    /// The permission's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Permission {
+    type Err = InvalidPermission;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPermission> {
+        let word = |word: &str| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+        };
+        match text.split_once(':') {
+            Some((subject, verb)) if text.len() <= 64 && word(subject) && word(verb) => {
+                Ok(Self(Cow::Owned(text.into())))
+            }
+            _ => Err(InvalidPermission),
+        }
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

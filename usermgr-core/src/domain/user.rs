@@ -127,6 +127,12 @@ impl Username {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The form that names and addresses are searched in: lower case, NFC.
+    pub fn folded(text: &str) -> String {
+        use unicode_normalization::UnicodeNormalization as _;
+        text.to_lowercase().nfc().collect()
+    }
 }
 
 impl fmt::Display for Username {

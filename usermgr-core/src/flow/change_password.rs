@@ -1,18 +1,15 @@
 //! Changing one's password by knowing it.
 
 use super::input::Input;
-use super::limits::wait;
 use super::sessions::Authenticated;
 use super::set_password::Passwords;
-use crate::crypto::hasher::Verified;
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::event::EventKind;
 use crate::domain::mail::MailKind;
 use crate::domain::secret::Password;
 use crate::error::Error;
-use crate::port::store::account::{CredentialsQuery, PasswordReplaced, ReplacePassword};
-use crate::port::store::session::{LoginCounted, LoginFailed};
+use crate::port::store::account::{PasswordReplaced, ReplacePassword};
 
 /// The password as it is and as it shall be.
 #[derive(Debug, Clone)]
@@ -54,31 +51,16 @@ impl Passwords<'_> {
         input.check()?;
         let (Some(current), Some(new)) = (current, new) else { return Err(input.refusal()) };
 
-        let now = inner.clock.now();
         let key = user.email.key();
-        let guard = inner.login_guard(key, client, now);
-        let view = inner.store.credentials(CredentialsQuery { now, email: key.clone(), guard }).await?;
-        if let Some(retry_after) = view.throttled {
-            return Err(Error::TooManyAttempts { retry_after: wait(retry_after) });
-        }
-        let credentials = view.user.filter(|found| found.user.id == user.id).ok_or(Error::SessionEnded)?;
+        let now = inner.clock.now();
         let audit = inner.audit_draft(AuditEvent::PasswordChange, Some(key), Some(user.id), client, now);
-        let proven = inner.verify_password(current, credentials.password).await?;
-        if !matches!(proven, Verified::Match { .. }) {
-            let failed = LoginFailed { now: inner.clock.now(), user_id: Some(user.id), guard, audit };
-            return Err(match inner.store.login_failed(failed).await? {
-                LoginCounted::Counted => Error::InvalidCredentials,
-                LoginCounted::Throttled { retry_after } => {
-                    Error::TooManyAttempts { retry_after: wait(retry_after) }
-                }
-            });
-        }
+        let expect = inner.prove_password(caller, current, client, &audit).await?;
         let password = inner.hash(new).await?;
         let now = inner.clock.now();
         let command = ReplacePassword {
             now,
             user_id: user.id,
-            expect: credentials.version,
+            expect,
             password,
             keep: Some(caller.session.id),
             notice: inner.mail(MailKind::PasswordChanged, now),

@@ -3,9 +3,11 @@
 use crate::crypto::password_text::{NormalizedPassword, check_strength};
 use crate::domain::email::Email;
 use crate::domain::field::{FieldError, FieldFault};
+use crate::domain::role::Role;
 use crate::domain::secret::{Code, Password};
 use crate::domain::user::{InvalidUsername, Locale, Username};
 use crate::error::Error;
+use crate::policy::RolePolicy;
 
 /// Collects the faults of a request's fields.
 #[derive(Default)]
@@ -23,12 +25,16 @@ impl Input {
     }
 
     pub(super) fn email(&mut self, text: &str) -> Option<Email> {
+        self.email_field("email", text)
+    }
+
+    pub(super) fn email_field(&mut self, field: &'static str, text: &str) -> Option<Email> {
         let read = if text.is_empty() {
             Err(FieldFault::Required)
         } else {
             Email::parse(text).map_err(|_| FieldFault::Invalid)
         };
-        self.note("email", read)
+        self.note(field, read)
     }
 
     pub(super) fn username(&mut self, text: Option<&str>) -> Option<Username> {
@@ -42,6 +48,13 @@ impl Input {
 
     pub(super) fn locale(&mut self, text: Option<&str>) -> Option<Locale> {
         self.note("locale", Locale::parse(text?).map_err(|_| FieldFault::Invalid))
+    }
+
+    /// Roles that users are to have: each must be defined.
+    pub(super) fn roles<'a>(&mut self, roles: impl IntoIterator<Item = &'a Role>, policy: &RolePolicy) {
+        if !roles.into_iter().all(|role| policy.is_defined(role)) {
+            self.fault("roles", FieldFault::Unsupported);
+        }
     }
 
     /// A code as typed: spaces that people put into it do not count. One that is no code at all is simply wrong, so

@@ -15,7 +15,8 @@ use crate::port::store::account::CredentialsQuery;
 use crate::port::store::session::{LoginCounted, LoginFailed, OpenSession, SessionOpened};
 
 impl Sessions<'_> {
-    /// Signs in. A hash made by older parameters is replaced on the way.
+    /// Signs in. A hash made by older parameters is replaced on the way. Who deleted their account has it back by this,
+    /// within the grace ([`DeletionPolicy`](crate::policy::DeletionPolicy)).
     ///
     /// # Errors
     /// [`Error::InvalidCredentials`], one answer after the same work for an unknown address, a wrong password, a
@@ -49,6 +50,7 @@ impl Sessions<'_> {
         let stored = view.user.as_ref().and_then(|found| found.password.clone());
         let verified = inner.verify_password(typed.clone(), stored).await?;
         let audit = inner.audit_draft(AuditEvent::SignIn, Some(key), None, client, now);
+        let restore = inner.audit_draft(AuditEvent::UserRestoration, Some(key), user_id, client, now);
         let (Some(found), Verified::Match { upgrade }) =
             (view.user.filter(|found| found.user.status == UserStatus::Active), verified)
         else {
@@ -71,8 +73,9 @@ impl Sessions<'_> {
             session: issued.session.clone(),
             upgrade,
             guard,
+            restore,
             audit,
-            events: inner.event_drafts(&[EventKind::SignedIn], now),
+            events: inner.event_drafts(&[EventKind::SignedIn, EventKind::UserRestored], now),
         };
         match inner.store.open_session(command).await? {
             SessionOpened::Opened(user) => inner.signed_in(issued, *user, now).await,

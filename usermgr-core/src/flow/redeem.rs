@@ -60,6 +60,18 @@ impl Inner {
     ) -> Result<Guess, Error> {
         let which =
             CandidateFilter::Address { email: email.clone(), purposes: purposes.to_vec(), registration };
+        self.guess_among(which, email, purposes, code, now).await
+    }
+
+    /// Compares a guess with some codes; wrong ones count for the address.
+    pub(super) async fn guess_among(
+        &self,
+        which: CandidateFilter,
+        email: &EmailKey,
+        purposes: &[CodePurpose],
+        code: &Code,
+        now: OffsetDateTime,
+    ) -> Result<Guess, Error> {
         let candidates = self.store.candidates(CandidateQuery { now, which }).await?;
         let matches = |candidate: &Candidate| match candidate.form {
             CodeForm::Digits(length) => self.secrets.code_matches(

@@ -74,7 +74,7 @@ impl Passwords<'_> {
         let now = inner.clock.now();
         let which = CandidateFilter::Link(id);
         let candidates = inner.store.candidates(CandidateQuery { now, which }).await?;
-        if candidates.is_empty() {
+        if !candidates.iter().any(|candidate| candidate.purpose == CodePurpose::ResetPassword) {
             return Err(Error::InvalidLink);
         }
         let hash = inner.hash(password).await?;

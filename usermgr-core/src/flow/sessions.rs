@@ -1,4 +1,4 @@
-//! What a session is made of, whom a token belongs to, and signing out.
+//! What a session is made of, whom a token belongs to, and ending sessions.
 
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use crate::domain::client::ClientContext;
 use crate::domain::id::SessionId;
 use crate::domain::secret::{AccessToken, RefreshToken};
 use crate::domain::session::{AuthMethod, Session};
-use crate::domain::signing::SigningAlgorithm;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::manager::Inner;
 use crate::policy::TokenFormat;
-use crate::port::store::session::{EndSessions, NewSession, SessionKey, SessionQuery, SessionSelector};
+use crate::port::store::session::{
+    EndSessions, NewSession, SessionKey, SessionQuery, SessionSelector, SessionsEnded, SessionsQuery,
+};
 
 /// Sessions; see [`UserManager::sessions`](crate::UserManager::sessions).
 #[derive(Clone, Copy)]
@@ -76,8 +77,7 @@ impl Sessions<'_> {
                     now,
                     leeway: time::Duration::ZERO,
                 };
-                let claims =
-                    inner.signing_keys().await?.verify(token, &expected).map_err(|_| Error::InvalidToken)?;
+                let claims = inner.verify_token(token, &expected).await?;
                 (SessionKey::Id(claims.sid), Some(claims.sub))
             }
             TokenFormat::Opaque => {
@@ -103,22 +103,62 @@ impl Sessions<'_> {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn logout(&self, caller: &Authenticated, client: &ClientContext) -> Result<(), Error> {
+        self.end_own(caller, SessionSelector::One(caller.session.id), client).await.map(drop)
+    }
+
+    /// The caller's sessions that hold, the one that was renewed last first; at most 200.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn list(&self, caller: &Authenticated) -> Result<Vec<Session>, Error> {
+        let query = SessionsQuery { now: self.inner.clock.now(), user_id: caller.user.id };
+        Ok(self.inner.store.sessions(query).await?)
+    }
+
+    /// Ends one of the caller's sessions.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the caller has no such session, [`Error::Unavailable`].
+    pub async fn end(
+        &self,
+        caller: &Authenticated,
+        id: SessionId,
+        client: &ClientContext,
+    ) -> Result<(), Error> {
+        match self.end_own(caller, SessionSelector::One(id), client).await? {
+            0 => Err(Error::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends all of the caller's sessions but this one. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn end_others(&self, caller: &Authenticated, client: &ClientContext) -> Result<u64, Error> {
+        self.end_own(caller, SessionSelector::AllBut(caller.session.id), client).await
+    }
+
+    async fn end_own(
+        &self,
+        caller: &Authenticated,
+        which: SessionSelector,
+        client: &ClientContext,
+    ) -> Result<u64, Error> {
         let inner = self.inner;
         let now = inner.clock.now();
         let user = &caller.user;
-        let command = EndSessions {
-            now,
-            user_id: user.id,
-            which: SessionSelector::One(caller.session.id),
-            audit: inner.audit_draft(AuditEvent::SignOut, Some(user.email.key()), Some(user.id), client, now),
-        };
-        inner.store.end_sessions(command).await?;
-        Ok(())
+        let audit =
+            inner.audit_draft(AuditEvent::SignOut, Some(user.email.key()), Some(user.id), client, now);
+        let command = EndSessions { now, user_id: user.id, which, by: None, audit };
+        match inner.store.end_sessions(command).await? {
+            SessionsEnded::Ended(ended) => Ok(ended),
+            SessionsEnded::NotPermitted => Err(Error::Forbidden),
+        }
     }
 }
 
 const ACCESS_PREFIX: &str = "uma_";
-const REFRESH_PREFIX: &str = "umr_";
 /// How far apart the clocks of two instances may be for a token of one to count at the other at once.
 const NOT_BEFORE_SLACK: i64 = 30;
 
@@ -129,6 +169,15 @@ pub(super) struct Issued {
     access: Option<AccessToken>,
 }
 
+/// What an access token says of its session.
+pub(super) struct TokenFacts {
+    pub(super) session: SessionId,
+    pub(super) method: AuthMethod,
+    pub(super) authenticated_at: OffsetDateTime,
+    pub(super) idle_expires_at: OffsetDateTime,
+    pub(super) expires_at: OffsetDateTime,
+}
+
 impl Inner {
     /// Prepares a session. Whatever could fail about it fails here, before anything is written.
     pub(super) async fn new_session(
@@ -137,31 +186,39 @@ impl Inner {
         client: &ClientContext,
         now: OffsetDateTime,
     ) -> Result<Issued, Error> {
-        let (tokens, sessions) = (&self.policies.tokens, &self.policies.sessions);
-        let access = match tokens.format {
-            TokenFormat::Jwt => {
-                self.signing_keys().await?;
-                None
-            }
-            TokenFormat::Opaque => Some(random_token(ACCESS_PREFIX, &*self.random)),
-        };
-        let refresh = random_token(REFRESH_PREFIX, &*self.random);
+        let sessions = &self.policies.sessions;
+        let id = SessionId::new(now, &*self.random);
+        let refresh = self.secrets.refresh_token(id, &*self.random);
+        let expires_at = now + sessions.max_ttl;
+        let access = self.prepare_access(now, expires_at).await?;
         let session = NewSession {
-            id: SessionId::new(now, &*self.random),
-            refresh: token_digest(&refresh),
-            access: access.as_ref().map(|access| (token_digest(access), now + tokens.access_ttl)),
-            idle_expires_at: now + sessions.idle_ttl,
-            expires_at: now + sessions.max_ttl,
+            id,
+            refresh: token_digest(refresh.expose()),
+            access: access.as_ref().map(|(token, ends_at)| (token_digest(token.expose()), *ends_at)),
+            idle_expires_at: (now + sessions.idle_ttl).min(expires_at),
+            expires_at,
             method,
             ip: client.ip,
             user_agent: client.user_agent.clone(),
             network: self.network_key(client),
         };
-        Ok(Issued {
-            session,
-            refresh: RefreshToken::new(refresh.as_str()),
-            access: access.map(|access| AccessToken::new(access.as_str())),
-        })
+        Ok(Issued { session, refresh, access: access.map(|(token, _)| token) })
+    }
+
+    /// An opaque access token and when it runs out, where tokens are opaque; else sees to it that one can be signed.
+    pub(super) async fn prepare_access(
+        &self,
+        now: OffsetDateTime,
+        session_expires_at: OffsetDateTime,
+    ) -> Result<Option<(AccessToken, OffsetDateTime)>, Error> {
+        let tokens = &self.policies.tokens;
+        match tokens.format {
+            TokenFormat::Jwt => self.signing_keys(now).await.map(|_| None),
+            TokenFormat::Opaque => {
+                let token = AccessToken::new(random_token(ACCESS_PREFIX, &*self.random).as_str());
+                Ok(Some((token, (now + tokens.access_ttl).min(session_expires_at))))
+            }
+        }
     }
 
     /// The answer to a sign-in whose session was opened.
@@ -172,25 +229,46 @@ impl Inner {
         now: OffsetDateTime,
     ) -> Result<SignedIn, Error> {
         let Issued { session, refresh, access } = issued;
+        let facts = TokenFacts {
+            session: session.id,
+            method: session.method,
+            authenticated_at: now,
+            idle_expires_at: session.idle_expires_at,
+            expires_at: session.expires_at,
+        };
+        self.session_answer(&facts, refresh, access, user, now).await
+    }
+
+    /// What whoever signed in or renewed a session is given.
+    pub(super) async fn session_answer(
+        &self,
+        facts: &TokenFacts,
+        refresh_token: RefreshToken,
+        access: Option<AccessToken>,
+        user: User,
+        now: OffsetDateTime,
+    ) -> Result<SignedIn, Error> {
+        let access_ends = (now + self.policies.tokens.access_ttl).min(facts.expires_at);
         let access_token = match access {
             Some(access) => access,
-            None => self.sign(&session, &user, now).await?,
+            None => self.sign(facts, &user, now, access_ends).await?,
         };
         Ok(SignedIn {
             access_token,
-            expires_in: plain(self.policies.tokens.access_ttl),
-            refresh_token: refresh,
-            refresh_expires_in: plain(session.idle_expires_at - now),
+            expires_in: plain(access_ends - now),
+            refresh_token,
+            refresh_expires_in: plain(facts.idle_expires_at - now),
             user,
-            session_id: session.id,
+            session_id: facts.session,
         })
     }
 
     async fn sign(
         &self,
-        session: &NewSession,
+        facts: &TokenFacts,
         user: &User,
         now: OffsetDateTime,
+        ends_at: OffsetDateTime,
     ) -> Result<AccessToken, Error> {
         let tokens = &self.policies.tokens;
         let claims = AccessClaims {
@@ -199,16 +277,17 @@ impl Inner {
             aud: tokens.audience.clone(),
             iat: now.unix_timestamp(),
             nbf: now.unix_timestamp() - NOT_BEFORE_SLACK,
-            exp: (now + tokens.access_ttl).unix_timestamp(),
+            exp: ends_at.unix_timestamp(),
             jti: random_token("", &*self.random).to_string(),
-            sid: session.id,
+            sid: facts.session,
             roles: user.roles.iter().map(|role| role.as_str().into()).collect(),
             email: user.email.as_str().into(),
-            auth_time: now.unix_timestamp(),
-            amr: vec![session.method.as_str().into()],
+            auth_time: facts.authenticated_at.unix_timestamp(),
+            amr: vec![facts.method.as_str().into()],
         };
-        let keys = self.signing_keys().await?;
-        keys.sign(&claims, SigningAlgorithm::EdDsa, now)
+        self.signing_keys(now)
+            .await?
+            .sign(&claims, tokens.algorithm, now)
             .ok_or(Error::Internal("an access token could not be signed"))
     }
 }

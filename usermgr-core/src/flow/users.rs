@@ -1,6 +1,9 @@
 //! Users, as their administrator or the host's program sees them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::input::Input;
+use super::permission::Principal;
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
@@ -8,12 +11,12 @@ use crate::domain::event::EventKind;
 use crate::domain::id::UserId;
 use crate::domain::mail::MailKind;
 use crate::domain::page::Page;
-use crate::domain::role::{Role, Roles};
+use crate::domain::role::{Permission, Role, Roles};
 use crate::domain::secret::Password;
-use crate::domain::user::User;
+use crate::domain::user::{User, Username};
 use crate::error::Error;
 use crate::manager::Inner;
-use crate::port::store::account::{self, UserCreated, UserQuery};
+use crate::port::store::account::{self, CredentialsQuery, UserCreated, UserCursor, UserQuery};
 
 /// Users; see [`UserManager::users`](crate::UserManager::users).
 #[derive(Clone, Copy)]
@@ -50,18 +53,26 @@ impl CreateUser {
 }
 
 impl Users<'_> {
-    /// Makes a user. Whether the caller may is for the caller to decide.
+    /// Makes a user. Without a password the user is invited: a code by which to set the first one is owed.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::EmailTaken`], [`Error::Overloaded`], [`Error::Unavailable`].
-    pub async fn create(&self, request: CreateUser, client: &ClientContext) -> Result<User, Error> {
+    /// [`Error::Invalid`], [`Error::EmailTaken`], [`Error::Overloaded`], [`Error::Unavailable`]; of a user who acts,
+    /// [`Error::Forbidden`] without `users:write`, and for roles that permit more than the user may.
+    pub async fn create(
+        &self,
+        by: Principal<'_>,
+        request: CreateUser,
+        client: &ClientContext,
+    ) -> Result<User, Error> {
         let inner = self.inner;
         let CreateUser { email, password, username, locale, mut roles } = request;
+        let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
         roles.insert(Role::user());
         let mut input = Input::default();
         let email = input.email(&email);
         let username = input.username(username.as_deref());
         let locale = input.locale(locale.as_deref());
+        input.roles(&roles, &inner.policies.roles);
         let password = match password {
             None => None,
             Some(password) => {
@@ -75,6 +86,9 @@ impl Users<'_> {
         };
         input.check()?;
         let Some(email) = email else { return Err(input.refusal()) };
+        if roles.len() > 1 {
+            inner.permit(by, &Permission::ROLES_ASSIGN, client).await?;
+        }
 
         let password = match password {
             None => None,
@@ -85,7 +99,7 @@ impl Users<'_> {
             let purpose = CodePurpose::FirstTimeSetup;
             (inner.new_digits(purpose, now), inner.mail(MailKind::of_code(purpose), now))
         });
-        let audit = inner.audit_draft(AuditEvent::UserCreation, Some(email.key()), None, client, now);
+        let audit = inner.audit_draft(AuditEvent::UserCreation, Some(email.key()), by.actor(), client, now);
         let command = account::CreateUser {
             now,
             id: UserId::new(now, &*inner.random),
@@ -96,28 +110,64 @@ impl Users<'_> {
             roles,
             password,
             invitation,
+            by: actor,
             audit,
             events: inner.event_drafts(&[EventKind::UserRegistered], now),
         };
         match inner.store.create_user(command).await? {
             UserCreated::Created(user) => Ok(*user),
             UserCreated::Taken => Err(Error::EmailTaken),
+            UserCreated::NotPermitted => Err(Error::Forbidden),
         }
     }
 
     /// A user by identifier.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Unavailable`].
-    pub async fn get(&self, id: UserId) -> Result<User, Error> {
+    /// [`Error::NotFound`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:read`.
+    pub async fn get(&self, by: Principal<'_>, id: UserId, client: &ClientContext) -> Result<User, Error> {
+        self.inner.permit(by, &Permission::USERS_READ, client).await?;
         self.inner.store.user(id).await?.ok_or(Error::NotFound)
     }
 
-    /// Users, newest first, a page at a time.
+    /// A user by address, for the operator.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn list(&self, query: UserQuery) -> Result<Page<User, UserId>, Error> {
-        Ok(self.inner.store.users(query).await?)
+    /// [`Error::Invalid`], [`Error::NotFound`], [`Error::Unavailable`].
+    pub async fn by_email(&self, email: &str) -> Result<User, Error> {
+        let mut input = Input::default();
+        let Some(email) = input.email(email) else { return Err(input.refusal()) };
+        let query = CredentialsQuery { now: self.inner.clock.now(), email: email.key().clone(), guard: None };
+        let found = self.inner.store.credentials(query).await?.user.ok_or(Error::NotFound)?;
+        // Who may come back by signing in is deleted until then.
+        self.inner.store.user(found.user.id).await?.ok_or(Error::NotFound)
+    }
+
+    /// Users, a page at a time: newest first, or, with a prefix to look for, in its order.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:read`.
+    pub async fn list(
+        &self,
+        by: Principal<'_>,
+        query: UserQuery,
+        client: &ClientContext,
+    ) -> Result<Page<User, UserCursor>, Error> {
+        self.inner.permit(by, &Permission::USERS_READ, client).await?;
+        let prefix = query.prefix.as_deref().map(Username::folded).filter(|prefix| !prefix.is_empty());
+        Ok(self.inner.store.users(UserQuery { prefix, ..query }).await?)
+    }
+
+    /// Every role and what it permits.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:read`.
+    pub async fn roles(
+        &self,
+        by: Principal<'_>,
+        client: &ClientContext,
+    ) -> Result<BTreeMap<Role, BTreeSet<Permission>>, Error> {
+        self.inner.permit(by, &Permission::USERS_READ, client).await?;
+        Ok(self.inner.policies.roles.all())
     }
 }

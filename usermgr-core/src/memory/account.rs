@@ -2,15 +2,18 @@
 
 use async_trait::async_trait;
 
-use super::{CodeRow, MemoryStore, Owner, Receiver, RegistrationRow, UserRow};
-use crate::domain::code::CodePurpose;
+use super::{CodeRow, Deleted, MemoryStore, Owner, Receiver, RegistrationRow, UserRow};
+use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::id::UserId;
 use crate::domain::page::Page;
 use crate::domain::password::PasswordVersion;
-use crate::domain::user::{User, UserStatus};
+use crate::domain::role::{Role, Roles};
+use crate::domain::user::{User, UserStatus, Username};
 use crate::port::store::account::{
-    AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, PasswordReplaced, Register,
-    Registered, ReplacePassword, UserCreated, UserQuery,
+    AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
+    EmailChangeRequested, ImportUsers, ImportedUser, PasswordReplaced, Register, Registered, ReplacePassword,
+    RequestEmailChange, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted, UserImported,
+    UserQuery, UserUpdated,
 };
 use crate::port::store::{Happened, StoreError};
 
@@ -73,12 +76,17 @@ impl AccountStore for MemoryStore {
             roles,
             password,
             invitation,
+            by,
             audit,
             events,
         } = command;
         let mut state = self.state()?;
         if let Some(row) = state.users.get(&id) {
             return Ok(UserCreated::Created(Box::new(row.user.clone())));
+        }
+        if !state.permits(by.as_ref(), &roles) {
+            state.audit_refused(audit, now, "forbidden", None);
+            return Ok(UserCreated::NotPermitted);
         }
         if let Some(owner) = state.user_of(email.key()).map(|row| row.user.id) {
             state.audit_refused(audit, now, "email_taken", Some(owner));
@@ -101,7 +109,7 @@ impl AccountStore for MemoryStore {
             state.codes.insert(code.id, CodeRow::new(code, CodePurpose::FirstTimeSetup, Owner::User(id)));
         }
         let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
-        state.users.insert(id, UserRow { user: user.clone(), password, version });
+        state.users.insert(id, UserRow::new(user.clone(), password, version));
         let happened = Happened { user_registered: true, ..Happened::default() };
         state.owe_events(&events, happened, id, now);
         state.audit_done(audit, now, Some(id));
@@ -113,7 +121,7 @@ impl AccountStore for MemoryStore {
     async fn credentials(&self, query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
         let CredentialsQuery { now, email, guard } = query;
         let state = self.state()?;
-        let row = state.user_of(&email);
+        let row = state.credentials_of(&email, now);
         let throttled = state.guard_refuses(row.map(|row| row.user.id), guard.as_ref(), now);
         let user = row.map(|row| Credentials {
             user: row.user.clone(),
@@ -126,8 +134,7 @@ impl AccountStore for MemoryStore {
     async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
         let ReplacePassword { now, user_id, expect, password, keep, notice, audit, events } = command;
         let mut state = self.state()?;
-        let Some(row) = state.users.get_mut(&user_id).filter(|row| row.user.status == UserStatus::Active)
-        else {
+        let Some(row) = state.users.get_mut(&user_id).filter(|row| row.is_active()) else {
             state.audit_refused(audit, now, "gone", Some(user_id));
             return Ok(PasswordReplaced::Gone);
         };
@@ -157,23 +164,218 @@ impl AccountStore for MemoryStore {
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        Ok(self.state()?.users.get(&id).map(|row| row.user.clone()))
+        Ok(self.state()?.live_user(id).map(|row| row.user.clone()))
     }
 
-    async fn users(&self, query: UserQuery) -> Result<Page<User, UserId>, StoreError> {
-        let UserQuery { after, size } = query;
+    async fn users(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError> {
+        let UserQuery { prefix, role, status, after, size } = query;
         let state = self.state()?;
-        let newest_first = state.users.values().rev().map(|row| &row.user);
+        let matches = |row: &&UserRow| {
+            row.deleted.is_none()
+                && role.as_ref().is_none_or(|role| row.user.roles.contains(role))
+                && status.is_none_or(|status| row.user.status == status)
+        };
+        let mut found: Vec<(Option<String>, &User)> = match &prefix {
+            None => state.users.values().rev().filter(matches).map(|row| (None, &row.user)).collect(),
+            Some(prefix) => {
+                let term = |user: &User| {
+                    let key = Some(user.email.key().as_str().to_owned());
+                    let name = user.username.as_ref().map(|name| Username::folded(name.as_str()));
+                    [key, name].into_iter().flatten().find(|term| term.starts_with(prefix))
+                };
+                let rows = state.users.values().filter(matches);
+                let mut found: Vec<_> =
+                    rows.filter_map(|row| Some((Some(term(&row.user)?), &row.user))).collect();
+                found.sort_by(|(a, one), (b, other)| (a, one.id).cmp(&(b, other.id)));
+                found
+            }
+        };
+        if let Some(after) = after {
+            found.retain(|(term, user)| match term {
+                None => user.id < after.id,
+                Some(_) => (term, user.id) > (&after.term, after.id),
+            });
+        }
         let size = usize::from(size.get());
-        let mut items: Vec<User> = newest_first
-            .filter(|user| after.is_none_or(|after| user.id < after))
-            .take(size + 1)
+        let next = (found.len() > size).then(|| found.get(size - 1)).flatten();
+        let next = next.map(|(term, user)| UserCursor { term: term.clone(), id: user.id });
+        Ok(Page::new(found.into_iter().take(size).map(|(_, user)| user.clone()).collect(), next))
+    }
+
+    async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
+        let UpdateUser { now, id, by, change, audit, events } = command;
+        let UserChange { username, locale, status, roles } = change;
+        let mut state = self.state()?;
+        let before = state.live_user(id).map(|row| row.user.clone());
+        let new_roles =
+            before.as_ref().zip(roles.as_ref()).map(|(user, roles)| roles.applied_to(&user.roles));
+        let reached: Roles = before
+            .iter()
+            .flat_map(|user| user.roles.iter())
+            .chain(new_roles.iter().flatten())
             .cloned()
             .collect();
-        let more = items.len() > size;
-        items.truncate(size);
-        let next = items.last().filter(|_| more).map(|user| user.id);
-        Ok(Page::new(items, next))
+        if !state.permits(by.as_ref(), &reached) {
+            state.audit_refused(audit, now, "forbidden", before.map(|user| user.id));
+            return Ok(UserUpdated::NotPermitted);
+        }
+        let Some(before) = before else {
+            state.audit_refused(audit, now, "not_found", None);
+            return Ok(UserUpdated::NotFound);
+        };
+        let mut user = before.clone();
+        if let Some(username) = username {
+            user.username = username;
+        }
+        if let Some(locale) = locale {
+            user.locale = locale;
+        }
+        if let Some(status) = status {
+            user.status = status;
+        }
+        if let Some(roles) = new_roles {
+            user.roles = roles;
+        }
+        let is_admin = |user: &User| user.status == UserStatus::Active && user.roles.contains(&Role::admin());
+        if is_admin(&before) && !is_admin(&user) && !state.has_other_admin(id) {
+            state.audit_refused(audit, now, "last_admin", Some(id));
+            return Ok(UserUpdated::LastAdmin);
+        }
+        let happened = Happened {
+            user_updated: user.username != before.username || user.locale != before.locale,
+            roles_changed: user.roles != before.roles,
+            status_changed: user.status != before.status,
+            ..Happened::default()
+        };
+        if user != before {
+            user.updated_at = now;
+        }
+        if let Some(row) = state.users.get_mut(&id) {
+            row.user = user.clone();
+        }
+        if happened.status_changed && user.status == UserStatus::Disabled {
+            state.end_sessions_of(id, None, now);
+            state.void_codes_of(Owner::User(id), now, |_| true);
+        }
+        state.owe_events(&events, happened, id, now);
+        state.audit_done(audit, now, Some(id));
+        drop(state);
+        self.wake();
+        Ok(UserUpdated::Updated(Box::new(user)))
+    }
+
+    async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
+        let DeleteUser { now, id, by, expect, restorable_until, notice, audit, events } = command;
+        let mut state = self.state()?;
+        let found = state.live_user(id).cloned();
+        let none = Roles::new();
+        let reached = found.as_ref().map_or(&none, |row| &row.user.roles);
+        if !state.permits(by.as_ref(), reached) {
+            state.audit_refused(audit, now, "forbidden", found.map(|row| row.user.id));
+            return Ok(UserDeleted::NotPermitted);
+        }
+        let Some(found) = found else {
+            state.audit_refused(audit, now, "not_found", None);
+            return Ok(UserDeleted::NotFound);
+        };
+        if found.is_active_admin() && !state.has_other_admin(id) {
+            state.audit_refused(audit, now, "last_admin", Some(id));
+            return Ok(UserDeleted::LastAdmin);
+        }
+        if expect.is_some_and(|expect| expect != found.version) {
+            state.audit_refused(audit, now, "stale", Some(id));
+            return Ok(UserDeleted::Stale);
+        }
+        if let Some(row) = state.users.get_mut(&id) {
+            row.deleted = Some(Deleted { at: now, restorable_until });
+            row.user.updated_at = now;
+        }
+        state.end_sessions_of(id, None, now);
+        state.void_codes_of(Owner::User(id), now, |_| true);
+        if let Some(notice) = notice {
+            state.owe_mail(notice, &Receiver::user(&found.user), None, now);
+        }
+        state.owe_events(&events, Happened { user_deleted: true, ..Happened::default() }, id, now);
+        state.audit_done(audit, now, Some(id));
+        drop(state);
+        self.wake();
+        Ok(UserDeleted::Deleted)
+    }
+
+    async fn request_email_change(
+        &self,
+        command: RequestEmailChange,
+    ) -> Result<EmailChangeRequested, StoreError> {
+        let RequestEmailChange {
+            now,
+            user_id,
+            new_email,
+            expect,
+            code,
+            code_mail,
+            taken_mail,
+            notice,
+            throttle,
+            tries,
+            audit,
+        } = command;
+        let mut state = self.state()?;
+        if state.codes.contains_key(&code.id) {
+            return Ok(EmailChangeRequested::Queued);
+        }
+        if let Some(retry_after) = state.used_up(&throttle, now) {
+            return Ok(EmailChangeRequested::Throttled { retry_after });
+        }
+        for rule in &throttle {
+            state.count(rule, now);
+        }
+        state.reset(&tries, now);
+        let Some(row) = state.users.get(&user_id).filter(|row| row.is_active()).cloned() else {
+            state.audit_refused(audit, now, "gone", Some(user_id));
+            return Ok(EmailChangeRequested::Gone);
+        };
+        if expect.is_some_and(|expect| expect != row.version) {
+            state.audit_refused(audit, now, "stale", Some(user_id));
+            return Ok(EmailChangeRequested::Stale);
+        }
+        let purpose = CodePurpose::ChangeEmail;
+        state.void_codes_of(Owner::User(user_id), now, |row| {
+            row.purpose == purpose && row.code.form != CodeForm::Link
+        });
+        state.owe_mail(notice, &Receiver::user(&row.user), None, now);
+        let other = state.user_of(new_email.key()).map(|row| row.user.clone());
+        if let Some(other) = other.filter(|other| other.id != user_id) {
+            state.owe_mail(taken_mail, &Receiver::user(&other), None, now);
+            state.audit_refused(audit, now, "email_taken", Some(user_id));
+        } else {
+            let to = Receiver { email: &new_email, ..Receiver::user(&row.user) };
+            state.owe_mail(code_mail, &to, Some(code.id), now);
+            let mut issued = CodeRow::new(code, purpose, Owner::User(user_id));
+            issued.new_email = Some(new_email);
+            state.codes.insert(code.id, issued);
+            state.audit_done(audit, now, Some(user_id));
+        }
+        drop(state);
+        self.wake();
+        Ok(EmailChangeRequested::Queued)
+    }
+
+    async fn import_users(&self, command: ImportUsers) -> Result<Vec<UserImported>, StoreError> {
+        let ImportUsers { now, users } = command;
+        let mut state = self.state()?;
+        let mut answers = Vec::with_capacity(users.len());
+        for ImportedUser { user, password, audit } in users {
+            let id = user.id;
+            if state.users.contains_key(&id) || state.user_of(user.email.key()).is_some() {
+                answers.push(UserImported::Exists);
+                continue;
+            }
+            let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
+            state.users.insert(id, UserRow::new(user, password, version));
+            state.audit_done(audit, now, Some(id));
+            answers.push(UserImported::Added);
+        }
+        Ok(answers)
     }
 }
 
@@ -183,6 +385,6 @@ impl CodeRow {
         purpose: CodePurpose,
         owner: Owner,
     ) -> Self {
-        Self { code, purpose, owner, closed_at: None, expires_at: None, wrong_tries: 0 }
+        Self { code, purpose, owner, new_email: None, closed_at: None, expires_at: None, wrong_tries: 0 }
     }
 }

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::{CodeRow, MemoryStore, Owner, Receiver, State, UserRow};
 use crate::domain::code::{CodeForm, CodePurpose};
-use crate::domain::email::EmailKey;
+use crate::domain::email::{Email, EmailKey};
 use crate::domain::id::{CodeId, UserId};
 use crate::domain::password::PasswordVersion;
 use crate::domain::role::{Role, Roles};
@@ -72,6 +72,11 @@ impl CodeStore for MemoryStore {
             .values()
             .filter(|row| row.closed_at.is_none())
             .filter(|row| match &which {
+                CandidateFilter::User { id, purpose } => {
+                    row.code.form != CodeForm::Link
+                        && row.purpose == *purpose
+                        && row.owner == Owner::User(*id)
+                }
                 CandidateFilter::Link(id) => row.code.id == *id && row.code.form == CodeForm::Link,
                 CandidateFilter::Address { email, purposes, registration } => {
                     row.code.form != CodeForm::Link
@@ -95,12 +100,13 @@ impl CodeStore for MemoryStore {
         }
         if let Some(row) =
             hit.and_then(|id| state.codes.get(&id)).filter(|row| row.closed_at.is_none()).cloned()
+            && effect.fits(row.purpose, row.code.form)
         {
             if row.is_over(now) && row.wrong_tries < attempts {
                 state.audit_refused(audit, now, "code_expired", None);
                 return Ok(Redeemed::Expired);
             }
-            if row.is_live(now, attempts) && state.may_redeem(row.owner, now) {
+            if row.is_live(now, attempts) && state.may_redeem(&row, now) {
                 if !settled && state.is_ambiguous(&row, now, attempts) {
                     state.audit_refused(audit, now, "registration_ambiguous", None);
                     return Ok(Redeemed::Ambiguous);
@@ -142,7 +148,7 @@ impl State {
     ) -> Option<Owner> {
         let user = |fits: &dyn Fn(&UserRow) -> bool| {
             let row = match target {
-                CodeTarget::User(id) => self.users.get(&id),
+                CodeTarget::User(id) => self.live_user(id),
                 CodeTarget::Anybody => self.user_of(email),
                 CodeTarget::Registration(_) => None,
             };
@@ -175,7 +181,7 @@ impl State {
     fn email_of(&self, owner: Owner) -> Option<&EmailKey> {
         match owner {
             Owner::Registration(id) => self.registrations.get(&id).map(|row| row.email.key()),
-            Owner::User(id) => self.users.get(&id).map(|row| row.user.email.key()),
+            Owner::User(id) => self.live_user(id).map(|row| row.user.email.key()),
         }
     }
 
@@ -196,9 +202,12 @@ impl State {
     }
 
     /// Whether the owner of a code still is what it was asked for.
-    fn may_redeem(&self, owner: Owner, now: OffsetDateTime) -> bool {
-        match owner {
-            Owner::User(id) => self.is_active(id),
+    fn may_redeem(&self, code: &CodeRow, now: OffsetDateTime) -> bool {
+        match code.owner {
+            Owner::User(id) => {
+                let other = code.new_email.as_ref().and_then(|email| self.user_of(email.key()));
+                self.is_active(id) && other.is_none_or(|other| other.user.id == id)
+            }
             Owner::Registration(id) => self
                 .registrations
                 .get(&id)
@@ -253,10 +262,43 @@ impl State {
                 }
                 let user = self.users.get(&id)?.user.clone();
                 let happened =
-                    Happened { email_verified, password_changed: true, signed_in, user_registered: false };
+                    Happened { email_verified, password_changed: true, signed_in, ..Happened::default() };
                 Some((user, happened))
             }
+            (Owner::User(id), RedeemEffect::ChangeEmail { undo, undo_mail }) => {
+                let old = self.change_email(id, row.new_email.clone()?, now)?;
+                self.void_codes_of(Owner::User(id), now, |_| true);
+                let mut link = CodeRow::new(undo, CodePurpose::ChangeEmail, row.owner);
+                link.new_email = Some(old.email.clone());
+                self.codes.insert(undo.id, link);
+                self.owe_mail(undo_mail, &Receiver::user(&old), Some(undo.id), now);
+                let user = self.users.get(&id)?.user.clone();
+                Some((user, Happened { email_changed: true, ..Happened::default() }))
+            }
+            (Owner::User(id), RedeemEffect::UndoEmailChange { reset, reset_mail }) => {
+                self.change_email(id, row.new_email.clone()?, now)?;
+                let user = self.users.get_mut(&id)?;
+                user.password = None;
+                user.version = user.version.next();
+                let told = user.user.clone();
+                self.end_sessions_of(id, None, now);
+                self.void_codes_of(Owner::User(id), now, |_| true);
+                self.codes.insert(reset.id, CodeRow::new(reset, CodePurpose::ResetPassword, row.owner));
+                self.owe_mail(reset_mail, &Receiver::user(&told), Some(reset.id), now);
+                Some((told, Happened { email_changed: true, ..Happened::default() }))
+            }
+            (Owner::Registration(_), _) => None,
         }
+    }
+
+    /// Gives a user another address. Answers the user as it was.
+    fn change_email(&mut self, id: UserId, email: Email, now: OffsetDateTime) -> Option<User> {
+        let row = self.users.get_mut(&id)?;
+        let before = row.user.clone();
+        row.user.email = email;
+        row.user.email_verified_at = Some(now);
+        row.user.updated_at = now;
+        Some(before)
     }
 
     fn close(&mut self, code: CodeId, now: OffsetDateTime) {
@@ -307,14 +349,14 @@ impl State {
         if let Some(welcome) = welcome {
             self.owe_mail(welcome, &Receiver::user(&user), None, now);
         }
-        self.users.insert(id, UserRow { user, password: Some(hash), version: PasswordVersion::FIRST });
+        self.users.insert(id, UserRow::new(user, Some(hash), PasswordVersion::FIRST));
         self.remove_registrations(|_, row| row.email.key() == &email);
         let signed_in = session.is_some();
         if let Some(session) = session {
             self.open(session, id, PasswordVersion::FIRST, now);
         }
         let happened =
-            Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
+            Happened { user_registered: true, email_verified: true, signed_in, ..Happened::default() };
         Some((self.users.get(&id)?.user.clone(), happened))
     }
 }

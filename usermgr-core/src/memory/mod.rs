@@ -19,13 +19,15 @@ use crate::domain::event::Event;
 use crate::domain::id::{CodeId, OutboxId, RegistrationId, SessionId, UserId};
 use crate::domain::mail::OwedMail;
 use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::role::{Role, Roles};
 use crate::domain::secret::Digest;
 use crate::domain::session::Session;
 use crate::domain::user::{Locale, User, UserStatus, Username};
+use crate::port::store::account::Actor;
 use crate::port::store::code::NewCode;
 use crate::port::store::key::SealedSigningKey;
 use crate::port::store::outbox::{Lease, OutboxItem, OutboxStatus};
-use crate::port::store::session::NewSession;
+use crate::port::store::session::{NewSession, SessionView};
 use crate::port::store::throttle::{LoginGuard, ThrottleRule};
 use crate::port::store::{EventDraft, Happened, MailDraft, StoreError};
 
@@ -68,6 +70,7 @@ pub(crate) struct State {
     pub(crate) audit: Vec<AuditEntry>,
     pub(crate) throttles: BTreeMap<Digest, ThrottleRow>,
     pub(crate) networks: BTreeMap<(UserId, Digest), OffsetDateTime>,
+    pub(crate) access_tokens: BTreeMap<Digest, (SessionId, OffsetDateTime)>,
     pub(crate) keys: Vec<SealedSigningKey>,
 }
 
@@ -85,6 +88,34 @@ pub(crate) struct UserRow {
     pub(crate) user: User,
     pub(crate) password: Option<PasswordHash>,
     pub(crate) version: PasswordVersion,
+    pub(crate) deleted: Option<Deleted>,
+}
+
+impl UserRow {
+    const fn new(user: User, password: Option<PasswordHash>, version: PasswordVersion) -> Self {
+        Self { user, password, version, deleted: None }
+    }
+
+    fn is_active(&self) -> bool {
+        self.deleted.is_none() && self.user.status == UserStatus::Active
+    }
+
+    fn is_active_admin(&self) -> bool {
+        self.is_active() && self.user.roles.contains(&Role::admin())
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Deleted {
+    pub(crate) at: OffsetDateTime,
+    /// Until when signing in brings the account back.
+    pub(crate) restorable_until: Option<OffsetDateTime>,
+}
+
+impl Deleted {
+    fn is_restorable(self, now: OffsetDateTime) -> bool {
+        self.restorable_until.is_some_and(|until| until > now)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,6 +129,8 @@ pub(crate) struct CodeRow {
     pub(crate) code: NewCode,
     pub(crate) purpose: CodePurpose,
     pub(crate) owner: Owner,
+    /// The address that it gives its user.
+    pub(crate) new_email: Option<Email>,
     /// When it was spent or voided.
     pub(crate) closed_at: Option<OffsetDateTime>,
     pub(crate) expires_at: Option<OffsetDateTime>,
@@ -117,14 +150,16 @@ impl CodeRow {
 #[derive(Clone)]
 pub(crate) struct SessionRow {
     pub(crate) session: Session,
-    pub(crate) access: Option<(Digest, OffsetDateTime)>,
+    pub(crate) refresh: Digest,
+    /// The refresh token before, and when it was replaced.
+    pub(crate) previous: Option<(Digest, OffsetDateTime)>,
     pub(crate) version: PasswordVersion,
     pub(crate) ended_at: Option<OffsetDateTime>,
 }
 
 #[derive(Clone)]
 pub(crate) enum OwedItem {
-    Mail { mail: Box<OwedMail>, code: Option<CodeId> },
+    Mail { mail: Box<OwedMail>, code: Option<CodeId>, user: Option<UserId> },
     Event(Event),
 }
 
@@ -147,6 +182,7 @@ pub(crate) struct ThrottleRow {
 
 /// To whom a mail of a command goes.
 struct Receiver<'a> {
+    user: Option<UserId>,
     email: &'a Email,
     locale: Option<&'a Locale>,
     username: Option<&'a Username>,
@@ -154,17 +190,50 @@ struct Receiver<'a> {
 
 impl<'a> Receiver<'a> {
     const fn user(user: &'a User) -> Self {
-        Self { email: &user.email, locale: user.locale.as_ref(), username: user.username.as_ref() }
+        Self {
+            user: Some(user.id),
+            email: &user.email,
+            locale: user.locale.as_ref(),
+            username: user.username.as_ref(),
+        }
     }
 
     const fn registration(row: &'a RegistrationRow) -> Self {
-        Self { email: &row.email, locale: row.locale.as_ref(), username: row.username.as_ref() }
+        Self { user: None, email: &row.email, locale: row.locale.as_ref(), username: row.username.as_ref() }
     }
 }
 
 impl State {
+    /// A user who is not deleted.
+    fn live_user(&self, id: UserId) -> Option<&UserRow> {
+        self.users.get(&id).filter(|row| row.deleted.is_none())
+    }
+
     fn user_of(&self, email: &EmailKey) -> Option<&UserRow> {
-        self.users.values().find(|row| row.user.email.key() == email)
+        self.users.values().find(|row| row.deleted.is_none() && row.user.email.key() == email)
+    }
+
+    /// The user whom signing in with an address is for: also a deleted one who may come back, if there is no other.
+    fn credentials_of(&self, email: &EmailKey, now: OffsetDateTime) -> Option<&UserRow> {
+        self.user_of(email).or_else(|| {
+            self.users.values().rev().find(|row| {
+                row.user.email.key() == email && row.deleted.is_some_and(|deleted| deleted.is_restorable(now))
+            })
+        })
+    }
+
+    /// Whether an actor still is who was permitted, and may reach users of these roles.
+    fn permits(&self, by: Option<&Actor>, reached: &Roles) -> bool {
+        by.is_none_or(|by| {
+            let as_decided =
+                self.users.get(&by.id).is_some_and(|row| row.is_active() && row.user.roles == by.roles);
+            as_decided && reached.is_disjoint(&by.beyond)
+        })
+    }
+
+    /// Whether another administrator is left.
+    fn has_other_admin(&self, but: UserId) -> bool {
+        self.users.values().any(|row| row.user.id != but && row.is_active_admin())
     }
 
     // ---- limits ----
@@ -229,7 +298,7 @@ impl State {
             code: None,
             created_at: now,
         });
-        self.owe(draft.id, OwedItem::Mail { mail, code }, now);
+        self.owe(draft.id, OwedItem::Mail { mail, code, user: to.user }, now);
     }
 
     fn owe_events(
@@ -275,17 +344,8 @@ impl State {
     // ---- sessions and codes ----
 
     fn open(&mut self, new: NewSession, user_id: UserId, version: PasswordVersion, now: OffsetDateTime) {
-        let NewSession {
-            id,
-            refresh: _,
-            access,
-            idle_expires_at,
-            expires_at,
-            method,
-            ip,
-            user_agent,
-            network,
-        } = new;
+        let NewSession { id, refresh, access, idle_expires_at, expires_at, method, ip, user_agent, network } =
+            new;
         let session = Session {
             id,
             user_id,
@@ -298,11 +358,34 @@ impl State {
             ip,
             user_agent,
         };
-        self.sessions.insert(id, SessionRow { session, access, version, ended_at: None });
+        self.sessions.insert(id, SessionRow { session, refresh, previous: None, version, ended_at: None });
+        self.grant_access(id, access);
         self.networks.insert((user_id, network), now);
         if let Some(row) = self.users.get_mut(&user_id) {
             row.user.last_login_at = Some(now);
         }
+    }
+
+    fn grant_access(&mut self, session: SessionId, access: Option<(Digest, OffsetDateTime)>) {
+        if let Some((digest, ends_at)) = access {
+            self.access_tokens.insert(digest, (session, ends_at));
+        }
+    }
+
+    /// A session that holds, with its user.
+    fn view(&self, id: SessionId, now: OffsetDateTime) -> Option<SessionView> {
+        let row = self.sessions.get(&id).filter(|row| {
+            row.ended_at.is_none() && row.session.idle_expires_at > now && row.session.expires_at > now
+        })?;
+        let user = self
+            .users
+            .get(&row.session.user_id)
+            .filter(|user| user.is_active() && user.version == row.version)?;
+        Some(SessionView {
+            session: row.session.clone(),
+            user: user.user.clone(),
+            password_version: user.version,
+        })
     }
 
     fn end_sessions_of(&mut self, user_id: UserId, keep: Option<SessionId>, now: OffsetDateTime) {
@@ -322,15 +405,23 @@ impl State {
     }
 
     fn is_active(&self, id: UserId) -> bool {
-        self.users.get(&id).is_some_and(|row| row.user.status == UserStatus::Active)
+        self.users.get(&id).is_some_and(UserRow::is_active)
     }
 }
 
 impl OutboxRow {
+    /// The user whom it is for or tells of.
+    const fn user(&self) -> Option<UserId> {
+        match &self.item {
+            OwedItem::Event(event) => Some(event.user_id),
+            OwedItem::Mail { user, .. } => *user,
+        }
+    }
+
     fn item(&self, codes: &BTreeMap<CodeId, CodeRow>) -> OutboxItem {
         match &self.item {
             OwedItem::Event(event) => OutboxItem::Event(event.clone()),
-            OwedItem::Mail { mail, code } => {
+            OwedItem::Mail { mail, code, user: _ } => {
                 let mut mail = mail.clone();
                 mail.code = code.and_then(|id| codes.get(&id)).map(|row| crate::domain::mail::OwedCode {
                     id: row.code.id,

@@ -5,9 +5,11 @@ use async_trait::async_trait;
 use super::{MemoryStore, OwedItem};
 use crate::domain::id::OutboxId;
 use crate::domain::page::Page;
+use crate::domain::role::Roles;
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue, Requeued,
+    Settle, Settled,
 };
 
 #[async_trait]
@@ -79,8 +81,30 @@ impl OutboxStore for MemoryStore {
         Ok(Settled::Settled)
     }
 
+    async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
+        let Requeue { now, id, by, audit } = command;
+        let mut state = self.state()?;
+        if !state.permits(by.as_ref(), &Roles::new()) {
+            state.audit_refused(audit, now, "forbidden", None);
+            return Ok(Requeued::NotPermitted);
+        }
+        let Some(row) = state.outbox.get_mut(&id).filter(|row| row.status == OutboxStatus::Dead) else {
+            state.audit_refused(audit, now, "not_found", None);
+            return Ok(Requeued::NotFound);
+        };
+        row.status = OutboxStatus::Queued;
+        row.attempts = 0;
+        row.due_at = now;
+        row.settled_at = None;
+        let user = row.user();
+        state.audit_done(audit, now, user);
+        drop(state);
+        self.wake();
+        Ok(Requeued::Requeued)
+    }
+
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
-        let OutboxQuery { status, after, size } = query;
+        let OutboxQuery { user, status, after, size } = query;
         let state = self.state()?;
         let size = usize::from(size.get());
         let mut items: Vec<OutboxEntry> = state
@@ -88,7 +112,9 @@ impl OutboxStore for MemoryStore {
             .iter()
             .rev()
             .filter(|(id, row)| {
-                after.is_none_or(|after| **id < after) && status.is_none_or(|s| row.status == s)
+                after.is_none_or(|after| **id < after)
+                    && status.is_none_or(|s| row.status == s)
+                    && user.is_none_or(|user| row.user() == Some(user))
             })
             .take(size + 1)
             .map(|(_, row)| OutboxEntry {

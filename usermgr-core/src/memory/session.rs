@@ -3,17 +3,18 @@
 use async_trait::async_trait;
 
 use super::MemoryStore;
+use crate::domain::session::Session;
 use crate::domain::user::UserStatus;
 use crate::port::store::session::{
-    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionKey, SessionOpened, SessionQuery,
-    SessionSelector, SessionStore, SessionView,
+    EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionKey, SessionOpened,
+    SessionQuery, SessionSelector, SessionStore, SessionView, SessionsEnded, SessionsQuery,
 };
 use crate::port::store::{Happened, StoreError};
 
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn open_session(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
-        let OpenSession { now, user_id, expect, session, upgrade, guard, audit, events } = command;
+        let OpenSession { now, user_id, expect, session, upgrade, guard, restore, audit, events } = command;
         let mut state = self.state()?;
         if state.sessions.contains_key(&session.id)
             && let Some(row) = state.users.get(&user_id)
@@ -23,7 +24,14 @@ impl SessionStore for MemoryStore {
         if let Some(retry_after) = state.guard_refuses(Some(user_id), guard.as_ref(), now) {
             return Ok(SessionOpened::Throttled { retry_after });
         }
-        let Some(row) = state.users.get_mut(&user_id).filter(|row| row.user.status == UserStatus::Active)
+        let returns = state.users.get(&user_id).is_some_and(|row| {
+            row.deleted.is_some_and(|deleted| deleted.is_restorable(now))
+                && state.user_of(row.user.email.key()).is_none()
+        });
+        let Some(row) = state
+            .users
+            .get_mut(&user_id)
+            .filter(|row| row.user.status == UserStatus::Active && (row.deleted.is_none() || returns))
         else {
             state.audit_refused(audit, now, "not_active", Some(user_id));
             return Ok(SessionOpened::NotActive);
@@ -35,13 +43,18 @@ impl SessionStore for MemoryStore {
         if upgrade.is_some() {
             row.password = upgrade;
         }
+        if returns {
+            row.deleted = None;
+            row.user.updated_at = now;
+            state.audit_done(restore, now, Some(user_id));
+        }
         if let Some(guard) = guard {
             state.throttles.remove(&guard.own.key);
         }
         state.open(session, user_id, expect, now);
         let user = state.users.get(&user_id).map(|row| row.user.clone());
         let Some(user) = user else { return Ok(SessionOpened::NotActive) };
-        let happened = Happened { signed_in: true, ..Happened::default() };
+        let happened = Happened { signed_in: true, user_restored: returns, ..Happened::default() };
         state.owe_events(&events, happened, user_id, now);
         state.audit_done(audit, now, Some(user_id));
         drop(state);
@@ -70,32 +83,65 @@ impl SessionStore for MemoryStore {
     async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError> {
         let SessionQuery { now, key } = query;
         let state = self.state()?;
-        let row = match key {
-            SessionKey::Id(id) => state.sessions.get(&id),
-            SessionKey::Access(digest) => state
-                .sessions
-                .values()
-                .find(|row| row.access.is_some_and(|(access, ends_at)| access == digest && ends_at > now)),
+        let id = match key {
+            SessionKey::Id(id) => Some(id),
+            SessionKey::Access(digest) => {
+                state.access_tokens.get(&digest).filter(|(_, ends_at)| *ends_at > now).map(|(id, _)| *id)
+            }
         };
-        let Some(row) = row.filter(|row| {
-            row.ended_at.is_none() && row.session.idle_expires_at > now && row.session.expires_at > now
-        }) else {
-            return Ok(None);
-        };
-        let user = state
-            .users
-            .get(&row.session.user_id)
-            .filter(|user| user.user.status == UserStatus::Active && user.version == row.version);
-        Ok(user.map(|user| SessionView {
-            session: row.session.clone(),
-            user: user.user.clone(),
-            password_version: user.version,
-        }))
+        Ok(id.and_then(|id| state.view(id, now)))
     }
 
-    async fn end_sessions(&self, command: EndSessions) -> Result<u64, StoreError> {
-        let EndSessions { now, user_id, which, audit } = command;
+    async fn sessions(&self, query: SessionsQuery) -> Result<Vec<Session>, StoreError> {
+        let SessionsQuery { now, user_id } = query;
+        let state = self.state()?;
+        let of_user = state.sessions.values().filter(|row| row.session.user_id == user_id);
+        let mut sessions: Vec<Session> =
+            of_user.filter_map(|row| Some(state.view(row.session.id, now)?.session)).collect();
+        sessions.sort_by_key(|session| std::cmp::Reverse((session.last_seen_at, session.id)));
+        sessions.truncate(SessionsQuery::MOST);
+        Ok(sessions)
+    }
+
+    async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
+        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit } = command;
+        let mut guard = self.state()?;
+        let state = &mut *guard;
+        let subject = state.sessions.get(&id).map(|row| row.session.user_id);
+        let (Some(_), Some(row)) = (state.view(id, now), state.sessions.get_mut(&id)) else {
+            state.audit_refused(audit, now, "session_ended", subject);
+            return Ok(Rotated::Ended);
+        };
+        let again =
+            row.previous.is_some_and(|(digest, at)| digest == presented && at <= now && now < at + grace);
+        let successor = next.iter().position(|digest| *digest == row.refresh).filter(|_| again);
+        if let (true, Some(first)) = (row.refresh == presented, next.first()) {
+            row.previous = Some((presented, now));
+            row.refresh = *first;
+            row.session.last_seen_at = now;
+            row.session.idle_expires_at = idle_expires_at.min(row.session.expires_at);
+        } else if successor.is_none() {
+            row.ended_at = Some(now);
+            state.audit_refused(audit, now, "token_reused", subject);
+            return Ok(Rotated::Reused);
+        }
+        state.grant_access(id, access);
+        state.audit_done(audit, now, subject);
+        let Some(view) = state.view(id, now).map(Box::new) else { return Ok(Rotated::Ended) };
+        Ok(match successor {
+            Some(successor) => Rotated::Repeated { view, successor },
+            None => Rotated::Rotated(view),
+        })
+    }
+
+    async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
+        let EndSessions { now, user_id, which, by, audit } = command;
         let mut state = self.state()?;
+        let reached = state.users.get(&user_id).map(|row| row.user.roles.clone()).unwrap_or_default();
+        if !state.permits(by.as_ref(), &reached) {
+            state.audit_refused(audit, now, "forbidden", Some(user_id));
+            return Ok(SessionsEnded::NotPermitted);
+        }
         let mut ended = 0;
         for row in
             state.sessions.values_mut().filter(|row| row.session.user_id == user_id && row.ended_at.is_none())
@@ -111,6 +157,6 @@ impl SessionStore for MemoryStore {
             }
         }
         state.audit_done(audit, now, Some(user_id));
-        Ok(ended)
+        Ok(SessionsEnded::Ended(ended))
     }
 }

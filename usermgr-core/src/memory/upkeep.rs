@@ -4,29 +4,37 @@ use async_trait::async_trait;
 
 use super::{MemoryStore, Owner, RegistrationRow, State};
 use crate::domain::audit::AuditEntry;
-use crate::domain::id::{AuditId, RegistrationId};
+use crate::domain::id::{AuditId, RegistrationId, UserId};
 use crate::domain::page::Page;
 use crate::port::store::StoreError;
 use crate::port::store::audit::{AuditQuery, AuditStore};
-use crate::port::store::key::{KeyStore, SealedSigningKey};
+use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use crate::port::store::outbox::OutboxStatus;
 use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
 
 #[async_trait]
 impl AuditStore for MemoryStore {
     async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
-        let AuditQuery { subject, after, size } = query;
+        let AuditQuery { subject, event, since, after, size } = query;
+        let since = since.map(AuditId::first_of);
         let state = self.state()?;
         let mut entries: Vec<&AuditEntry> = state
             .audit
             .iter()
             .filter(|entry| subject.is_none() || entry.subject == subject)
+            .filter(|entry| event.is_none_or(|event| entry.event == event))
+            .filter(|entry| since.is_none_or(|since| entry.id >= since))
             .filter(|entry| after.is_none_or(|after| entry.id < after))
             .collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.id));
         let size = usize::from(size.get());
         let next = if entries.len() > size { entries.get(size - 1).map(|entry| entry.id) } else { None };
         Ok(Page::new(entries.into_iter().take(size).cloned().collect(), next))
+    }
+
+    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.state()?.audit.push(entry);
+        Ok(())
     }
 }
 
@@ -38,21 +46,46 @@ impl KeyStore for MemoryStore {
         Ok(keys)
     }
 
-    async fn ensure_signing_key(&self, key: SealedSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
+    async fn add_signing_key(&self, command: AddSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
+        let AddSigningKey { now, key, unless_since, audit } = command;
         {
             let mut state = self.state()?;
-            if !state.keys.iter().any(|other| other.algorithm == key.algorithm) {
+            let is_there = |other: &SealedSigningKey| {
+                other.algorithm == key.algorithm
+                    && unless_since.is_some_and(|since| other.signs_from >= since)
+            };
+            if !state.keys.iter().any(is_there) {
                 state.keys.push(key);
+                state.audit_done(audit, now, None);
             }
         }
         self.signing_keys().await
+    }
+
+    async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
+        let ResealSigningKey { id, before, after } = command;
+        let mut state = self.state()?;
+        let Some(key) = state.keys.iter_mut().find(|key| key.id == id && key.sealed == before) else {
+            return Ok(false);
+        };
+        key.sealed = after;
+        Ok(true)
     }
 }
 
 #[async_trait]
 impl UpkeepStore for MemoryStore {
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
-        let Purge { now, ended_before, settled_before, audited_before, known_before, batch } = command;
+        let Purge {
+            now,
+            ended_before,
+            settled_before,
+            audited_before,
+            deleted_before,
+            retired_before,
+            known_before,
+            batch,
+        } = command;
         let mut guard = self.state()?;
         let state = &mut *guard;
         let mut budget = Batch(u64::from(batch));
@@ -90,7 +123,41 @@ impl UpkeepStore for MemoryStore {
             budget.take(|take| remove(&mut state.throttles, |_, row| row.ends_at <= now && take()));
         let networks =
             budget.take(|take| remove(&mut state.networks, |_, seen| *seen < known_before && take()));
-        Ok(Purged { registrations, codes, sessions, outbox, audit, throttles, networks })
+        let mut gone = Vec::new();
+        let users = budget.take(|take| {
+            remove(&mut state.users, |id, row| {
+                let over = row.deleted.is_some_and(|deleted| deleted.at < deleted_before) && take();
+                if over {
+                    gone.push(*id);
+                }
+                over
+            })
+        });
+        for id in gone {
+            state.forget(id);
+        }
+        let held: std::collections::BTreeSet<_> = state.sessions.keys().copied().collect();
+        state.access_tokens.retain(|_, (session, _)| held.contains(session));
+        let access_tokens =
+            budget.take(|take| remove(&mut state.access_tokens, |_, (_, ends_at)| *ends_at <= now && take()));
+        let keys = state.keys.clone();
+        let before = state.keys.len();
+        state.keys.retain(|key| {
+            !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
+        });
+        let signing_keys = (before - state.keys.len()) as u64;
+        Ok(Purged {
+            registrations,
+            codes,
+            sessions,
+            outbox,
+            audit,
+            throttles,
+            networks,
+            users,
+            access_tokens,
+            signing_keys,
+        })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -122,6 +189,19 @@ fn remove<K: Ord, V>(
 }
 
 impl State {
+    /// Removes what is left of a user who was removed; the audit entries stay under the identifier alone.
+    fn forget(&mut self, user: UserId) {
+        self.sessions.retain(|_, row| row.session.user_id != user);
+        self.codes.retain(|_, row| row.owner != Owner::User(user));
+        self.networks.retain(|(id, _), _| *id != user);
+        self.outbox.retain(|_, row| row.status == OutboxStatus::Queued || row.user() != Some(user));
+        for entry in
+            self.audit.iter_mut().filter(|entry| entry.subject == Some(user) || entry.actor == Some(user))
+        {
+            (entry.email, entry.ip, entry.user_agent) = (None, None, None);
+        }
+    }
+
     /// Removes registrations with their codes.
     pub(super) fn remove_registrations(
         &mut self,

@@ -49,11 +49,12 @@ impl Carries {
             | MailKind::ResetPasswordCode
             | MailKind::ChangePasswordCode
             | MailKind::ChangeEmailCode => Self::Code,
-            MailKind::ResetPasswordLink => Self::Link,
+            MailKind::ResetPasswordLink | MailKind::EmailChanged => Self::Link,
             MailKind::AccountExists
             | MailKind::Welcome
             | MailKind::PasswordChanged
-            | MailKind::EmailChanged => Self::Nothing,
+            | MailKind::EmailChangeRequested
+            | MailKind::AccountDeleted => Self::Nothing,
         }
     }
 
@@ -81,6 +82,9 @@ pub(super) fn variables(kind: MailKind, part: Part) -> BTreeSet<&'static str> {
     }
     names.extend(["email", "public_url", "username"]);
     match Carries::of(kind) {
+        Carries::Nothing if kind == MailKind::AccountDeleted => {
+            names.extend(["ttl", "ttl_minutes", "ttl_seconds"]);
+        }
         Carries::Nothing => {}
         Carries::Code => names.extend(["code", "code_spaced", "ttl", "ttl_minutes", "ttl_seconds"]),
         Carries::Link => names.extend(["link", "ttl", "ttl_minutes", "ttl_seconds"]),

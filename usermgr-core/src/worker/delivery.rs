@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::backoff::{backoff, doubled, jittered};
 use super::caught::{Panicked, caught};
 use super::mail::Inner;
-use crate::domain::code::CodeForm;
+use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::mail::{OwedCode, OwedMail};
 use crate::domain::secret::{Code, LinkToken};
 use crate::domain::user::Username;
@@ -125,7 +125,8 @@ fn write(inner: &Inner, owed: &OwedMail) -> Result<Mail, Failure> {
         username: owed.username.as_ref().map(Username::as_str),
         code,
         link,
-        ttl: owed.code.as_ref().map_or(policies.codes.ttl, |code| ttl(inner, code)),
+        // Of a mail without a code only the one that tells of a deletion speaks of a time.
+        ttl: owed.code.as_ref().map_or(policies.deletion.grace, |code| ttl(inner, code)),
     };
     let rendered = inner
         .templates
@@ -148,8 +149,12 @@ fn derive(inner: &Inner, code: &OwedCode) -> Option<Carried> {
         }
         CodeForm::Link => {
             let token: LinkToken = inner.secrets.link_token(code.key, code.id)?;
+            let page = match code.purpose {
+                CodePurpose::ChangeEmail => "undo-email-change",
+                _ => "reset-password",
+            };
             // In the fragment, which browsers keep to themselves: it reaches no server, no log and no referrer.
-            let link = format!("{}/reset-password#token={}", inner.policies.mail.public_url, token.expose());
+            let link = format!("{}/{page}#token={}", inner.policies.mail.public_url, token.expose());
             Some(Carried::Link(Zeroizing::new(link)))
         }
     }
@@ -158,6 +163,7 @@ fn derive(inner: &Inner, code: &OwedCode) -> Option<Carried> {
 fn ttl(inner: &Inner, code: &OwedCode) -> time::Duration {
     match code.form {
         CodeForm::Digits(_) => inner.policies.codes.ttl,
+        CodeForm::Link if code.purpose == CodePurpose::ChangeEmail => inner.policies.links.undo_ttl,
         CodeForm::Link => inner.policies.links.ttl,
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Stop;
 use super::caught::{Panicked, caught};
+use crate::flow::signing_keys::KeyRing;
 use crate::policy::{Policies, ThrottlePolicy};
 use crate::port::clock::Clock;
 use crate::port::store::upkeep::{Purge, Purged};
@@ -18,6 +19,8 @@ use crate::port::store::{Store, StoreError, UpkeepStore};
 const BATCH: u32 = 1000;
 /// How long codes, links and sessions are kept after they ended: long enough to say that a code came too late.
 const ENDED_FOR: time::Duration = time::Duration::days(1);
+/// How long a signing key is kept after its successor began to sign: longer than any token lives.
+const RETIRED_FOR: time::Duration = time::Duration::days(2);
 /// The shortest interval between two runs.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,12 +31,20 @@ pub struct Upkeep {
     pub(super) store: Arc<dyn UpkeepStore>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) policies: Arc<Policies>,
+    pub(super) keys: Option<Arc<KeyRing>>,
 }
 
 impl Upkeep {
     /// Upkeep of this store by these rules.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, policies: Arc<Policies>) -> Self {
-        Self { store, clock, policies }
+        Self { store, clock, policies, keys: None }
+    }
+
+    /// And of these signing keys: the next one is made when the current one has signed for long enough.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Arc<KeyRing>) -> Self {
+        self.keys = Some(keys);
+        self
     }
 
     /// Removes all that is over now, in batches, and tells how much it was.
@@ -78,7 +89,17 @@ impl Upkeep {
             tokio::task::yield_now().await;
         }
         log(&sum, began.elapsed());
+        self.rotate().await;
         Ok(sum)
+    }
+
+    async fn rotate(&self) {
+        let Some(keys) = &self.keys else { return };
+        match keys.rotate_if_due(self.clock.now()).await {
+            Ok(true) => tracing::info!("a new signing key is published and signs in ten minutes"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the signing key could not be rotated"),
+        }
     }
 
     fn command(&self) -> Purge {
@@ -90,6 +111,8 @@ impl Upkeep {
             ended_before: before(ENDED_FOR),
             settled_before: before(self.policies.outbox.keep_sent),
             audited_before: before(self.policies.retention.audit),
+            deleted_before: before(self.policies.deletion.grace),
+            retired_before: before(RETIRED_FOR),
             known_before: before(ThrottlePolicy::KNOWN_NETWORK),
             batch: BATCH,
         }
@@ -97,8 +120,32 @@ impl Upkeep {
 }
 
 fn log(purged: &Purged, took: Duration) {
-    let Purged { registrations, codes, sessions, outbox, audit, throttles, networks } = *purged;
-    tracing::info!(registrations, codes, sessions, outbox, audit, throttles, networks, ?took, "upkeep");
+    let Purged {
+        registrations,
+        codes,
+        sessions,
+        outbox,
+        audit,
+        throttles,
+        networks,
+        users,
+        access_tokens,
+        signing_keys,
+    } = *purged;
+    tracing::info!(
+        registrations,
+        codes,
+        sessions,
+        outbox,
+        audit,
+        throttles,
+        networks,
+        users,
+        access_tokens,
+        signing_keys,
+        ?took,
+        "upkeep"
+    );
 }
 
 impl fmt::Debug for Upkeep {

@@ -193,10 +193,12 @@ impl From<Error> for Problem {
         let status = match &error {
             Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Error::InvalidCode | Error::CodeExpired | Error::InvalidLink => StatusCode::BAD_REQUEST,
-            Error::RegistrationAmbiguous | Error::EmailTaken => StatusCode::CONFLICT,
-            Error::InvalidCredentials | Error::MissingToken | Error::InvalidToken | Error::SessionEnded => {
-                StatusCode::UNAUTHORIZED
-            }
+            Error::RegistrationAmbiguous | Error::EmailTaken | Error::LastAdmin => StatusCode::CONFLICT,
+            Error::InvalidCredentials
+            | Error::MissingToken
+            | Error::InvalidToken
+            | Error::SessionEnded
+            | Error::ReauthenticationRequired { .. } => StatusCode::UNAUTHORIZED,
             Error::RegistrationClosed | Error::Forbidden => StatusCode::FORBIDDEN,
             Error::NotFound => StatusCode::NOT_FOUND,
             Error::RateLimited { .. } | Error::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,

@@ -1,19 +1,25 @@
 //! Registrations, users and their passwords.
 
 use async_trait::async_trait;
+use sqlx::QueryBuilder;
+use time::OffsetDateTime;
 use usermgr_core::domain::code::CodePurpose;
 use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::UserId;
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::password::{PasswordHash, PasswordVersion};
+use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::user::{Locale, User, UserStatus, Username};
 use usermgr_core::port::store::account::{
-    AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, PasswordReplaced, Register,
-    Registered, ReplacePassword, UserCreated, UserQuery,
+    AccountStore, Actor, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
+    EmailChangeRequested, ImportUsers, ImportedUser, PasswordReplaced, Register, Registered, ReplacePassword,
+    RequestEmailChange, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted, UserImported,
+    UserQuery, UserUpdated,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 
-use super::code::{CodeOwnerId, insert_code};
+use super::super::Db;
+use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_older};
 use super::rows::{UserRow, roles_text, user_columns};
 use super::writing::{
     Limits, Receiver, audit_done, audit_refused, end_everything_of, is_known, owe_events, owe_mail,
@@ -32,7 +38,7 @@ impl AccountStore for Store {
 
     async fn credentials(&self, query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
         let CredentialsQuery { now, email, guard } = query;
-        let user = user_of(self.readers(), &email).await?;
+        let user = credentials_of(self.readers(), &email, now).await?;
         let throttled = match guard {
             None => None,
             Some(guard) => {
@@ -62,23 +68,42 @@ impl AccountStore for Store {
         row.map(UserRow::user).transpose()
     }
 
-    async fn users(&self, query: UserQuery) -> Result<Page<User, UserId>, StoreError> {
-        let UserQuery { after, size } = query;
-        let rows: Vec<UserRow> = sqlx::query_as(concat!(
-            "SELECT ",
-            user_columns!(),
-            " FROM usermgr_users u WHERE u.deleted_at IS NULL AND u.id < $1 ORDER BY u.id DESC LIMIT $2"
-        ))
-        .bind(after.map_or(uuid::Uuid::max(), |after| after.as_uuid()))
-        .bind(i64::from(size.get()) + 1)
-        .fetch_all(self.readers())
-        .await
-        .map_err(fault)?;
-        let mut items = rows.into_iter().map(UserRow::user).collect::<Result<Vec<_>, _>>()?;
-        let more = items.len() > usize::from(size.get());
-        items.truncate(usize::from(size.get()));
-        let next = items.last().filter(|_| more).map(|user| user.id);
-        Ok(Page::new(items, next))
+    async fn users(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError> {
+        let size = usize::from(query.size.get());
+        let mut statement = match query.prefix.clone() {
+            None => newest_users(&query),
+            Some(prefix) => users_by_prefix(&query, &prefix),
+        };
+        let rows: Vec<FoundRow> =
+            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
+        let more = rows.len() > size;
+        let mut next = None;
+        let mut items = Vec::with_capacity(size.min(rows.len()));
+        for FoundRow { term, user } in rows.into_iter().take(size) {
+            let user = user.user()?;
+            next = Some(UserCursor { term, id: user.id });
+            items.push(user);
+        }
+        Ok(Page::new(items, next.filter(|_| more)))
+    }
+
+    async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
+        transact!(self.update_user_once(command))
+    }
+
+    async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
+        transact!(self.delete_user_once(command))
+    }
+
+    async fn request_email_change(
+        &self,
+        command: RequestEmailChange,
+    ) -> Result<EmailChangeRequested, StoreError> {
+        transact!(self.request_email_change_once(command))
+    }
+
+    async fn import_users(&self, command: ImportUsers) -> Result<Vec<UserImported>, StoreError> {
+        transact!(self.import_users_once(command))
     }
 }
 
@@ -141,7 +166,8 @@ impl Store {
             code.dies_at = code.dies_at.min(expires_at);
             let owner = CodeOwnerId::Registration(id);
             insert_code(&mut tx, &code, CodePurpose::EmailVerification, owner, email.key()).await?;
-            let to = Receiver { email: &email, locale: locale.as_ref(), username: username.as_ref() };
+            let to =
+                Receiver { user: None, email: &email, locale: locale.as_ref(), username: username.as_ref() };
             owe_mail(&mut tx, code_mail, &to, Some(code.id), now).await?;
             audit_done(&mut tx, audit, now, None).await?;
             Registered::Pending
@@ -162,10 +188,20 @@ impl Store {
             roles,
             password,
             invitation,
+            by,
             audit,
             events,
         } = command;
         let mut tx = self.begin().await?;
+        if let Some(before) = locked_user(&mut tx, id).await? {
+            return Ok(UserCreated::Created(Box::new(before.user)));
+        }
+        let actor = lock_actor(&mut tx, by.as_ref()).await?;
+        if !permits(by.as_ref(), actor.as_ref(), &roles) {
+            audit_refused(&mut tx, audit, now, "forbidden", None).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(UserCreated::NotPermitted);
+        }
         let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
         let user = User {
             id,
@@ -240,6 +276,433 @@ impl Store {
     }
 }
 
+impl Store {
+    async fn update_user_once(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
+        let UpdateUser { now, id, by, change, audit, events } = command;
+        let UserChange { username, locale, status, roles } = change;
+        let mut tx = self.begin().await?;
+        let (found, actor) = lock_user_and_actor(&mut tx, id, by.as_ref()).await?;
+        let before = found.map(|found| found.user);
+        let mut reached = before.as_ref().map(|user| user.roles.clone()).unwrap_or_default();
+        let new_roles = roles.map(|roles| roles.applied_to(&reached));
+        reached.extend(new_roles.iter().flatten().cloned());
+        let refused = match &before {
+            _ if !permits(by.as_ref(), actor.as_ref(), &reached) => {
+                Some(("forbidden", UserUpdated::NotPermitted))
+            }
+            None => Some(("not_found", UserUpdated::NotFound)),
+            Some(_) => None,
+        };
+        if let Some((reason, outcome)) = refused {
+            audit_refused(&mut tx, audit, now, reason, before.map(|user| user.id)).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(outcome);
+        }
+        let Some(before) = before else { return Ok(UserUpdated::NotFound) };
+        let mut user = before.clone();
+        if let Some(username) = username {
+            user.username = username;
+        }
+        if let Some(locale) = locale {
+            user.locale = locale;
+        }
+        if let Some(status) = status {
+            user.status = status;
+        }
+        if let Some(roles) = new_roles {
+            user.roles = roles;
+        }
+        if is_active_admin(&before) && !is_active_admin(&user) && !has_other_admin(&mut tx, id).await? {
+            audit_refused(&mut tx, audit, now, "last_admin", Some(id)).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(UserUpdated::LastAdmin);
+        }
+        let happened = Happened {
+            user_updated: user.username != before.username || user.locale != before.locale,
+            roles_changed: user.roles != before.roles,
+            status_changed: user.status != before.status,
+            ..Happened::default()
+        };
+        if user != before {
+            user.updated_at = now;
+            write_profile(&mut tx, &user).await?;
+        }
+        if happened.roles_changed {
+            sqlx::query("DELETE FROM usermgr_user_roles WHERE user_id = $1")
+                .bind(id.as_uuid())
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+            insert_roles(&mut tx, &user).await?;
+        }
+        if happened.status_changed && user.status == UserStatus::Disabled {
+            end_everything_of(&mut tx, id, None, now).await?;
+        }
+        owe_events(&mut tx, &events, happened, id, now).await?;
+        audit_done(&mut tx, audit, now, Some(id)).await?;
+        tx.commit().await.map_err(fault)?;
+        if !events.is_empty() {
+            self.wake();
+        }
+        Ok(UserUpdated::Updated(Box::new(user)))
+    }
+
+    async fn delete_user_once(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
+        let DeleteUser { now, id, by, expect, restorable_until, notice, audit, events } = command;
+        let mut tx = self.begin().await?;
+        let (found, actor) = lock_user_and_actor(&mut tx, id, by.as_ref()).await?;
+        let none = Roles::new();
+        let reached = found.as_ref().map_or(&none, |found| &found.user.roles);
+        let refused = match &found {
+            _ if !permits(by.as_ref(), actor.as_ref(), reached) => {
+                Some(("forbidden", UserDeleted::NotPermitted))
+            }
+            None => Some(("not_found", UserDeleted::NotFound)),
+            Some(found) if is_active_admin(&found.user) && !has_other_admin(&mut tx, id).await? => {
+                Some(("last_admin", UserDeleted::LastAdmin))
+            }
+            Some(found) if expect.is_some_and(|expect| expect != found.version) => {
+                Some(("stale", UserDeleted::Stale))
+            }
+            Some(_) => None,
+        };
+        if let Some((reason, outcome)) = refused {
+            audit_refused(&mut tx, audit, now, reason, found.map(|found| found.user.id)).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(outcome);
+        }
+        let Some(found) = found else { return Ok(UserDeleted::NotFound) };
+        sqlx::query(
+            "UPDATE usermgr_users SET deleted_at = $2, restorable_until = $3, updated_at = $2 WHERE id = $1",
+        )
+        .bind(id.as_uuid())
+        .bind(ts(now))
+        .bind(restorable_until.map(ts))
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?;
+        end_everything_of(&mut tx, id, None, now).await?;
+        if let Some(notice) = notice {
+            owe_mail(&mut tx, notice, &Receiver::user(&found.user), None, now).await?;
+        }
+        let happened = Happened { user_deleted: true, ..Happened::default() };
+        owe_events(&mut tx, &events, happened, id, now).await?;
+        audit_done(&mut tx, audit, now, Some(id)).await?;
+        tx.commit().await.map_err(fault)?;
+        self.wake();
+        Ok(UserDeleted::Deleted)
+    }
+
+    async fn request_email_change_once(
+        &self,
+        command: RequestEmailChange,
+    ) -> Result<EmailChangeRequested, StoreError> {
+        let RequestEmailChange {
+            now,
+            user_id,
+            new_email,
+            expect,
+            code,
+            code_mail,
+            taken_mail,
+            notice,
+            throttle,
+            tries,
+            audit,
+        } = command;
+        let mut tx = self.begin().await?;
+        let mut limits = Limits::lock(&mut tx, throttle.iter().chain([&tries]), now).await?;
+        if code_exists(&mut tx, code.id).await? {
+            return Ok(EmailChangeRequested::Queued);
+        }
+        if let Some(retry_after) = limits.used_up(&throttle) {
+            return Ok(EmailChangeRequested::Throttled { retry_after });
+        }
+        for rule in &throttle {
+            limits.count(&mut tx, rule).await?;
+        }
+        limits.reset(&mut tx, &tries).await?;
+        let found = locked_user(&mut tx, user_id).await?;
+        let refused = match &found {
+            Some(found) if found.user.status != UserStatus::Active => {
+                Some(("gone", EmailChangeRequested::Gone))
+            }
+            None => Some(("gone", EmailChangeRequested::Gone)),
+            Some(found) if expect.is_some_and(|expect| expect != found.version) => {
+                Some(("stale", EmailChangeRequested::Stale))
+            }
+            Some(_) => None,
+        };
+        if let Some((reason, outcome)) = refused {
+            audit_refused(&mut tx, audit, now, reason, Some(user_id)).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(outcome);
+        }
+        let Some(found) = found else { return Ok(EmailChangeRequested::Gone) };
+        let owner = CodeOwnerId::User(user_id);
+        void_older(&mut tx, owner, CodePurpose::ChangeEmail, code.form, now).await?;
+        owe_mail(&mut tx, notice, &Receiver::user(&found.user), None, now).await?;
+        let other = user_of(&mut *tx, new_email.key()).await?.filter(|other| other.user.id != user_id);
+        if let Some(other) = other {
+            owe_mail(&mut tx, taken_mail, &Receiver::user(&other.user), None, now).await?;
+            audit_refused(&mut tx, audit, now, "email_taken", Some(user_id)).await?;
+        } else {
+            insert_code(&mut tx, &code, CodePurpose::ChangeEmail, owner, new_email.key()).await?;
+            name_new_email(&mut tx, code.id, &new_email).await?;
+            let to = Receiver { email: &new_email, ..Receiver::user(&found.user) };
+            owe_mail(&mut tx, code_mail, &to, Some(code.id), now).await?;
+            audit_done(&mut tx, audit, now, Some(user_id)).await?;
+        }
+        tx.commit().await.map_err(fault)?;
+        self.wake();
+        Ok(EmailChangeRequested::Queued)
+    }
+
+    async fn import_users_once(&self, command: ImportUsers) -> Result<Vec<UserImported>, StoreError> {
+        let ImportUsers { now, users } = command;
+        let mut tx = self.begin().await?;
+        let mut answers = Vec::with_capacity(users.len());
+        for ImportedUser { user, password, audit } in users {
+            let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
+            if insert_user(&mut tx, &user, password.as_ref(), version).await? {
+                audit_done(&mut tx, audit, now, Some(user.id)).await?;
+                answers.push(UserImported::Added);
+            } else {
+                answers.push(UserImported::Exists);
+            }
+        }
+        tx.commit().await.map_err(fault)?;
+        Ok(answers)
+    }
+}
+
+/// A user that a list found, and by what.
+#[derive(sqlx::FromRow)]
+struct FoundRow {
+    term: Option<String>,
+    #[sqlx(flatten)]
+    user: UserRow,
+}
+
+/// Begins a condition for the users of a status. The name stands in the statement, so that its index serves.
+fn push_status(statement: &mut QueryBuilder<Db>, status: Option<UserStatus>) {
+    match status {
+        None => {}
+        Some(UserStatus::Active) => drop(statement.push(" AND u.status = 'active'")),
+        Some(UserStatus::Disabled) => drop(statement.push(" AND u.status = 'disabled'")),
+    }
+}
+
+/// The role, unless it is the one that everybody has.
+fn listed_role(query: &UserQuery) -> Option<String> {
+    query.role.as_ref().map(|role| role.as_str().to_owned()).filter(|role| role != Role::USER)
+}
+
+fn newest_users(query: &UserQuery) -> QueryBuilder<Db> {
+    let mut statement =
+        QueryBuilder::new(concat!("SELECT CAST(NULL AS TEXT) AS term, ", user_columns!(), " FROM "));
+    let after = query.after.as_ref().map_or(uuid::Uuid::max(), |after| after.id.as_uuid());
+    if let Some(role) = listed_role(query) {
+        statement.push("usermgr_user_roles r JOIN usermgr_users u ON u.id = r.user_id WHERE r.role = ");
+        statement.push_bind(role);
+        statement.push(" AND u.deleted_at IS NULL AND r.user_id < ").push_bind(after);
+        push_status(&mut statement, query.status);
+        statement.push(" ORDER BY r.user_id DESC");
+    } else {
+        statement.push("usermgr_users u WHERE u.deleted_at IS NULL AND u.id < ").push_bind(after);
+        push_status(&mut statement, query.status);
+        statement.push(" ORDER BY u.id DESC");
+    }
+    statement.push(" LIMIT ").push_bind(i64::from(query.size.get()) + 1);
+    statement
+}
+
+/// Users whose address or name begins so: two ranges of two indexes, merged. Who is found by both is found by the
+/// address.
+fn users_by_prefix(query: &UserQuery, prefix: &str) -> QueryBuilder<Db> {
+    // Whatever begins with the prefix is less than the prefix and the last character there is.
+    let end = format!("{prefix}{}", char::MAX);
+    let size = i64::from(query.size.get()) + 1;
+    let mut statement = QueryBuilder::new(concat!(
+        "SELECT m.term AS term, ",
+        user_columns!(),
+        " FROM (SELECT * FROM (SELECT u.email_key AS term, u.id AS found FROM usermgr_users u \
+         WHERE u.deleted_at IS NULL"
+    ));
+    push_found(&mut statement, "u.email_key", query, prefix, &end);
+    statement.push(" ORDER BY u.email_key, u.id LIMIT ").push_bind(size);
+    statement.push(
+        ") AS a UNION ALL SELECT * FROM (SELECT u.username_key AS term, u.id AS found FROM usermgr_users u \
+         WHERE u.deleted_at IS NULL AND NOT (u.email_key >= ",
+    );
+    statement.push_bind(prefix.to_owned()).push(" AND u.email_key < ").push_bind(end.clone()).push(")");
+    push_found(&mut statement, "u.username_key", query, prefix, &end);
+    statement.push(" ORDER BY u.username_key, u.id LIMIT ").push_bind(size);
+    statement.push(") AS b) AS m JOIN usermgr_users u ON u.id = m.found ORDER BY m.term, m.found LIMIT ");
+    statement.push_bind(size);
+    statement
+}
+
+fn push_found(
+    statement: &mut QueryBuilder<Db>,
+    column: &'static str,
+    query: &UserQuery,
+    prefix: &str,
+    end: &str,
+) {
+    statement.push(format!(" AND {column} >= ")).push_bind(prefix.to_owned());
+    statement.push(format!(" AND {column} < ")).push_bind(end.to_owned());
+    if let Some(UserCursor { term: Some(term), id }) = &query.after {
+        statement.push(format!(" AND ({column}, u.id) > (")).push_bind(term.clone());
+        statement.push(", ").push_bind(id.as_uuid()).push(")");
+    }
+    push_status(statement, query.status);
+    if let Some(role) = listed_role(query) {
+        statement
+            .push(" AND EXISTS (SELECT 1 FROM usermgr_user_roles r WHERE r.user_id = u.id AND r.role = ");
+        statement.push_bind(role).push(")");
+    }
+}
+
+fn is_active_admin(user: &User) -> bool {
+    user.status == UserStatus::Active && user.roles.contains(&Role::admin())
+}
+
+/// Whether another active administrator is left. Whoever asks waits until nobody else is taking one away.
+async fn has_other_admin(tx: &mut Tx, but: UserId) -> Result<bool, StoreError> {
+    let _all_locked: Vec<(uuid::Uuid,)> = sqlx::query_as(locking!(
+        "SELECT user_id FROM usermgr_user_roles WHERE role = 'admin' ORDER BY user_id"
+    ))
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(fault)?;
+    let other: Option<i64> = sqlx::query_scalar(
+        "SELECT CAST(1 AS BIGINT) FROM usermgr_user_roles r JOIN usermgr_users u ON u.id = r.user_id \
+         WHERE r.role = 'admin' AND u.id <> $1 AND u.status = 'active' AND u.deleted_at IS NULL LIMIT 1",
+    )
+    .bind(but.as_uuid())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(other.is_some())
+}
+
+/// Locks a user and whoever acts, in the order of their identifiers, so that two who act upon each other take turns.
+pub(super) async fn lock_user_and_actor(
+    tx: &mut Tx,
+    user: UserId,
+    by: Option<&Actor>,
+) -> Result<(Option<Credentials>, Option<Credentials>), StoreError> {
+    match by {
+        Some(by) if by.id < user => {
+            let actor = locked_user(tx, by.id).await?;
+            Ok((locked_user(tx, user).await?, actor))
+        }
+        Some(by) => {
+            let found = locked_user(tx, user).await?;
+            Ok((found, locked_user(tx, by.id).await?))
+        }
+        None => Ok((locked_user(tx, user).await?, None)),
+    }
+}
+
+/// Locks whoever acts.
+pub(super) async fn lock_actor(tx: &mut Tx, by: Option<&Actor>) -> Result<Option<Credentials>, StoreError> {
+    match by {
+        Some(by) => locked_user(tx, by.id).await,
+        None => Ok(None),
+    }
+}
+
+/// Whether an actor still is who was permitted, and may reach users of these roles.
+pub(super) fn permits(by: Option<&Actor>, actor: Option<&Credentials>, reached: &Roles) -> bool {
+    by.is_none_or(|by| {
+        let as_decided = actor
+            .is_some_and(|found| found.user.status == UserStatus::Active && found.user.roles == by.roles);
+        as_decided && reached.is_disjoint(&by.beyond)
+    })
+}
+
+async fn write_profile(tx: &mut Tx, user: &User) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE usermgr_users SET username = $2, username_key = $3, locale = $4, status = $5, roles = $6, \
+         updated_at = $7 WHERE id = $1",
+    )
+    .bind(user.id.as_uuid())
+    .bind(user.username.as_ref().map(Username::as_str))
+    .bind(username_key(user))
+    .bind(user.locale.as_ref().map(Locale::as_str))
+    .bind(user.status.as_str())
+    .bind(roles_text(&user.roles))
+    .bind(ts(user.updated_at))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+fn username_key(user: &User) -> Option<String> {
+    user.username.as_ref().map(|name| Username::folded(name.as_str()))
+}
+
+async fn insert_roles(tx: &mut Tx, user: &User) -> Result<(), StoreError> {
+    for role in user.roles.iter().filter(|role| role.as_str() != Role::USER) {
+        sqlx::query("INSERT INTO usermgr_user_roles (role, user_id) VALUES ($1, $2)")
+            .bind(role.as_str())
+            .bind(user.id.as_uuid())
+            .execute(&mut **tx)
+            .await
+            .map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// The user whom signing in with an address is for: also a deleted one who may come back, if there is no other.
+async fn credentials_of(
+    executor: impl sqlx::Executor<'_, Database = Db>,
+    email: &EmailKey,
+    now: OffsetDateTime,
+) -> Result<Option<Credentials>, StoreError> {
+    let rows: Vec<UserRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        user_columns!(),
+        " FROM usermgr_users u WHERE u.email_key = $1 AND u.deleted_at IS NULL UNION ALL SELECT ",
+        user_columns!(),
+        " FROM usermgr_users u WHERE u.email_key = $1 AND u.deleted_at IS NOT NULL AND u.restorable_until > $2 \
+         AND NOT EXISTS (SELECT 1 FROM usermgr_users o WHERE o.email_key = $1 AND o.deleted_at IS NULL)"
+    ))
+    .bind(email.as_str())
+    .bind(ts(now))
+    .fetch_all(executor)
+    .await
+    .map_err(fault)?;
+    let found = rows.into_iter().map(UserRow::credentials).collect::<Result<Vec<_>, _>>()?;
+    // Of several accounts that were deleted with one address, the newest comes back.
+    Ok(found.into_iter().max_by_key(|found| found.user.id))
+}
+
+/// A deleted user whom signing in brings back, locked.
+pub(super) async fn locked_returning_user(
+    tx: &mut Tx,
+    id: UserId,
+    now: OffsetDateTime,
+) -> Result<Option<Credentials>, StoreError> {
+    let row: Option<UserRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        user_columns!(),
+        locking!(
+            " FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NOT NULL AND u.restorable_until > $2 \
+             AND NOT EXISTS (SELECT 1 FROM usermgr_users o WHERE o.email_key = u.email_key AND o.deleted_at IS NULL)"
+        )
+    ))
+    .bind(id.as_uuid())
+    .bind(ts(now))
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    row.map(UserRow::credentials).transpose()
+}
+
 /// The user of an address.
 pub(super) async fn user_of(
     executor: impl sqlx::Executor<'_, Database = super::super::Db>,
@@ -280,8 +743,8 @@ pub(super) async fn insert_user(
 ) -> Result<bool, StoreError> {
     let inserted: Option<i64> = sqlx::query_scalar(
         "INSERT INTO usermgr_users (id, email, email_key, email_verified_at, username, roles, status, locale, \
-         password, password_version, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) \
+         password, password_version, created_at, updated_at, last_login_at, username_key) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
          ON CONFLICT DO NOTHING RETURNING CAST(1 AS BIGINT)",
     )
     .bind(user.id.as_uuid())
@@ -295,9 +758,15 @@ pub(super) async fn insert_user(
     .bind(password.map(PasswordHash::expose))
     .bind(version.as_i64())
     .bind(ts(user.created_at))
+    .bind(ts(user.updated_at))
+    .bind(user.last_login_at.map(ts))
+    .bind(username_key(user))
     .fetch_optional(&mut **tx)
     .await
     .map_err(fault)?;
+    if inserted.is_some() {
+        insert_roles(tx, user).await?;
+    }
     Ok(inserted.is_some())
 }
 

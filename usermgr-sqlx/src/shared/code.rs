@@ -22,7 +22,8 @@ use uuid::Uuid;
 use super::account::{insert_user, locked_user, set_password, user_of};
 use super::rows::{corrupt, locale, username};
 use super::writing::{
-    Limits, Receiver, audit_done, audit_refused, end_everything_of, open_session, owe_events, owe_mail,
+    Limits, Receiver, audit_done, audit_refused, end_codes_of, end_everything_of, open_session, owe_events,
+    owe_mail,
 };
 use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
 
@@ -37,11 +38,26 @@ impl CodeStore for Store {
         let rows: Vec<CandidateRow> = match which {
             CandidateFilter::Link(id) => {
                 sqlx::query_as(
-                    "SELECT c.id, c.purpose, c.digits, c.secret_key, c.registration_id, c.user_id, \
-                     NULL AS password FROM usermgr_codes c \
+                    "SELECT c.id, c.purpose, c.digits, c.secret_key, c.registration_id, c.user_id, r.password \
+                     FROM usermgr_codes c LEFT JOIN usermgr_registrations r ON r.id = c.registration_id \
                      WHERE c.id = $1 AND c.digits = 0 AND c.closed_at IS NULL",
                 )
                 .bind(id.as_uuid())
+                .fetch_all(self.readers())
+                .await
+            }
+            CandidateFilter::User { id, purpose } => {
+                sqlx::query_as(
+                    "SELECT c.id, c.purpose, c.digits, c.secret_key, c.registration_id, c.user_id, \
+                     CAST(NULL AS TEXT) AS password FROM usermgr_codes c \
+                     WHERE c.user_id = $1 AND c.purpose = $2 AND c.digits > 0 AND c.closed_at IS NULL \
+                     ORDER BY CASE WHEN c.dies_at > $3 AND (c.expires_at IS NULL OR c.expires_at > $3) \
+                     THEN 0 ELSE 1 END, c.id DESC LIMIT $4",
+                )
+                .bind(id.as_uuid())
+                .bind(purpose.as_str())
+                .bind(ts(now))
+                .bind(i64::try_from(Candidate::MOST).unwrap_or(i64::MAX))
                 .fetch_all(self.readers())
                 .await
             }
@@ -83,13 +99,7 @@ impl Store {
         let RequestCode { now, email, purpose, target, mut code, mail, throttle, tries, audit } = command;
         let mut tx = self.begin().await?;
         let mut limits = Limits::lock(&mut tx, throttle.iter().chain(&tries), now).await?;
-        let before: Option<i64> =
-            sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE id = $1")
-                .bind(code.id.as_uuid())
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(fault)?;
-        if before.is_some() {
+        if code_exists(&mut tx, code.id).await? {
             return Ok(CodeRequested::Queued);
         }
         if let Some(retry_after) = limits.used_up(&throttle) {
@@ -141,7 +151,9 @@ impl Store {
             tx.commit().await.map_err(fault)?;
             return Ok(Redeemed::Exhausted { retry_after });
         }
-        if let Some((owner, code)) = open_code(&mut tx, hit, now).await? {
+        if let Some((owner, code)) =
+            open_code(&mut tx, hit, now).await?.filter(|(_, code)| effect.fits(code.purpose, code.form))
+        {
             let tried_out = code.wrong_tries >= i64::from(attempts);
             if code.is_over(now) && !tried_out {
                 audit_refused(&mut tx, audit, now, "code_expired", None).await?;
@@ -154,7 +166,7 @@ impl Store {
                     tx.commit().await.map_err(fault)?;
                     return Ok(Redeemed::Ambiguous);
                 }
-                if let Some((user, happened)) = apply(&mut tx, owner, code.id, effect, now).await? {
+                if let Some((user, happened)) = apply(&mut tx, owner, code, effect, now).await? {
                     owe_events(&mut tx, &events, happened, user.id, now).await?;
                     audit_done(&mut tx, audit, now, Some(user.id)).await?;
                     tx.commit().await.map_err(fault)?;
@@ -261,7 +273,12 @@ struct Registration {
 
 impl Registration {
     fn receiver(&self) -> Receiver<'_> {
-        Receiver { email: &self.email, locale: self.locale.as_ref(), username: self.username.as_ref() }
+        Receiver {
+            user: None,
+            email: &self.email,
+            locale: self.locale.as_ref(),
+            username: self.username.as_ref(),
+        }
     }
 }
 
@@ -305,8 +322,29 @@ pub(super) async fn insert_code(
     Ok(())
 }
 
+/// Whether a code was issued before.
+pub(super) async fn code_exists(tx: &mut Tx, id: CodeId) -> Result<bool, StoreError> {
+    let found: Option<i64> = sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE id = $1")
+        .bind(id.as_uuid())
+        .fetch_optional(&mut **tx)
+        .await
+        .map_err(fault)?;
+    Ok(found.is_some())
+}
+
+/// Has a code name the address that it gives its user.
+pub(super) async fn name_new_email(tx: &mut Tx, code: CodeId, email: &Email) -> Result<(), StoreError> {
+    sqlx::query("UPDATE usermgr_codes SET new_email = $2 WHERE id = $1")
+        .bind(code.as_uuid())
+        .bind(email.as_str())
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    Ok(())
+}
+
 /// Voids the open codes of the same owner, purpose and kind of form.
-async fn void_older(
+pub(super) async fn void_older(
     tx: &mut Tx,
     owner: CodeOwnerId,
     purpose: CodePurpose,
@@ -403,6 +441,9 @@ async fn locked_registration(tx: &mut Tx, id: RegistrationId) -> Result<Option<R
 /// An open code, locked.
 struct OpenCode {
     id: CodeId,
+    purpose: CodePurpose,
+    form: CodeForm,
+    new_email: Option<Email>,
     dies_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
     wrong_tries: i64,
@@ -443,18 +484,30 @@ async fn open_code(
             .map(|found| Owner::User(Box::new(found.user))),
         Some((None, None)) | None => None,
     };
-    let row: Option<(Ts, Option<Ts>, i64)> = sqlx::query_as(locking!(
-        "SELECT dies_at, expires_at, wrong_tries FROM usermgr_codes WHERE id = $1 AND closed_at IS NULL"
+    type Row = (Ts, Option<Ts>, i64, String, i64, Vec<u8>, Option<String>);
+    let row: Option<Row> = sqlx::query_as(locking!(
+        "SELECT dies_at, expires_at, wrong_tries, purpose, digits, secret_key, new_email FROM usermgr_codes \
+         WHERE id = $1 AND closed_at IS NULL"
     ))
     .bind(id.as_uuid())
     .fetch_optional(&mut **tx)
     .await
     .map_err(fault)?;
-    Ok(row.map(|(dies_at, expires_at, wrong_tries)| {
-        let code =
-            OpenCode { id, dies_at: from_ts(dies_at), expires_at: expires_at.map(from_ts), wrong_tries };
-        (owner, code)
-    }))
+    let Some((dies_at, expires_at, wrong_tries, purpose, digits, secret_key, new_email)) = row else {
+        return Ok(None);
+    };
+    let (purpose, form, _) = code_parts(id.as_uuid(), &purpose, digits, &secret_key)?;
+    let new_email = new_email.as_deref().map(Email::parse).transpose();
+    let new_email = new_email.map_err(|_| corrupt("usermgr_codes", "new_email", id))?;
+    let owner = match (owner, &new_email) {
+        (Some(Owner::User(user)), Some(email)) => user_of(&mut **tx, email.key())
+            .await?
+            .is_none_or(|other| other.user.id == user.id)
+            .then_some(Owner::User(user)),
+        (owner, _) => owner,
+    };
+    let (dies_at, expires_at) = (from_ts(dies_at), expires_at.map(from_ts));
+    Ok(Some((owner, OpenCode { id, purpose, form, new_email, dies_at, expires_at, wrong_tries })))
 }
 
 /// Whether another registration of the same address has a live code too.
@@ -485,10 +538,11 @@ async fn is_ambiguous(
 async fn apply(
     tx: &mut Tx,
     owner: Owner,
-    code: CodeId,
+    code: OpenCode,
     effect: RedeemEffect,
     now: OffsetDateTime,
 ) -> Result<Option<(User, Happened)>, StoreError> {
+    let OpenCode { id: code, new_email, .. } = code;
     let applied = match (owner, effect) {
         (Owner::Registration(registration), RedeemEffect::Verify { user_id, welcome }) => {
             activate(tx, *registration, user_id, None, welcome, now).await?
@@ -505,10 +559,60 @@ async fn apply(
             close(tx, code, now).await?;
             Some((user.id, reset(tx, &user, password, now).await?))
         }
+        (Owner::User(user), RedeemEffect::ChangeEmail { undo, undo_mail }) => {
+            let new_email = new_email.ok_or_else(|| corrupt("usermgr_codes", "new_email", code))?;
+            change_email(tx, user.id, &new_email, now).await?;
+            end_codes_of(tx, user.id, now).await?;
+            let owner = CodeOwnerId::User(user.id);
+            insert_code(tx, &undo, CodePurpose::ChangeEmail, owner, user.email.key()).await?;
+            name_new_email(tx, undo.id, &user.email).await?;
+            owe_mail(tx, undo_mail, &Receiver::user(&user), Some(undo.id), now).await?;
+            Some((user.id, Happened { email_changed: true, ..Happened::default() }))
+        }
+        (Owner::User(user), RedeemEffect::UndoEmailChange { reset, reset_mail }) => {
+            let old_email = new_email.ok_or_else(|| corrupt("usermgr_codes", "new_email", code))?;
+            change_email(tx, user.id, &old_email, now).await?;
+            sqlx::query(
+                "UPDATE usermgr_users SET password = NULL, password_version = password_version + 1 WHERE id = $1",
+            )
+            .bind(user.id.as_uuid())
+            .execute(&mut **tx)
+            .await
+            .map_err(fault)?;
+            end_everything_of(tx, user.id, None, now).await?;
+            let owner = CodeOwnerId::User(user.id);
+            insert_code(tx, &reset, CodePurpose::ResetPassword, owner, old_email.key()).await?;
+            let to = Receiver { email: &old_email, ..Receiver::user(&user) };
+            owe_mail(tx, reset_mail, &to, Some(reset.id), now).await?;
+            Some((user.id, Happened { email_changed: true, ..Happened::default() }))
+        }
+        (Owner::Registration(_), RedeemEffect::ChangeEmail { .. } | RedeemEffect::UndoEmailChange { .. }) => {
+            None
+        }
     };
     let Some((id, happened)) = applied else { return Ok(None) };
     let user = locked_user(tx, id).await?.ok_or_else(|| corrupt("usermgr_users", "id", id))?.user;
     Ok(Some((user, happened)))
+}
+
+/// Gives a user another address.
+async fn change_email(
+    tx: &mut Tx,
+    user: UserId,
+    email: &Email,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE usermgr_users SET email = $2, email_key = $3, email_verified_at = $4, updated_at = $4 WHERE id = $1",
+    )
+    .bind(user.as_uuid())
+    .bind(email.as_str())
+    .bind(email.key().as_str())
+    .bind(ts(now))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
 }
 
 async fn close(tx: &mut Tx, code: CodeId, now: OffsetDateTime) -> Result<(), StoreError> {
@@ -551,7 +655,7 @@ async fn reset(
     if let Some(session) = session {
         open_session(tx, session, user.id, version, now).await?;
     }
-    Ok(Happened { email_verified, password_changed: true, signed_in, user_registered: false })
+    Ok(Happened { email_verified, password_changed: true, signed_in, ..Happened::default() })
 }
 
 /// A registration becomes a user, and every registration of the address is gone with its codes.
@@ -595,7 +699,6 @@ async fn activate(
     if let Some(session) = session {
         open_session(tx, session, id, PasswordVersion::FIRST, now).await?;
     }
-    let happened =
-        Happened { user_registered: true, email_verified: true, password_changed: false, signed_in };
+    let happened = Happened { user_registered: true, email_verified: true, signed_in, ..Happened::default() };
     Ok(Some((id, happened)))
 }

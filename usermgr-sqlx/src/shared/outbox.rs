@@ -3,20 +3,25 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::QueryBuilder;
 use usermgr_core::domain::email::Email;
 use usermgr_core::domain::event::{Event, EventKind};
 use usermgr_core::domain::id::{CodeId, OutboxId, UserId};
 use usermgr_core::domain::mail::{OwedCode, OwedMail};
 use usermgr_core::domain::page::Page;
+use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus, OutboxStore, Settle,
-    Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus, OutboxStore, Requeue,
+    Requeued, Settle, Settled,
 };
 use uuid::Uuid;
 
+use super::super::Db;
+use super::account::{lock_actor, permits};
 use super::code::code_parts;
 use super::rows::{corrupt, locale, username};
+use super::writing::{audit_done, audit_refused};
 use super::{Store, Ts, fault, from_ts, transact, ts};
 
 /// The columns of an item, in no particular order: [`OutboxRow`] takes them by name.
@@ -49,18 +54,28 @@ impl OutboxStore for Store {
         transact!(self.settle_once(command))
     }
 
+    async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
+        transact!(self.requeue_once(command))
+    }
+
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
-        let OutboxQuery { status, after, size } = query;
-        let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
-            item_columns!(),
-            "WHERE o.id < $1 AND ($2 IS NULL OR o.status = $2) ORDER BY o.id DESC LIMIT $3"
-        ))
-        .bind(after.map_or(Uuid::max(), |after| after.as_uuid()))
-        .bind(status.map(OutboxStatus::as_str))
-        .bind(i64::from(size.get()) + 1)
-        .fetch_all(self.readers())
-        .await
-        .map_err(fault)?;
+        let OutboxQuery { user, status, after, size } = query;
+        let mut statement = QueryBuilder::<Db>::new(concat!(item_columns!(), "WHERE o.id < "));
+        statement.push_bind(after.map_or(Uuid::max(), |after| after.as_uuid()));
+        // The name stands in the statement, so that the index of that status serves.
+        statement.push(match status {
+            None => "",
+            Some(OutboxStatus::Queued) => " AND o.status = 'queued'",
+            Some(OutboxStatus::Sent) => " AND o.status = 'sent'",
+            Some(OutboxStatus::Dead) => " AND o.status = 'dead'",
+            Some(OutboxStatus::Void) => " AND o.status = 'void'",
+        });
+        if let Some(user) = user {
+            statement.push(" AND o.user_id = ").push_bind(user.as_uuid());
+        }
+        statement.push(" ORDER BY o.id DESC LIMIT ").push_bind(i64::from(size.get()) + 1);
+        let rows: Vec<OutboxRow> =
+            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
         let mut items = rows.into_iter().map(OutboxRow::entry).collect::<Result<Vec<_>, _>>()?;
         let more = items.len() > usize::from(size.get());
         items.truncate(usize::from(size.get()));
@@ -122,6 +137,35 @@ impl Store {
             .collect::<Result<Vec<_>, _>>()?;
         tx.commit().await.map_err(fault)?;
         Ok(claimed)
+    }
+
+    async fn requeue_once(&self, command: Requeue) -> Result<Requeued, StoreError> {
+        let Requeue { now, id, by, audit } = command;
+        let mut tx = self.begin().await?;
+        let actor = lock_actor(&mut tx, by.as_ref()).await?;
+        if !permits(by.as_ref(), actor.as_ref(), &Roles::new()) {
+            audit_refused(&mut tx, audit, now, "forbidden", None).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(Requeued::NotPermitted);
+        }
+        let requeued: Option<(Option<Uuid>,)> = sqlx::query_as(
+            "UPDATE usermgr_outbox SET status = 'queued', attempts = 0, due_at = $2, settled_at = NULL \
+             WHERE id = $1 AND status = 'dead' RETURNING user_id",
+        )
+        .bind(id.as_uuid())
+        .bind(ts(now))
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(fault)?;
+        let Some((user,)) = requeued else {
+            audit_refused(&mut tx, audit, now, "not_found", None).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(Requeued::NotFound);
+        };
+        audit_done(&mut tx, audit, now, user.map(UserId::from_uuid)).await?;
+        tx.commit().await.map_err(fault)?;
+        self.wake();
+        Ok(Requeued::Requeued)
     }
 
     async fn settle_once(&self, command: Settle) -> Result<Settled, StoreError> {

@@ -1,21 +1,44 @@
 //! Sessions.
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 use usermgr_core::domain::id::{SessionId, UserId};
 use usermgr_core::domain::password::PasswordHash;
+use usermgr_core::domain::secret::Digest;
 use usermgr_core::domain::session::{AuthMethod, Session};
 use usermgr_core::domain::user::UserStatus;
 use usermgr_core::port::store::session::{
-    EndSessions, LoginCounted, LoginFailed, OpenSession, SessionKey, SessionOpened, SessionQuery,
-    SessionSelector, SessionStore, SessionView,
+    EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionKey, SessionOpened,
+    SessionQuery, SessionSelector, SessionStore, SessionView, SessionsEnded, SessionsQuery,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 use uuid::Uuid;
 
-use super::account::locked_user;
+use super::account::{lock_user_and_actor, locked_returning_user, locked_user, permits};
 use super::rows::{UserRow, corrupt, user_columns};
-use super::writing::{Limits, audit_done, audit_refused, is_known, open_session, owe_events};
-use super::{Store, Ts, fault, from_ts, transact, ts};
+use super::writing::{Limits, audit_done, audit_refused, grant_access, is_known, open_session, owe_events};
+use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+
+/// The columns of a session, in the order of [`SessionRow`].
+macro_rules! session_columns {
+    () => {
+        "s.id, s.method, s.ip, s.user_agent, s.created_at, s.authenticated_at, s.last_seen_at, s.idle_expires_at, \
+         s.expires_at"
+    };
+}
+
+/// Whether a session `s` of a user `u` holds at a time.
+macro_rules! session_holds {
+    ($now:literal) => {
+        concat!(
+            "s.ended_at IS NULL AND s.idle_expires_at > ",
+            $now,
+            " AND s.expires_at > ",
+            $now,
+            " AND u.status = 'active' AND u.deleted_at IS NULL AND u.password_version = s.password_version"
+        )
+    };
+}
 
 #[async_trait]
 impl SessionStore for Store {
@@ -29,54 +52,81 @@ impl SessionStore for Store {
 
     async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError> {
         let SessionQuery { now, key } = query;
-        let row: Option<SessionRow> = match key {
-            SessionKey::Id(id) => {
-                sqlx::query_as(concat!(
-                    "SELECT s.id, s.method, s.ip, s.user_agent, s.created_at, s.authenticated_at, s.last_seen_at, \
-                     s.idle_expires_at, s.expires_at, ",
+        let row: Option<SessionRow> =
+            match key {
+                SessionKey::Id(id) => sqlx::query_as(concat!(
+                    "SELECT ",
+                    session_columns!(),
+                    ", ",
                     user_columns!(),
-                    " FROM usermgr_sessions s JOIN usermgr_users u ON u.id = s.user_id WHERE s.id = $1 \
-                     AND s.ended_at IS NULL AND s.idle_expires_at > $2 AND s.expires_at > $2 \
-                     AND u.status = 'active' AND u.deleted_at IS NULL \
-                     AND u.password_version = s.password_version"
+                    " FROM usermgr_sessions s JOIN usermgr_users u ON u.id = s.user_id WHERE s.id = $1 AND ",
+                    session_holds!("$2")
                 ))
                 .bind(id.as_uuid())
                 .bind(ts(now))
                 .fetch_optional(self.readers())
-                .await
+                .await,
+                SessionKey::Access(digest) => {
+                    sqlx::query_as(concat!(
+                        "SELECT ",
+                        session_columns!(),
+                        ", ",
+                        user_columns!(),
+                        " FROM usermgr_access_tokens a JOIN usermgr_sessions s ON s.id = a.session_id \
+                     JOIN usermgr_users u ON u.id = s.user_id WHERE a.digest = $1 AND a.expires_at > $2 AND ",
+                        session_holds!("$2")
+                    ))
+                    .bind(digest.as_bytes().as_slice())
+                    .bind(ts(now))
+                    .fetch_optional(self.readers())
+                    .await
+                }
             }
-            SessionKey::Access(digest) => {
-                sqlx::query_as(concat!(
-                    "SELECT s.id, s.method, s.ip, s.user_agent, s.created_at, s.authenticated_at, s.last_seen_at, \
-                     s.idle_expires_at, s.expires_at, ",
-                    user_columns!(),
-                    " FROM usermgr_sessions s JOIN usermgr_users u ON u.id = s.user_id WHERE s.access = $1 \
-                     AND s.access_expires_at > $2 AND s.ended_at IS NULL AND s.idle_expires_at > $2 \
-                     AND s.expires_at > $2 AND u.status = 'active' AND u.deleted_at IS NULL \
-                     AND u.password_version = s.password_version"
-                ))
-                .bind(digest.as_bytes().as_slice())
-                .bind(ts(now))
-                .fetch_optional(self.readers())
-                .await
-            }
-        }
-        .map_err(fault)?;
+            .map_err(fault)?;
         row.map(SessionRow::view).transpose()
     }
 
-    async fn end_sessions(&self, command: EndSessions) -> Result<u64, StoreError> {
+    async fn sessions(&self, query: SessionsQuery) -> Result<Vec<Session>, StoreError> {
+        let SessionsQuery { now, user_id } = query;
+        let rows: Vec<SessionRow> = sqlx::query_as(concat!(
+            "SELECT ",
+            session_columns!(),
+            ", ",
+            user_columns!(),
+            " FROM usermgr_sessions s JOIN usermgr_users u ON u.id = s.user_id WHERE s.user_id = $1 AND ",
+            session_holds!("$2"),
+            " ORDER BY s.last_seen_at DESC, s.id DESC LIMIT $3"
+        ))
+        .bind(user_id.as_uuid())
+        .bind(ts(now))
+        .bind(i64::try_from(SessionsQuery::MOST).unwrap_or(i64::MAX))
+        .fetch_all(self.readers())
+        .await
+        .map_err(fault)?;
+        rows.into_iter().map(|row| Ok(row.view()?.session)).collect()
+    }
+
+    async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
+        transact!(self.rotate_once(command))
+    }
+
+    async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
         transact!(self.end_sessions_once(command))
     }
 }
 
 impl Store {
     async fn open_session_once(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
-        let OpenSession { now, user_id, expect, session, upgrade, guard, audit, events } = command;
+        let OpenSession { now, user_id, expect, session, upgrade, guard, restore, audit, events } = command;
         let mut tx = self.begin().await?;
         let rules = guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]);
         let limits = Limits::lock(&mut tx, rules, now).await?;
-        let found = locked_user(&mut tx, user_id).await?;
+        let mut found = locked_user(&mut tx, user_id).await?;
+        let mut returns = false;
+        if found.is_none() {
+            found = locked_returning_user(&mut tx, user_id, now).await?;
+            returns = found.is_some();
+        }
         let before: Option<i64> =
             sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_sessions WHERE id = $1")
                 .bind(session.id.as_uuid())
@@ -117,11 +167,25 @@ impl Store {
                 .await
                 .map_err(fault)?;
         }
+        if returns {
+            sqlx::query(
+                "UPDATE usermgr_users SET deleted_at = NULL, restorable_until = NULL, updated_at = $2 WHERE id = $1",
+            )
+            .bind(user_id.as_uuid())
+            .bind(ts(now))
+            .execute(&mut *tx)
+            .await
+            .map_err(fault)?;
+            audit_done(&mut tx, restore, now, Some(user_id)).await?;
+        }
         open_session(&mut tx, session, user_id, expect, now).await?;
-        let happened = Happened { signed_in: true, ..Happened::default() };
+        let happened = Happened { signed_in: true, user_restored: returns, ..Happened::default() };
         owe_events(&mut tx, &events, happened, user_id, now).await?;
         audit_done(&mut tx, audit, now, Some(user_id)).await?;
-        let user = found.map(|found| usermgr_core::User { last_login_at: Some(now), ..found.user });
+        let user = found.map(|found| {
+            let updated_at = if returns { now } else { found.user.updated_at };
+            usermgr_core::User { last_login_at: Some(now), updated_at, ..found.user }
+        });
         tx.commit().await.map_err(fault)?;
         if !events.is_empty() {
             self.wake();
@@ -150,14 +214,87 @@ impl Store {
         Ok(LoginCounted::Counted)
     }
 
-    async fn end_sessions_once(&self, command: EndSessions) -> Result<u64, StoreError> {
-        let EndSessions { now, user_id, which, audit } = command;
+    async fn rotate_once(&self, command: Rotate) -> Result<Rotated, StoreError> {
+        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit } = command;
+        let mut tx = self.begin().await?;
+        let owner: Option<Uuid> = sqlx::query_scalar("SELECT user_id FROM usermgr_sessions WHERE id = $1")
+            .bind(id.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(fault)?;
+        let subject = owner.map(UserId::from_uuid);
+        // The user before the session, as every command locks them.
+        if let Some(user) = subject {
+            locked_user(&mut tx, user).await?;
+        }
+        let tokens: Option<RefreshRow> = sqlx::query_as(locking!(
+            "SELECT refresh, previous_refresh, previous_rotated_at FROM usermgr_sessions WHERE id = $1"
+        ))
+        .bind(id.as_uuid())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(fault)?;
+        let (Some(tokens), Some(mut view)) = (tokens, held_session(&mut tx, id, now).await?) else {
+            audit_refused(&mut tx, audit, now, "session_ended", subject).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(Rotated::Ended);
+        };
+        let is = |stored: &[u8], digest: &Digest| stored == digest.as_bytes().as_slice();
+        let again = tokens.previous_refresh.as_deref().is_some_and(|before| is(before, &presented))
+            && tokens.previous_rotated_at.map(from_ts).is_some_and(|at| at <= now && now < at + grace);
+        let successor = next.iter().position(|next| is(&tokens.refresh, next)).filter(|_| again);
+        if let (true, Some(first)) = (is(&tokens.refresh, &presented), next.first()) {
+            view.session.last_seen_at = now;
+            view.session.idle_expires_at = idle_expires_at.min(view.session.expires_at);
+            sqlx::query(
+                "UPDATE usermgr_sessions SET previous_refresh = refresh, previous_rotated_at = $2, refresh = $3, \
+                 last_seen_at = $2, idle_expires_at = $4 WHERE id = $1",
+            )
+            .bind(id.as_uuid())
+            .bind(ts(now))
+            .bind(first.as_bytes().as_slice())
+            .bind(ts(view.session.idle_expires_at))
+            .execute(&mut *tx)
+            .await
+            .map_err(fault)?;
+        } else if successor.is_none() {
+            sqlx::query("UPDATE usermgr_sessions SET ended_at = $2 WHERE id = $1")
+                .bind(id.as_uuid())
+                .bind(ts(now))
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+            audit_refused(&mut tx, audit, now, "token_reused", subject).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(Rotated::Reused);
+        }
+        grant_access(&mut tx, id, access).await?;
+        audit_done(&mut tx, audit, now, subject).await?;
+        tx.commit().await.map_err(fault)?;
+        let view = Box::new(view);
+        Ok(match successor {
+            Some(successor) => Rotated::Repeated { view, successor },
+            None => Rotated::Rotated(view),
+        })
+    }
+
+    async fn end_sessions_once(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
+        let EndSessions { now, user_id, which, by, audit } = command;
         let (one, but) = match which {
             SessionSelector::One(id) => (Some(id.as_uuid()), None),
             SessionSelector::AllBut(id) => (None, Some(id.as_uuid())),
             SessionSelector::All => (None, None),
         };
         let mut tx = self.begin().await?;
+        if by.is_some() {
+            let (found, actor) = lock_user_and_actor(&mut tx, user_id, by.as_ref()).await?;
+            let reached = found.map(|found| found.user.roles).unwrap_or_default();
+            if !permits(by.as_ref(), actor.as_ref(), &reached) {
+                audit_refused(&mut tx, audit, now, "forbidden", Some(user_id)).await?;
+                tx.commit().await.map_err(fault)?;
+                return Ok(SessionsEnded::NotPermitted);
+            }
+        }
         let ended = sqlx::query(
             "UPDATE usermgr_sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL \
              AND ($3 IS NULL OR id = $3) AND ($4 IS NULL OR id <> $4)",
@@ -172,8 +309,37 @@ impl Store {
         .rows_affected();
         audit_done(&mut tx, audit, now, Some(user_id)).await?;
         tx.commit().await.map_err(fault)?;
-        Ok(ended)
+        Ok(SessionsEnded::Ended(ended))
     }
+}
+
+/// A session that holds, with its user.
+async fn held_session(
+    tx: &mut Tx,
+    id: SessionId,
+    now: OffsetDateTime,
+) -> Result<Option<SessionView>, StoreError> {
+    let row: Option<SessionRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        session_columns!(),
+        ", ",
+        user_columns!(),
+        " FROM usermgr_sessions s JOIN usermgr_users u ON u.id = s.user_id WHERE s.id = $1 AND ",
+        session_holds!("$2")
+    ))
+    .bind(id.as_uuid())
+    .bind(ts(now))
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    row.map(SessionRow::view).transpose()
+}
+
+#[derive(sqlx::FromRow)]
+struct RefreshRow {
+    refresh: Vec<u8>,
+    previous_refresh: Option<Vec<u8>>,
+    previous_rotated_at: Option<Ts>,
 }
 
 #[derive(sqlx::FromRow)]

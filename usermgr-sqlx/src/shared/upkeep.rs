@@ -3,38 +3,55 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
+use sqlx::QueryBuilder;
+use time::OffsetDateTime;
 use usermgr_core::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
-use usermgr_core::domain::email::Email;
+use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::{AuditId, SigningKeyId, UserId};
 use usermgr_core::domain::page::Page;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
-use usermgr_core::port::store::key::{KeyStore, SealedSigningKey};
+use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use usermgr_core::port::store::upkeep::{Purge, Purged, UpkeepStore};
 use uuid::Uuid;
 
+use super::super::Db;
 use super::rows::corrupt;
-use super::{Store, Ts, fault, from_ts, transact, ts};
+use super::writing::{audit, audit_done};
+use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
 
 #[async_trait]
 impl AuditStore for Store {
     async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
-        let AuditQuery { subject, after, size } = query;
-        let rows: Vec<AuditRow> = sqlx::query_as(
+        let AuditQuery { subject, event, since, after, size } = query;
+        let mut statement = QueryBuilder::<Db>::new(
             "SELECT id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id \
-             FROM usermgr_audit WHERE id < $1 AND ($2 IS NULL OR subject = $2) ORDER BY id DESC LIMIT $3",
-        )
-        .bind(after.map_or(Uuid::max(), |after| after.as_uuid()))
-        .bind(subject.map(|subject| subject.as_uuid()))
-        .bind(i64::from(size.get()) + 1)
-        .fetch_all(self.readers())
-        .await
-        .map_err(fault)?;
+             FROM usermgr_audit WHERE id < ",
+        );
+        statement.push_bind(after.map_or(Uuid::max(), |after| after.as_uuid()));
+        if let Some(since) = since {
+            statement.push(" AND id >= ").push_bind(AuditId::first_of(since).as_uuid());
+        }
+        if let Some(subject) = subject {
+            statement.push(" AND subject = ").push_bind(subject.as_uuid());
+        }
+        if let Some(event) = event {
+            statement.push(" AND event = ").push_bind(event.as_str());
+        }
+        statement.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(size.get()) + 1);
+        let rows: Vec<AuditRow> =
+            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
         let mut items = rows.into_iter().map(AuditRow::entry).collect::<Result<Vec<_>, _>>()?;
         let more = items.len() > usize::from(size.get());
         items.truncate(usize::from(size.get()));
         let next = items.last().filter(|_| more).map(|entry| entry.id);
         Ok(Page::new(items, next))
+    }
+
+    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        audit(&mut *tx, entry).await?;
+        tx.commit().await.map_err(fault)
     }
 }
 
@@ -58,7 +75,6 @@ impl AuditRow {
         let wrong = |column| corrupt("usermgr_audit", column, self.id);
         let outcome =
             [AuditOutcome::Done, AuditOutcome::Refused].into_iter().find(|o| o.as_str() == self.outcome);
-        let email = self.email.as_deref().map(Email::parse).transpose().map_err(|_| wrong("email"))?;
         Ok(AuditEntry {
             id: AuditId::from_uuid(self.id),
             at: from_ts(self.at),
@@ -67,7 +83,7 @@ impl AuditRow {
             reason: self.reason.map(Cow::Owned),
             actor: self.actor.map(UserId::from_uuid),
             subject: self.subject.map(UserId::from_uuid),
-            email: email.map(|email| email.key().clone()),
+            email: self.email.map(EmailKey::from_stored),
             ip: self.ip.map(|ip| ip.parse()).transpose().map_err(|_| wrong("ip"))?,
             user_agent: self.user_agent,
             request_id: self.request_id,
@@ -78,58 +94,91 @@ impl AuditRow {
 #[async_trait]
 impl KeyStore for Store {
     async fn signing_keys(&self) -> Result<Vec<SealedSigningKey>, StoreError> {
-        let rows: Vec<(Uuid, String, Ts, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, algorithm, created_at, sealed FROM usermgr_signing_keys ORDER BY created_at DESC, id DESC",
+        type Row = (Uuid, String, Ts, Ts, Vec<u8>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, algorithm, created_at, signs_from, sealed FROM usermgr_signing_keys \
+             ORDER BY created_at DESC, id DESC",
         )
         .fetch_all(self.readers())
         .await
         .map_err(fault)?;
         Ok(rows
             .into_iter()
-            .map(|(id, algorithm, created_at, sealed)| SealedSigningKey {
+            .map(|(id, algorithm, created_at, signs_from, sealed)| SealedSigningKey {
                 id: SigningKeyId::from_uuid(id),
                 algorithm,
                 created_at: from_ts(created_at),
+                signs_from: from_ts(signs_from),
                 sealed,
             })
             .collect())
     }
 
-    async fn ensure_signing_key(&self, key: SealedSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
-        transact!(self.ensure_signing_key_once(key))?;
+    async fn add_signing_key(&self, command: AddSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
+        transact!(self.add_signing_key_once(command))?;
         self.signing_keys().await
+    }
+
+    async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
+        let ResealSigningKey { id, before, after } = command;
+        let mut tx = self.begin().await?;
+        let resealed =
+            sqlx::query("UPDATE usermgr_signing_keys SET sealed = $3 WHERE id = $1 AND sealed = $2")
+                .bind(id.as_uuid())
+                .bind(before)
+                .bind(after)
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?
+                .rows_affected();
+        tx.commit().await.map_err(fault)?;
+        Ok(resealed > 0)
     }
 }
 
 impl Store {
-    async fn ensure_signing_key_once(&self, key: SealedSigningKey) -> Result<(), StoreError> {
-        let SealedSigningKey { id, algorithm, created_at, sealed } = key;
+    async fn add_signing_key_once(&self, command: AddSigningKey) -> Result<(), StoreError> {
+        let AddSigningKey { now, key, unless_since, audit } = command;
+        let SealedSigningKey { id, algorithm, created_at, signs_from, sealed } = key;
         let mut tx = self.begin().await?;
         Self::lock_signing_keys(&mut tx).await.map_err(fault)?;
         let before: Option<i64> = sqlx::query_scalar(
-            "SELECT CAST(1 AS BIGINT) FROM usermgr_signing_keys WHERE algorithm = $1 LIMIT 1",
+            "SELECT CAST(1 AS BIGINT) FROM usermgr_signing_keys WHERE algorithm = $1 AND signs_from >= $2 LIMIT 1",
         )
         .bind(&algorithm)
+        .bind(unless_since.map(ts))
         .fetch_optional(&mut *tx)
         .await
         .map_err(fault)?;
         if before.is_none() {
             sqlx::query(
-                "INSERT INTO usermgr_signing_keys (id, algorithm, created_at, sealed) VALUES ($1, $2, $3, $4)",
+                "INSERT INTO usermgr_signing_keys (id, algorithm, created_at, signs_from, sealed) \
+                 VALUES ($1, $2, $3, $4, $5)",
             )
             .bind(id.as_uuid())
             .bind(algorithm)
             .bind(ts(created_at))
+            .bind(ts(signs_from))
             .bind(sealed)
             .execute(&mut *tx)
             .await
             .map_err(fault)?;
+            audit_done(&mut tx, audit, now, None).await?;
         }
         tx.commit().await.map_err(fault)
     }
 
     async fn purge_once(&self, command: Purge) -> Result<Purged, StoreError> {
-        let Purge { now, ended_before, settled_before, audited_before, known_before, batch } = command;
+        let Purge {
+            now,
+            ended_before,
+            settled_before,
+            audited_before,
+            deleted_before,
+            retired_before,
+            known_before,
+            batch,
+        } = command;
         let mut tx = self.begin().await?;
         let batch = i64::from(batch);
         /// Deletes at most a batch of the rows that a condition on `$1` names.
@@ -179,10 +228,43 @@ impl Store {
             audit: purge!("usermgr_audit", "id", "at < $1", audited_before),
             throttles: purge!("usermgr_throttles", "key", "ends_at <= $1", now),
             networks: purge!("usermgr_networks", "user_id, network", "seen_at < $1", known_before),
+            users: forget_users(&mut tx, deleted_before, batch).await?,
+            access_tokens: purge!("usermgr_access_tokens", "digest", "expires_at <= $1", now),
+            signing_keys: sqlx::query(
+                "DELETE FROM usermgr_signing_keys WHERE EXISTS (SELECT 1 FROM usermgr_signing_keys later \
+                 WHERE later.signs_from > usermgr_signing_keys.signs_from AND later.signs_from < $1)",
+            )
+            .bind(ts(retired_before))
+            .execute(&mut *tx)
+            .await
+            .map_err(fault)?
+            .rows_affected(),
         };
         tx.commit().await.map_err(fault)?;
         Ok(purged)
     }
+}
+
+/// Removes users who were deleted long ago, with all that is theirs; audit entries keep their identifiers alone.
+async fn forget_users(tx: &mut Tx, before: OffsetDateTime, batch: i64) -> Result<u64, StoreError> {
+    let users: Vec<(Uuid,)> =
+        sqlx::query_as(skipping!("SELECT id FROM usermgr_users WHERE deleted_at < $1 LIMIT $2", ""))
+            .bind(ts(before))
+            .bind(batch)
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(fault)?;
+    for (user,) in &users {
+        for statement in [
+            "UPDATE usermgr_audit SET email = NULL, ip = NULL, user_agent = NULL WHERE subject = $1",
+            "UPDATE usermgr_audit SET email = NULL, ip = NULL, user_agent = NULL WHERE actor = $1",
+            "DELETE FROM usermgr_outbox WHERE user_id = $1 AND status <> 'queued'",
+            "DELETE FROM usermgr_users WHERE id = $1",
+        ] {
+            sqlx::query(statement).bind(user).execute(&mut **tx).await.map_err(fault)?;
+        }
+    }
+    Ok(users.len() as u64)
 }
 
 #[async_trait]

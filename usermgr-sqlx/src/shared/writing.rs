@@ -39,7 +39,8 @@ impl Limits {
                  ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING count, ends_at",
             )
             .bind(key.as_bytes().as_slice())
-            .bind(ts(now))
+            // Over at any time, also for a clock that is set back.
+            .bind(ts(OffsetDateTime::UNIX_EPOCH))
             .fetch_one(&mut **tx)
             .await
             .map_err(fault)?;
@@ -148,6 +149,7 @@ pub(super) async fn is_known(
 
 /// To whom a mail of a command goes.
 pub(super) struct Receiver<'a> {
+    pub(super) user: Option<UserId>,
     pub(super) email: &'a Email,
     pub(super) locale: Option<&'a Locale>,
     pub(super) username: Option<&'a Username>,
@@ -155,7 +157,12 @@ pub(super) struct Receiver<'a> {
 
 impl<'a> Receiver<'a> {
     pub(super) const fn user(user: &'a User) -> Self {
-        Self { email: &user.email, locale: user.locale.as_ref(), username: user.username.as_ref() }
+        Self {
+            user: Some(user.id),
+            email: &user.email,
+            locale: user.locale.as_ref(),
+            username: user.username.as_ref(),
+        }
     }
 }
 
@@ -169,8 +176,8 @@ pub(super) async fn owe_mail(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO usermgr_outbox \
-         (id, kind, name, email, locale, username, code_id, created_at, due_at, attempts, status) \
-         VALUES ($1, 'mail', $2, $3, $4, $5, $6, $7, $7, 0, 'queued')",
+         (id, kind, name, email, locale, username, code_id, created_at, due_at, attempts, status, user_id) \
+         VALUES ($1, 'mail', $2, $3, $4, $5, $6, $7, $7, 0, 'queued', $8)",
     )
     .bind(draft.id.as_uuid())
     .bind(draft.kind.as_str())
@@ -179,6 +186,7 @@ pub(super) async fn owe_mail(
     .bind(to.username.map(Username::as_str))
     .bind(code.map(|code| code.as_uuid()))
     .bind(ts(now))
+    .bind(to.user.map(|user| user.as_uuid()))
     .execute(&mut **tx)
     .await
     .map_err(fault)?;
@@ -216,7 +224,7 @@ pub(super) async fn audit_done(
     now: OffsetDateTime,
     subject: Option<UserId>,
 ) -> Result<(), StoreError> {
-    audit(tx, draft.done(now, subject)).await
+    audit(&mut **tx, draft.done(now, subject)).await
 }
 
 /// Writes that something was refused, and why.
@@ -227,10 +235,14 @@ pub(super) async fn audit_refused(
     reason: &'static str,
     subject: Option<UserId>,
 ) -> Result<(), StoreError> {
-    audit(tx, draft.refused(now, reason, subject)).await
+    audit(&mut **tx, draft.refused(now, reason, subject)).await
 }
 
-async fn audit(tx: &mut Tx, entry: AuditEntry) -> Result<(), StoreError> {
+/// Writes an entry.
+pub(super) async fn audit(
+    executor: impl sqlx::Executor<'_, Database = super::super::Db>,
+    entry: AuditEntry,
+) -> Result<(), StoreError> {
     let AuditEntry { id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id } =
         entry;
     sqlx::query(
@@ -249,7 +261,7 @@ async fn audit(tx: &mut Tx, entry: AuditEntry) -> Result<(), StoreError> {
     .bind(ip.map(|ip| ip.to_string()))
     .bind(user_agent)
     .bind(request_id)
-    .execute(&mut **tx)
+    .execute(executor)
     .await
     .map_err(fault)?;
     Ok(())
@@ -266,15 +278,13 @@ pub(super) async fn open_session(
     let NewSession { id, refresh, access, idle_expires_at, expires_at, method, ip, user_agent, network } =
         session;
     sqlx::query(
-        "INSERT INTO usermgr_sessions (id, user_id, refresh, access, access_expires_at, password_version, method, \
-         ip, user_agent, created_at, authenticated_at, last_seen_at, idle_expires_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $10, $11, $12)",
+        "INSERT INTO usermgr_sessions (id, user_id, refresh, password_version, method, ip, user_agent, created_at, \
+         authenticated_at, last_seen_at, idle_expires_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $8, $9, $10)",
     )
     .bind(id.as_uuid())
     .bind(user.as_uuid())
     .bind(refresh.as_bytes().as_slice())
-    .bind(access.as_ref().map(|(digest, _)| digest.as_bytes().as_slice()))
-    .bind(access.as_ref().map(|(_, ends_at)| ts(*ends_at)))
     .bind(version.as_i64())
     .bind(method.as_str())
     .bind(ip.map(|ip| ip.to_string()))
@@ -285,6 +295,7 @@ pub(super) async fn open_session(
     .execute(&mut **tx)
     .await
     .map_err(fault)?;
+    grant_access(tx, id, access).await?;
     sqlx::query("UPDATE usermgr_users SET last_login_at = $2 WHERE id = $1")
         .bind(user.as_uuid())
         .bind(ts(now))
@@ -301,6 +312,34 @@ pub(super) async fn open_session(
     .execute(&mut **tx)
     .await
     .map_err(fault)?;
+    Ok(())
+}
+
+/// Adds an opaque access token to a session.
+pub(super) async fn grant_access(
+    tx: &mut Tx,
+    session: SessionId,
+    access: Option<(Digest, OffsetDateTime)>,
+) -> Result<(), StoreError> {
+    let Some((digest, ends_at)) = access else { return Ok(()) };
+    sqlx::query("INSERT INTO usermgr_access_tokens (digest, session_id, expires_at) VALUES ($1, $2, $3)")
+        .bind(digest.as_bytes().as_slice())
+        .bind(session.as_uuid())
+        .bind(ts(ends_at))
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
+    Ok(())
+}
+
+/// Voids every open code and link of a user.
+pub(super) async fn end_codes_of(tx: &mut Tx, user: UserId, now: OffsetDateTime) -> Result<(), StoreError> {
+    sqlx::query("UPDATE usermgr_codes SET closed_at = $2 WHERE user_id = $1 AND closed_at IS NULL")
+        .bind(user.as_uuid())
+        .bind(ts(now))
+        .execute(&mut **tx)
+        .await
+        .map_err(fault)?;
     Ok(())
 }
 
@@ -321,11 +360,5 @@ pub(super) async fn end_everything_of(
     .execute(&mut **tx)
     .await
     .map_err(fault)?;
-    sqlx::query("UPDATE usermgr_codes SET closed_at = $2 WHERE user_id = $1 AND closed_at IS NULL")
-        .bind(user.as_uuid())
-        .bind(ts(now))
-        .execute(&mut **tx)
-        .await
-        .map_err(fault)?;
-    Ok(())
+    end_codes_of(tx, user, now).await
 }

@@ -48,7 +48,10 @@ macro_rules! skipping {
 )]
 mod shared;
 
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../migrations/sqlite/0002_administration.sql"),
+];
 /// Begins every write: a transaction that reads first and writes later fails when another wrote in between.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 

@@ -12,8 +12,8 @@ use crate::domain::email::{Email, EmailKey};
 use crate::domain::id::{RegistrationId, SessionId, UserId};
 use crate::domain::page::{Page, PageSize};
 use crate::domain::password::{PasswordHash, PasswordVersion};
-use crate::domain::role::Roles;
-use crate::domain::user::{Locale, User, Username};
+use crate::domain::role::{Role, Roles};
+use crate::domain::user::{Locale, User, UserStatus, Username};
 
 /// Registrations, users and their passwords.
 #[cfg_attr(feature = "testing", mockall::automock)]
@@ -32,8 +32,8 @@ pub trait AccountStore: Send + Sync {
     /// [`StoreError`], and nothing remains.
     async fn register(&self, command: Register) -> Result<Registered, StoreError>;
 
-    /// Makes a user without a registration, as an administrator does. With `code` (an invitation), its mail is
-    /// owed. Audited as done, or as refused (`email_taken`).
+    /// Makes a user without a registration, as an administrator does. With an invitation, its mail is owed. Audited as
+    /// done, or as refused: `email_taken`, or `forbidden` when `by` does not hold or a role is `by.beyond`.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -61,11 +61,61 @@ pub trait AccountStore: Send + Sync {
     /// [`StoreError`].
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
 
-    /// Users, newest first.
+    /// Users: newest first, or, with a prefix to look for, in the order of what it matched. A user is on one page at
+    /// most, also while users come and go.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn users(&self, query: UserQuery) -> Result<Page<User, UserId>, StoreError>;
+    async fn users(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError>;
+
+    /// Changes a user's name, language, status or roles, all at once.
+    ///
+    /// 1. `by` does not hold (see [`Actor`]), or the user has, or would get or lose, a role of `by.beyond`:
+    ///    `NotPermitted`. The user is unknown or deleted: `NotFound`. An active administrator would cease
+    ///    to be one and no other is left: `LastAdmin`. Audit as refused (`forbidden`, `not_found`, `last_admin`),
+    ///    change nothing else.
+    /// 2. Else change what differs. A user who is disabled loses every session and every open code and link. Audit as
+    ///    done, answer `Updated`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError>;
+
+    /// Deletes a user: from now on the account is not found, and its address is free. The row stays until it is purged.
+    ///
+    /// 1. As [`update_user`](Self::update_user), and `Stale` (refused, `stale`) when `expect` is set and is not the
+    ///    version of the password.
+    /// 2. Else end every session, void every open code and link, owe the notice, audit as done, answer `Deleted`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError>;
+
+    /// Begins the change of a user's address. The change comes true when the code is redeemed.
+    ///
+    /// 1. The same code id was issued before: answer `Queued`, change nothing.
+    /// 2. A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once, and set `tries` to 0
+    ///    with a whole window.
+    /// 3. The user is deleted or disabled: `Gone`; `expect` is set and is not the version of the password: `Stale`.
+    ///    Audit as refused (`gone`, `stale`), change nothing else.
+    /// 4. Void the user's open codes of `ChangeEmail` that are digits, and owe the notice to the address as it is.
+    /// 5. Another user has the new address: owe `taken_mail` to that user, audit as refused (`email_taken`). Else
+    ///    insert the code, which names the new address, owe `code_mail` to the new address, audit as done. Either way
+    ///    answer `Queued`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn request_email_change(
+        &self,
+        command: RequestEmailChange,
+    ) -> Result<EmailChangeRequested, StoreError>;
+
+    /// Adds users that come from another system, each audited as done, in one transaction. A user whose identifier or
+    /// address is there already is left out and changes nothing. Answers, in the order of the command, who was added.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn import_users(&self, command: ImportUsers) -> Result<Vec<UserImported>, StoreError>;
 }
 
 /// See [`AccountStore::register`].
@@ -134,6 +184,8 @@ pub struct CreateUser {
     pub password: Option<PasswordHash>,
     /// The code of `FirstTimeSetup` and its mail.
     pub invitation: Option<(NewCode, MailDraft)>,
+    /// Who does it; `None` for the operator.
+    pub by: Option<Actor>,
     /// The audit entry.
     pub audit: AuditDraft,
     /// The events, if they come true.
@@ -147,6 +199,8 @@ pub enum UserCreated {
     Created(Box<User>),
     /// The address has a user already.
     Taken,
+    /// The actor may not, or no longer.
+    NotPermitted,
 }
 
 /// See [`AccountStore::credentials`].
@@ -165,7 +219,8 @@ pub struct CredentialsQuery {
 pub struct CredentialsView {
     /// Set when the guard refuses: how long.
     pub throttled: Option<Duration>,
-    /// The user of the address, whatever the status, unless deleted.
+    /// The user of the address, whatever the status; one that is deleted only if nobody else has the address and
+    /// signing in brings the account back.
     pub user: Option<Credentials>,
 }
 
@@ -213,12 +268,217 @@ pub enum PasswordReplaced {
 }
 
 /// See [`AccountStore::users`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserQuery {
-    /// The last user of the page before.
-    pub after: Option<UserId>,
+    /// Only users whose address or display name begins so, in the form of [`Username::folded`].
+    pub prefix: Option<String>,
+    /// Only users with this role.
+    pub role: Option<Role>,
+    /// Only users of this status.
+    pub status: Option<UserStatus>,
+    /// Where the page before ended.
+    pub after: Option<UserCursor>,
     /// How many.
     pub size: PageSize,
+}
+
+/// Where a page of users ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserCursor {
+    /// What the prefix matched, if there was one: the folded address or display name.
+    pub term: Option<String>,
+    /// The last user of the page.
+    pub id: UserId,
+}
+
+/// Who acts upon another's account, as it is checked again in the transaction.
+///
+/// It holds while the actor is active and has exactly these roles: the permission was decided from them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The actor.
+    pub id: UserId,
+    /// The actor's roles, as they were when the permission was decided.
+    pub roles: Roles,
+    /// The roles that permit more than the actor may: users who have one are out of reach, and none can be given or
+    /// taken.
+    pub beyond: Roles,
+}
+
+/// See [`AccountStore::update_user`].
+#[derive(Debug, Clone)]
+pub struct UpdateUser {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Whose account.
+    pub id: UserId,
+    /// Who does it; `None` for the user and for the operator.
+    pub by: Option<Actor>,
+    /// What to change.
+    pub change: UserChange,
+    /// The audit entry.
+    pub audit: AuditDraft,
+    /// The events, if they come true.
+    pub events: Vec<EventDraft>,
+}
+
+/// What to change of a user; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserChange {
+    /// The display name, or none.
+    pub username: Option<Option<Username>>,
+    /// The language of mails, or none.
+    pub locale: Option<Option<Locale>>,
+    /// Whether the account may be used.
+    pub status: Option<UserStatus>,
+    /// The roles.
+    pub roles: Option<RolesChange>,
+}
+
+/// What to do to a user's roles. Every user keeps the role `user`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RolesChange {
+    /// These and no others.
+    Set(Roles),
+    /// This one too.
+    Grant(Role),
+    /// Not this one.
+    Revoke(Role),
+}
+
+impl RolesChange {
+    /// The roles after the change.
+    pub fn applied_to(&self, roles: &Roles) -> Roles {
+        let mut roles = roles.clone();
+        match self {
+            Self::Set(new) => roles.clone_from(new),
+            Self::Grant(role) => drop(roles.insert(role.clone())),
+            Self::Revoke(role) => drop(roles.remove(role)),
+        }
+        roles.insert(Role::user());
+        roles
+    }
+}
+
+/// The answer to [`UpdateUser`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserUpdated {
+    /// The user as it is now.
+    Updated(Box<User>),
+    /// There is no such user.
+    NotFound,
+    /// The actor may not, or no longer.
+    NotPermitted,
+    /// It would leave no active administrator.
+    LastAdmin,
+}
+
+/// See [`AccountStore::delete_user`].
+#[derive(Debug, Clone)]
+pub struct DeleteUser {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Whose account.
+    pub id: UserId,
+    /// Who does it; `None` for the user and for the operator.
+    pub by: Option<Actor>,
+    /// The version of the password that was proven, if one was.
+    pub expect: Option<PasswordVersion>,
+    /// Until when signing in brings the account back, if it does.
+    pub restorable_until: Option<OffsetDateTime>,
+    /// The notice to the address.
+    pub notice: Option<MailDraft>,
+    /// The audit entry.
+    pub audit: AuditDraft,
+    /// The events, if they come true.
+    pub events: Vec<EventDraft>,
+}
+
+/// The answer to [`DeleteUser`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserDeleted {
+    /// It is deleted.
+    Deleted,
+    /// There is no such user.
+    NotFound,
+    /// The actor may not, or no longer.
+    NotPermitted,
+    /// It would leave no active administrator.
+    LastAdmin,
+    /// The password was changed meanwhile.
+    Stale,
+}
+
+/// See [`AccountStore::request_email_change`].
+#[derive(Debug, Clone)]
+pub struct RequestEmailChange {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Whose address.
+    pub user_id: UserId,
+    /// The address that it shall be.
+    pub new_email: Email,
+    /// The version of the password that was proven, if one was.
+    pub expect: Option<PasswordVersion>,
+    /// The code, of purpose `ChangeEmail`.
+    pub code: NewCode,
+    /// The mail with the code, to the new address.
+    pub code_mail: MailDraft,
+    /// The mail to the owner of an address that is taken.
+    pub taken_mail: MailDraft,
+    /// The notice to the address as it is.
+    pub notice: MailDraft,
+    /// The limits.
+    pub throttle: Vec<ThrottleRule>,
+    /// The counter of wrong tries, set to 0.
+    pub tries: ThrottleRule,
+    /// The audit entry.
+    pub audit: AuditDraft,
+}
+
+/// The answer to [`RequestEmailChange`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmailChangeRequested {
+    /// Its mails are owed. Whether the new address is taken, the caller must not learn.
+    Queued,
+    /// The password was changed meanwhile.
+    Stale,
+    /// The user is deleted or disabled.
+    Gone,
+    /// Too many requests.
+    Throttled {
+        /// How long until the last of the used-up limits is free again.
+        retry_after: Duration,
+    },
+}
+
+/// See [`AccountStore::import_users`].
+#[derive(Debug, Clone)]
+pub struct ImportUsers {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// The users.
+    pub users: Vec<ImportedUser>,
+}
+
+/// A user from another system.
+#[derive(Debug, Clone)]
+pub struct ImportedUser {
+    /// The user. `updated_at` and `last_login_at` are stored as they stand here.
+    pub user: User,
+    /// The hash of the password, in a form that can be verified.
+    pub password: Option<PasswordHash>,
+    /// The audit entry.
+    pub audit: AuditDraft,
+}
+
+/// The answer for one of [`ImportUsers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserImported {
+    /// The user was added.
+    Added,
+    /// The address or the identifier was there already.
+    Exists,
 }
 
 /// What a new password comes with, wherever a code or a link sets it.

@@ -50,8 +50,8 @@ pub trait CodeStore: Send + Sync {
     /// 1. `budget` is used up: `Exhausted`, audit as refused (`too_many_attempts`), change nothing else.
     /// 2. `hit` names an open code that has had fewer than `attempts` wrong tries but ran out: `Expired`, audit as
     ///    refused (`code_expired`), change nothing else.
-    /// 3. `hit` names a live code, its owner still is (a registration not over and its address without a user; a
-    ///    user active), and:
+    /// 3. `hit` names a live code that the effect fits ([`RedeemEffect::fits`]), its owner still is (a registration not over and its address without a user; a
+    ///    user active, and nobody else with the address that the code gives), and:
     ///    - `settled` is false and a live code of another registration of the same address exists: `Ambiguous`,
     ///      audit as refused (`registration_ambiguous`), change nothing else;
     ///    - else spend the code, apply the effect (see [`RedeemEffect`]), audit as done, answer `Redeemed`.
@@ -148,6 +148,13 @@ pub enum CandidateFilter {
         /// Of this registration only.
         registration: Option<RegistrationId>,
     },
+    /// Codes of digits for one user and purpose, whatever address they were mailed to.
+    User {
+        /// The user.
+        id: UserId,
+        /// The purpose.
+        purpose: CodePurpose,
+    },
     /// One link.
     Link(CodeId),
 }
@@ -242,6 +249,36 @@ pub enum RedeemEffect {
         /// The password and what comes with it.
         password: NewPassword,
     },
+    /// Gives the user the address that the code names, proven now, unless another user has it. Every other open code
+    /// and link of the user is void. A link that undoes the change is issued, and its mail owed to the old address.
+    ChangeEmail {
+        /// The link that undoes the change; it names the old address.
+        undo: NewCode,
+        /// Its mail.
+        undo_mail: MailDraft,
+    },
+    /// Gives the user the address that the link names, unless another user has it. Whoever changed it knew the
+    /// password, so the user is left without one: the next version, every session ends, every open code and link is
+    /// void. A link that sets a new password is issued, and its mail owed to the address.
+    UndoEmailChange {
+        /// The link that resets the password.
+        reset: NewCode,
+        /// Its mail.
+        reset_mail: MailDraft,
+    },
+}
+
+impl RedeemEffect {
+    /// Whether a code of this purpose and form may have this effect. A code of any other is a wrong guess.
+    pub fn fits(&self, purpose: CodePurpose, form: CodeForm) -> bool {
+        let of_change = purpose == CodePurpose::ChangeEmail;
+        match self {
+            Self::Verify { .. } => purpose == CodePurpose::EmailVerification,
+            Self::SetPassword { .. } => !of_change,
+            Self::ChangeEmail { .. } => of_change && form != CodeForm::Link,
+            Self::UndoEmailChange { .. } => of_change && form == CodeForm::Link,
+        }
+    }
 }
 
 /// The answer to [`Redeem`].

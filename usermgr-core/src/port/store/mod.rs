@@ -95,7 +95,7 @@ pub struct EventDraft {
 
 /// What a command did, to tell which of its [`EventDraft`]s are true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts, read once")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, read once")]
 pub struct Happened {
     /// A user came to be.
     pub user_registered: bool,
@@ -105,6 +105,18 @@ pub struct Happened {
     pub password_changed: bool,
     /// A session was opened.
     pub signed_in: bool,
+    /// A name or a language was changed.
+    pub user_updated: bool,
+    /// Roles were changed.
+    pub roles_changed: bool,
+    /// A user was disabled or enabled.
+    pub status_changed: bool,
+    /// An address was changed.
+    pub email_changed: bool,
+    /// A user was deleted.
+    pub user_deleted: bool,
+    /// A deleted user came back.
+    pub user_restored: bool,
 }
 
 impl Happened {
@@ -115,6 +127,12 @@ impl Happened {
             EventKind::EmailVerified => self.email_verified,
             EventKind::PasswordChanged => self.password_changed,
             EventKind::SignedIn => self.signed_in,
+            EventKind::UserUpdated => self.user_updated,
+            EventKind::RolesChanged => self.roles_changed,
+            EventKind::StatusChanged => self.status_changed,
+            EventKind::EmailChanged => self.email_changed,
+            EventKind::UserDeleted => self.user_deleted,
+            EventKind::UserRestored => self.user_restored,
         }
     }
 }

@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 
 use super::StoreError;
+use super::account::Actor;
+use crate::domain::audit::AuditDraft;
 use crate::domain::event::Event;
-use crate::domain::id::OutboxId;
+use crate::domain::id::{OutboxId, UserId};
 use crate::domain::mail::OwedMail;
 use crate::domain::page::{Page, PageSize};
 
@@ -34,6 +36,13 @@ pub trait OutboxStore: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError>;
+
+    /// Makes a dead item due again, with its attempts counted anew, and audits it as done. There is no such item, or it
+    /// is not dead: audit as refused (`not_found`). `by` does not hold: audit as refused (`forbidden`).
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError>;
 
     /// Returns when something may have become due since the last call, at once after a commit that owes something
     /// through this store, and within `at_most` in any case. May return too early, never too late.
@@ -129,9 +138,35 @@ pub enum Settled {
     LostLease,
 }
 
+/// See [`OutboxStore::requeue`].
+#[derive(Debug, Clone)]
+pub struct Requeue {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Which item.
+    pub id: OutboxId,
+    /// Who does it; `None` for the operator.
+    pub by: Option<Actor>,
+    /// The audit entry.
+    pub audit: AuditDraft,
+}
+
+/// The answer to [`Requeue`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requeued {
+    /// It is due now.
+    Requeued,
+    /// There is no such item, or it is not dead.
+    NotFound,
+    /// The actor may not, or no longer.
+    NotPermitted,
+}
+
 /// See [`OutboxStore::outbox`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutboxQuery {
+    /// Only what is owed to, or tells of, this user.
+    pub user: Option<UserId>,
     /// Only of this status.
     pub status: Option<OutboxStatus>,
     /// The last item of the page before.

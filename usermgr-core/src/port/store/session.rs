@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 
+use super::account::Actor;
 use super::throttle::LoginGuard;
 use super::{EventDraft, StoreError};
 use crate::domain::audit::AuditDraft;
@@ -23,8 +24,9 @@ pub trait SessionStore: Send + Sync {
     /// 1. The session exists: answer `Opened`, change nothing.
     /// 2. The guard refuses: `Throttled`, change nothing.
     /// 3. The user is deleted or disabled: `NotActive`; the version differs: `Stale`. Audit as refused (`not_active`,
-    ///    `stale`), change nothing else.
-    /// 4. Insert the session, set `last_login_at`, set the hash to `upgrade` without a new version, remove the row of
+    ///    `stale`), change nothing else. A deleted user whom signing in brings back is not deleted, unless another
+    ///    user has the address.
+    /// 4. Bring a deleted user back and audit it as done by `restore`. Insert the session, set `last_login_at`, set the hash to `upgrade` without a new version, remove the row of
     ///    `guard.own`, make the network known, audit as done, answer `Opened`.
     ///
     /// # Errors
@@ -47,11 +49,35 @@ pub trait SessionStore: Send + Sync {
     /// [`StoreError`].
     async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError>;
 
-    /// Ends sessions of a user; audits as done. Answers how many were open.
+    /// The sessions of a user that hold, the one that was renewed last first; at most [`SessionsQuery::MOST`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn sessions(&self, query: SessionsQuery) -> Result<Vec<Session>, StoreError>;
+
+    /// Renews a session by its refresh token.
+    ///
+    /// 1. There is no such session, or it does not hold (see [`session`](Self::session)): audit as refused
+    ///    (`session_ended`), change nothing else, answer `Ended`.
+    /// 2. `presented` is the current digest: it becomes the one before, the first of `next` becomes the current one,
+    ///    `last_seen_at` is now, the idle end is `idle_expires_at` or the absolute end if that is sooner, and the
+    ///    access token is added. Audit as done, answer `Rotated`.
+    /// 3. `presented` is the one before, it was replaced less than `grace` ago (and not in the future), and the current
+    ///    one is among `next`: a client that asked twice. Add the access token, answer `Repeated` with the place of the
+    ///    current one. So every caller of one rotation gets the same successor.
+    /// 4. Anything else is a token that was used up: end the session, audit as refused (`token_reused`), answer
+    ///    `Reused`.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
-    async fn end_sessions(&self, command: EndSessions) -> Result<u64, StoreError>;
+    async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError>;
+
+    /// Ends sessions of a user; audits as done. Answers how many were open. When `by` does not hold, or the user has a
+    /// role of `by.beyond`, audits as refused (`forbidden`) and answers `NotPermitted`.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains.
+    async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError>;
 }
 
 /// A session to open.
@@ -92,6 +118,8 @@ pub struct OpenSession {
     pub upgrade: Option<PasswordHash>,
     /// The limits of failed sign-ins, if they are on.
     pub guard: Option<LoginGuard>,
+    /// The audit entry of bringing a deleted user back, if it comes to that.
+    pub restore: AuditDraft,
     /// The audit entry.
     pub audit: AuditDraft,
     /// The events, if they come true.
@@ -168,6 +196,68 @@ pub struct SessionView {
     pub password_version: PasswordVersion,
 }
 
+/// See [`SessionStore::sessions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionsQuery {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// Whose sessions.
+    pub user_id: UserId,
+}
+
+impl SessionsQuery {
+    /// The most sessions that are listed.
+    pub const MOST: usize = 200;
+}
+
+/// See [`SessionStore::rotate`].
+#[derive(Debug, Clone)]
+pub struct Rotate {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// The session that the token names.
+    pub id: SessionId,
+    /// The digest of the token that was presented.
+    pub presented: Digest,
+    /// The digests that its successor may have: one for each secret key, the one in force first.
+    pub next: Vec<Digest>,
+    /// A new access token and when it runs out, where tokens are opaque.
+    pub access: Option<(Digest, OffsetDateTime)>,
+    /// When the refresh token runs out.
+    pub idle_expires_at: OffsetDateTime,
+    /// For how long the token before counts while its successor was not used.
+    pub grace: Duration,
+    /// The audit entry.
+    pub audit: AuditDraft,
+}
+
+/// The answer to [`Rotate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotated {
+    /// It was renewed: the session and its user as they are now.
+    Rotated(Box<SessionView>),
+    /// It had been renewed by the same token a moment ago.
+    Repeated {
+        /// The session and its user as they are now.
+        view: Box<SessionView>,
+        /// Which of [`Rotate::next`] is the current token.
+        successor: usize,
+    },
+    /// The token was used up before. Its session is over now.
+    Reused,
+    /// The session is over.
+    Ended,
+}
+
+/// The answer to [`EndSessions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionsEnded {
+    /// So many were open and are over now.
+    Ended(u64),
+    /// The actor may not, or no longer.
+    NotPermitted,
+}
+
 /// See [`SessionStore::end_sessions`].
 #[derive(Debug, Clone)]
 pub struct EndSessions {
@@ -177,6 +267,8 @@ pub struct EndSessions {
     pub user_id: UserId,
     /// Which of them.
     pub which: SessionSelector,
+    /// Who does it; `None` for the user and for the operator.
+    pub by: Option<Actor>,
     /// The audit entry.
     pub audit: AuditDraft,
 }

@@ -26,7 +26,8 @@ pub trait UpkeepStore: Send + Sync {
 /// See [`UpkeepStore::purge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purge {
-    /// The time: registrations that are over by it go with their codes, throttle rows whose window is over go.
+    /// The time: registrations that are over by it go with their codes, throttle rows whose window is over go, and access tokens
+    /// that ran out.
     pub now: OffsetDateTime,
     /// Codes and links that were spent, voided or ran out before this go, and sessions that ended before this.
     pub ended_before: OffsetDateTime,
@@ -34,6 +35,11 @@ pub struct Purge {
     pub settled_before: OffsetDateTime,
     /// Audit entries from before this go.
     pub audited_before: OffsetDateTime,
+    /// Users who were deleted before this go, with all that is theirs. Audit entries that tell of them stay, without
+    /// address, agent and client: the user's identifier is then a pseudonym.
+    pub deleted_before: OffsetDateTime,
+    /// Signing keys go when another one signed from a time before this on, later than theirs.
+    pub retired_before: OffsetDateTime,
     /// Networks that last signed in before this are no longer known.
     pub known_before: OffsetDateTime,
     /// The most rows of each kind.
@@ -51,13 +57,39 @@ pub struct Purged {
     pub audit: u64,
     pub throttles: u64,
     pub networks: u64,
+    pub users: u64,
+    pub access_tokens: u64,
+    pub signing_keys: u64,
 }
 
 impl Purged {
     /// The largest of the counts: a full batch means there may be more to remove.
     pub fn most(&self) -> u64 {
-        let Self { registrations, codes, sessions, outbox, audit, throttles, networks } = *self;
-        [registrations, codes, sessions, outbox, audit, throttles, networks].into_iter().max().unwrap_or(0)
+        let Self {
+            registrations,
+            codes,
+            sessions,
+            outbox,
+            audit,
+            throttles,
+            networks,
+            users,
+            access_tokens,
+            signing_keys,
+        } = *self;
+        let counts = [
+            registrations,
+            codes,
+            sessions,
+            outbox,
+            audit,
+            throttles,
+            networks,
+            users,
+            access_tokens,
+            signing_keys,
+        ];
+        counts.into_iter().max().unwrap_or(0)
     }
 
     /// The sum of two runs.
@@ -71,6 +103,9 @@ impl Purged {
             audit: self.audit + other.audit,
             throttles: self.throttles + other.throttles,
             networks: self.networks + other.networks,
+            users: self.users + other.users,
+            access_tokens: self.access_tokens + other.access_tokens,
+            signing_keys: self.signing_keys + other.signing_keys,
         }
     }
 }

@@ -29,7 +29,8 @@ use crate::port::mailer::{Mail, MailError, Mailer};
 use crate::port::random::SystemRandom;
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, OutboxStore, Settle, Settled,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, OutboxStore, Requeue,
+    Requeued, Settle, Settled,
 };
 use crate::template::{BuiltInTemplates, MailTemplates};
 
@@ -138,6 +139,10 @@ impl OutboxStore for Outbox {
         }
         row.settled.push(command.result);
         Ok(Settled::Settled)
+    }
+
+    async fn requeue(&self, _: Requeue) -> Result<Requeued, StoreError> {
+        Err(StoreError::unavailable("not part of the double"))
     }
 
     async fn outbox(&self, _: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {

@@ -53,7 +53,12 @@ impl UpkeepStore for Tables {
 }
 
 pub(super) fn upkeep(tables: &Arc<Tables>, policies: Policies) -> Upkeep {
-    Upkeep { store: Arc::clone(tables) as _, clock: TokioClock::new(), policies: Arc::new(policies) }
+    Upkeep {
+        store: Arc::clone(tables) as _,
+        clock: TokioClock::new(),
+        policies: Arc::new(policies),
+        keys: None,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,6 +90,8 @@ async fn what_is_removed_follows_the_policies() {
             ended_before: before(1),
             settled_before: before(7),
             audited_before: before(365),
+            deleted_before: before(30),
+            retired_before: before(2),
             known_before: before(30),
             batch: 1000,
         }

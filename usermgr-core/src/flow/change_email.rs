@@ -1,0 +1,153 @@
+//! Changing an account's address: proven at the new one before it counts, and undone from the old one for a while.
+
+use super::account::Account;
+use super::input::Input;
+use super::limits::wait;
+use super::redeem::Judgement;
+use super::register::CodeSent;
+use super::sessions::Authenticated;
+use crate::domain::audit::AuditEvent;
+use crate::domain::client::ClientContext;
+use crate::domain::code::{CodeForm, CodePurpose};
+use crate::domain::event::EventKind;
+use crate::domain::field::FieldFault;
+use crate::domain::mail::MailKind;
+use crate::domain::secret::{Code, LinkToken, Password};
+use crate::domain::user::User;
+use crate::error::Error;
+use crate::flow::limits::plain;
+use crate::port::store::account::{EmailChangeRequested, RequestEmailChange};
+use crate::port::store::code::{CandidateFilter, CandidateQuery, NewCode, Redeem, RedeemEffect, Redeemed};
+
+const PURPOSE: CodePurpose = CodePurpose::ChangeEmail;
+
+impl Account<'_> {
+    /// Begins the change of the caller's address: a code to the new one, a notice to the old. Nothing changes before the
+    /// code is redeemed, and a password that is set meanwhile voids it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::ReauthenticationRequired`] without a password long after the sign-in,
+    /// [`Error::InvalidCredentials`], [`Error::TooManyAttempts`], [`Error::RateLimited`], [`Error::SessionEnded`],
+    /// [`Error::Unavailable`].
+    ///
+    /// # Security
+    /// An address that has an account gets a mail that says so; the caller is answered the same.
+    pub async fn request_email_change(
+        &self,
+        caller: &Authenticated,
+        new_email: &str,
+        password: Option<&Password>,
+        client: &ClientContext,
+    ) -> Result<CodeSent, Error> {
+        let inner = self.inner;
+        let user = &caller.user;
+        let mut input = Input::default();
+        let new_email = input.email_field("new_email", new_email);
+        if new_email.as_ref().is_some_and(|new| *new == user.email) {
+            input.fault("new_email", FieldFault::Unchanged);
+        }
+        input.check()?;
+        let Some(new_email) = new_email else { return Err(input.refusal()) };
+
+        let now = inner.clock.now();
+        let (key, own) = (new_email.key().clone(), user.email.key());
+        let audit = inner.audit_draft(AuditEvent::EmailChangeRequest, Some(own), Some(user.id), client, now);
+        let expect = inner.step_up(caller, password, client, &audit).await?;
+        let now = inner.clock.now();
+        let command = RequestEmailChange {
+            now,
+            user_id: user.id,
+            new_email,
+            expect,
+            code: inner.new_digits(PURPOSE, now),
+            code_mail: inner.mail(MailKind::ChangeEmailCode, now),
+            taken_mail: inner.mail(MailKind::AccountExists, now),
+            notice: inner.mail(MailKind::EmailChangeRequested, now),
+            throttle: inner.request_limits(&key, PURPOSE.as_str(), client),
+            tries: inner.tries(own, PURPOSE),
+            audit,
+        };
+        match inner.store.request_email_change(command).await? {
+            EmailChangeRequested::Queued => {
+                Ok(CodeSent { resend_after: plain(inner.policies.codes.resend_interval) })
+            }
+            EmailChangeRequested::Stale => Err(Error::InvalidCredentials),
+            EmailChangeRequested::Gone => Err(Error::SessionEnded),
+            EmailChangeRequested::Throttled { retry_after } => {
+                Err(Error::RateLimited { retry_after: wait(retry_after) })
+            }
+        }
+    }
+
+    /// Redeems the code: the new address counts from now on. The old one gets a notice with a link that undoes it
+    /// ([`LinkPolicy::undo_ttl`](crate::policy::LinkPolicy::undo_ttl)).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::InvalidCode`] (also when somebody else registered the address meanwhile),
+    /// [`Error::CodeExpired`], [`Error::TooManyAttempts`], [`Error::Unavailable`].
+    pub async fn confirm_email_change(
+        &self,
+        caller: &Authenticated,
+        code: &Code,
+        client: &ClientContext,
+    ) -> Result<User, Error> {
+        let inner = self.inner;
+        let user = &caller.user;
+        let mut input = Input::default();
+        let Some(code) = input.code(code) else { return Err(input.refusal()) };
+        let now = inner.clock.now();
+        let key = user.email.key();
+        let which = CandidateFilter::User { id: user.id, purpose: PURPOSE };
+        let guess = inner.guess_among(which, key, &[PURPOSE], &code, now).await?;
+        let undo_for = inner.policies.links.undo_ttl + inner.policies.registration.pending_ttl;
+        let judgement = Judgement {
+            hit: guess.hit().map(|candidate| candidate.id),
+            settled: true,
+            effect: RedeemEffect::ChangeEmail {
+                undo: NewCode { dies_at: now + undo_for, ..inner.new_code(CodeForm::Link, now) },
+                undo_mail: inner.mail(MailKind::EmailChanged, now),
+            },
+            audit: inner.audit_draft(AuditEvent::EmailChange, Some(key), Some(user.id), client, now),
+            events: inner.event_drafts(&[EventKind::EmailChanged], now),
+        };
+        inner.judge(&guess, judgement, now).await
+    }
+
+    /// Undoes a change of address by the link that the old address got. The old address counts again, the account is
+    /// signed out everywhere and left without a password, and a link that sets a new one is mailed to the old address:
+    /// whoever changed the address knew the password.
+    ///
+    /// # Errors
+    /// [`Error::InvalidLink`], [`Error::Unavailable`].
+    pub async fn undo_email_change(&self, token: &LinkToken, client: &ClientContext) -> Result<(), Error> {
+        let inner = self.inner;
+        let id = inner.secrets.open_link_token(token).ok_or(Error::InvalidLink)?;
+        let now = inner.clock.now();
+        let candidates =
+            inner.store.candidates(CandidateQuery { now, which: CandidateFilter::Link(id) }).await?;
+        if !candidates.iter().any(|candidate| candidate.purpose == PURPOSE) {
+            return Err(Error::InvalidLink);
+        }
+        let command = Redeem {
+            now,
+            candidates: vec![id],
+            hit: Some(id),
+            settled: true,
+            attempts: 1,
+            tries: Vec::new(),
+            budget: None,
+            effect: RedeemEffect::UndoEmailChange {
+                reset: inner.new_code(CodeForm::Link, now),
+                reset_mail: inner.mail(MailKind::ResetPasswordLink, now),
+            },
+            audit: inner.audit_draft(AuditEvent::EmailChangeUndo, None, None, client, now),
+            events: inner.event_drafts(&[EventKind::EmailChanged], now),
+        };
+        match inner.store.redeem(command).await? {
+            Redeemed::Redeemed(_) => Ok(()),
+            Redeemed::Wrong | Redeemed::Exhausted { .. } | Redeemed::Expired | Redeemed::Ambiguous => {
+                Err(Error::InvalidLink)
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What those see and do who keep the installation running: the audit log and owed mails.
+
+use super::permission::Principal;
+use super::users::Users;
+use crate::domain::audit::{AuditEntry, AuditEvent};
+use crate::domain::client::ClientContext;
+use crate::domain::id::{AuditId, OutboxId};
+use crate::domain::page::Page;
+use crate::domain::role::Permission;
+use crate::error::Error;
+use crate::port::store::audit::AuditQuery;
+use crate::port::store::outbox::{OutboxEntry, OutboxQuery, Requeue, Requeued};
+
+impl Users<'_> {
+    /// The audit log, newest first, a page at a time.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `audit:read`.
+    pub async fn audit(
+        &self,
+        by: Principal<'_>,
+        query: AuditQuery,
+        client: &ClientContext,
+    ) -> Result<Page<AuditEntry, AuditId>, Error> {
+        self.inner.permit(by, &Permission::AUDIT_READ, client).await?;
+        Ok(self.inner.store.audit(query).await?)
+    }
+
+    /// Owed mails and events, newest first, a page at a time. No secret is among them.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `outbox:manage`.
+    pub async fn outbox(
+        &self,
+        by: Principal<'_>,
+        query: OutboxQuery,
+        client: &ClientContext,
+    ) -> Result<Page<OutboxEntry, OutboxId>, Error> {
+        self.inner.permit(by, &Permission::OUTBOX_MANAGE, client).await?;
+        Ok(self.inner.store.outbox(query).await?)
+    }
+
+    /// Has a dead mail or event sent again.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such item or it is not dead, [`Error::Unavailable`]; of a user who acts,
+    /// [`Error::Forbidden`] without `outbox:manage`.
+    pub async fn retry_mail(
+        &self,
+        by: Principal<'_>,
+        id: OutboxId,
+        client: &ClientContext,
+    ) -> Result<(), Error> {
+        let inner = self.inner;
+        let actor = inner.permit(by, &Permission::OUTBOX_MANAGE, client).await?;
+        let now = inner.clock.now();
+        let audit = inner.audit_draft(AuditEvent::MailRetry, None, by.actor(), client, now);
+        match inner.store.requeue(Requeue { now, id, by: actor, audit }).await? {
+            Requeued::Requeued => Ok(()),
+            Requeued::NotFound => Err(Error::NotFound),
+            Requeued::NotPermitted => Err(Error::Forbidden),
+        }
+    }
+}

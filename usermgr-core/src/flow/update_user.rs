@@ -1,0 +1,175 @@
+//! Changing a user's name, language, status and roles: one's own, or as an administrator.
+
+use super::account::Account;
+use super::input::Input;
+use super::permission::Principal;
+use super::sessions::Authenticated;
+use super::users::Users;
+use crate::domain::audit::AuditEvent;
+use crate::domain::client::ClientContext;
+use crate::domain::event::EventKind;
+use crate::domain::id::UserId;
+use crate::domain::role::{Permission, Role};
+use crate::domain::secret::Password;
+use crate::domain::user::{User, UserStatus};
+use crate::error::Error;
+use crate::manager::Inner;
+use crate::port::store::account::{self, RolesChange, UserChange, UserUpdated};
+use crate::port::store::session::{EndSessions, SessionSelector, SessionsEnded};
+
+/// What to change of a user; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct UpdateUser {
+    /// The display name; `Some(None)` removes it.
+    pub username: Option<Option<String>>,
+    /// The language of mails, as a BCP 47 tag; `Some(None)` removes it.
+    pub locale: Option<Option<String>>,
+    /// Whether the account may be used. A user who is disabled is signed out everywhere at once.
+    pub status: Option<UserStatus>,
+}
+
+impl Account<'_> {
+    /// Changes the caller's name and language. The status of [`UpdateUser`] is not the caller's to change.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::SessionEnded`] when the caller was deleted meanwhile, [`Error::Unavailable`].
+    pub async fn update(
+        &self,
+        caller: &Authenticated,
+        request: UpdateUser,
+        client: &ClientContext,
+    ) -> Result<User, Error> {
+        let inner = self.inner;
+        let change = inner.user_change(UpdateUser { status: None, ..request })?;
+        let id = caller.user.id;
+        let actor = Some(id);
+        let outcome = inner.update_user(id, actor, None, change, AuditEvent::UserUpdate, client).await?;
+        match outcome {
+            UserUpdated::Updated(user) => Ok(*user),
+            _ => Err(Error::SessionEnded),
+        }
+    }
+}
+
+impl Users<'_> {
+    /// Changes a user's name, language and status.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::NotFound`], [`Error::LastAdmin`], [`Error::Unavailable`]; of a user who acts,
+    /// [`Error::Forbidden`] without `users:write`, and for a user whose roles permit more.
+    pub async fn update(
+        &self,
+        by: Principal<'_>,
+        id: UserId,
+        request: UpdateUser,
+        client: &ClientContext,
+    ) -> Result<User, Error> {
+        let inner = self.inner;
+        let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
+        let event = if request.status.is_some() { AuditEvent::StatusChange } else { AuditEvent::UserUpdate };
+        let change = inner.user_change(request)?;
+        answer(inner.update_user(id, by.actor(), actor, change, event, client).await?)
+    }
+
+    /// Gives roles to a user or takes them. Whoever acts has signed in lately or sends the current password along.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a role that is not defined, [`Error::NotFound`], [`Error::LastAdmin`],
+    /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `roles:assign` and for roles that permit
+    /// more than the user may, [`Error::ReauthenticationRequired`], [`Error::InvalidCredentials`],
+    /// [`Error::TooManyAttempts`].
+    pub async fn change_roles(
+        &self,
+        by: Principal<'_>,
+        id: UserId,
+        roles: RolesChange,
+        password: Option<&Password>,
+        client: &ClientContext,
+    ) -> Result<User, Error> {
+        let inner = self.inner;
+        let actor = inner.permit(by, &Permission::ROLES_ASSIGN, client).await?;
+        let mut input = Input::default();
+        match &roles {
+            RolesChange::Set(roles) => input.roles(roles, &inner.policies.roles),
+            RolesChange::Grant(role) => input.roles([role], &inner.policies.roles),
+            // A role that is no longer defined can be taken all the same.
+            RolesChange::Revoke(role) if role.as_str() == Role::USER => {
+                input.fault("roles", crate::domain::field::FieldFault::Unsupported);
+            }
+            RolesChange::Revoke(_) => {}
+        }
+        input.check()?;
+        if let Principal::User(caller) = by {
+            let now = inner.clock.now();
+            let audit = inner.audit_draft(AuditEvent::RoleChange, None, Some(caller.user.id), client, now);
+            inner.step_up(caller, password, client, &audit).await?;
+        }
+        let change = UserChange { roles: Some(roles), ..UserChange::default() };
+        answer(inner.update_user(id, by.actor(), actor, change, AuditEvent::RoleChange, client).await?)
+    }
+
+    /// Ends every session of a user. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:write`, and
+    /// for a user whose roles permit more.
+    pub async fn end_sessions(
+        &self,
+        by: Principal<'_>,
+        id: UserId,
+        client: &ClientContext,
+    ) -> Result<u64, Error> {
+        let inner = self.inner;
+        let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
+        let user = inner.store.user(id).await?.ok_or(Error::NotFound)?;
+        let now = inner.clock.now();
+        let audit = inner.audit_draft(AuditEvent::SignOut, Some(user.email.key()), by.actor(), client, now);
+        let which = SessionSelector::All;
+        match inner.store.end_sessions(EndSessions { now, user_id: id, which, by: actor, audit }).await? {
+            SessionsEnded::Ended(ended) => Ok(ended),
+            SessionsEnded::NotPermitted => Err(Error::Forbidden),
+        }
+    }
+}
+
+fn answer(outcome: UserUpdated) -> Result<User, Error> {
+    match outcome {
+        UserUpdated::Updated(user) => Ok(*user),
+        UserUpdated::NotFound => Err(Error::NotFound),
+        UserUpdated::NotPermitted => Err(Error::Forbidden),
+        UserUpdated::LastAdmin => Err(Error::LastAdmin),
+    }
+}
+
+impl Inner {
+    fn user_change(&self, request: UpdateUser) -> Result<UserChange, Error> {
+        let UpdateUser { username, locale, status } = request;
+        let mut input = Input::default();
+        let username = username.map(|name| input.username(name.as_deref()));
+        let locale = locale.map(|tag| input.locale(tag.as_deref()));
+        input.check()?;
+        Ok(UserChange { username, locale, status, roles: None })
+    }
+
+    async fn update_user(
+        &self,
+        id: UserId,
+        actor: Option<UserId>,
+        by: Option<account::Actor>,
+        change: UserChange,
+        event: AuditEvent,
+        client: &ClientContext,
+    ) -> Result<UserUpdated, Error> {
+        let now = self.clock.now();
+        let kinds = [EventKind::UserUpdated, EventKind::RolesChanged, EventKind::StatusChanged];
+        let command = account::UpdateUser {
+            now,
+            id,
+            by,
+            change,
+            audit: self.audit_draft(event, None, actor, client, now),
+            events: self.event_drafts(&kinds, now),
+        };
+        Ok(self.store.update_user(command).await?)
+    }
+}
