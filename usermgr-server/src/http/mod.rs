@@ -6,6 +6,7 @@ mod authorization;
 mod body;
 pub mod client;
 mod problem;
+mod query;
 mod routes;
 
 use std::convert::Infallible;
@@ -33,7 +34,7 @@ pub(crate) use answer::user as user_json;
 
 use answer::Answer;
 use problem::{Language, Problem};
-use routes::{Endpoint, Routes};
+use routes::{Endpoint, Found, Routes};
 
 /// How long a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -98,8 +99,18 @@ struct App {
 struct Call<'a> {
     manager: &'a UserManager,
     headers: &'a http::HeaderMap,
+    query: Option<&'a str>,
+    /// What stands in the path where an identifier does.
+    id: Option<&'a str>,
     body: Bytes,
     client: ClientContext,
+}
+
+impl Call<'_> {
+    /// The identifier in the path. What is none names nothing.
+    fn id<T: std::str::FromStr>(&self) -> Result<T, Problem> {
+        self.id.and_then(|id| id.parse().ok()).ok_or_else(Problem::not_found)
+    }
 }
 
 impl<B> tower::Service<Request<B>> for AuthService
@@ -156,9 +167,10 @@ impl App {
         }
         self.finish(&parts, &mut response, &request_id);
         let status = response.status().as_u16();
-        let (method, path) = (parts.method.as_str(), route.map_or("-", |(path, _)| path));
+        let (method, path) = (parts.method.as_str(), route.map_or("-", |found| found.pattern));
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(request_id, method, path, status, code, milliseconds, "request");
+        let trace_id = trace_id(&parts.headers);
+        tracing::info!(request_id, trace_id, method, path, status, code, milliseconds, "request");
         response
     }
 
@@ -173,11 +185,9 @@ impl App {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (_, methods) = self.routes.find(parts.uri.path()).ok_or_else(Problem::not_found)?;
-        if parts.method == Method::OPTIONS
-            && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-        {
-            return Ok(Answer::empty(StatusCode::NO_CONTENT));
+        let Found { methods, id, .. } = self.routes.find(parts.uri.path()).ok_or_else(Problem::not_found)?;
+        if parts.method == Method::OPTIONS {
+            return Ok(Answer::empty(StatusCode::NO_CONTENT).allowing(routes::allowed(methods)));
         }
         let asked = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
         let Some(endpoint) =
@@ -196,7 +206,8 @@ impl App {
         if let Some(agent) = parts.headers.get(header::USER_AGENT) {
             client = client.with_user_agent(&String::from_utf8_lossy(agent.as_bytes()));
         }
-        let call = Call { manager: &self.manager, headers: &parts.headers, body, client };
+        let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
+        let call = Call { manager, headers, query, id, body, client };
         endpoint.run(&call).await
     }
 
@@ -231,12 +242,23 @@ impl App {
                 headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
                 headers.insert(
                     header::ACCESS_CONTROL_ALLOW_HEADERS,
-                    fixed("Authorization, Content-Type, Accept-Language, X-Request-Id"),
+                    fixed("Authorization, Content-Type, Accept-Language, X-Request-Id, Traceparent"),
                 );
                 headers.insert(header::ACCESS_CONTROL_MAX_AGE, fixed("600"));
             }
         }
     }
+}
+
+/// The trace that the caller's request is part of (W3C Trace Context).
+fn trace_id(headers: &http::HeaderMap) -> Option<&str> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (version, trace, span, _flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let known = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16);
+    (known && trace.bytes().any(|b| b != b'0')).then_some(trace)
 }
 
 /// The caller's request id if it sent a sane one, else a new one.

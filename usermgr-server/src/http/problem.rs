@@ -9,7 +9,7 @@ use std::time::Duration;
 use usermgr_core::Error;
 use usermgr_core::domain::field::{FieldError, FieldFault};
 
-use super::routes::Endpoint;
+use super::routes::{Endpoint, allowed};
 
 /// The language of sentences for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub(super) struct Problem {
     retry_after: Option<Duration>,
     allow: Option<String>,
     challenge: Challenge,
+    /// How long ago the last sign-in may be (RFC 9470).
+    max_age: Option<Duration>,
 }
 
 impl Problem {
@@ -68,6 +70,7 @@ impl Problem {
             retry_after: None,
             allow: None,
             challenge: Challenge::Bearer,
+            max_age: None,
         }
     }
 
@@ -119,19 +122,14 @@ impl Problem {
     }
 
     pub(super) fn method_not_allowed(methods: &[(Method, Endpoint)]) -> Self {
-        let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
-        if allowed.contains(&"GET") {
-            allowed.push("HEAD");
-        }
-        allowed.push("OPTIONS");
         Self {
-            allow: Some(allowed.join(", ")),
+            allow: Some(allowed(methods)),
             ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
         }
     }
 
     pub(super) fn into_response(self, language: Language, request_id: &str) -> Response<Full<Bytes>> {
-        let Self { status, code, errors, retry_after, allow, challenge } = self;
+        let Self { status, code, errors, retry_after, allow, challenge, max_age } = self;
         let (title, detail) = sentence(code, language);
         let mut body = Map::new();
         body.insert("type".into(), json!(format!("urn:usermgr:problem:{code}")));
@@ -172,7 +170,13 @@ impl Problem {
             headers.insert(header::ALLOW, allow);
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(authenticate(code, challenge)));
+            let mut asked = authenticate(code, challenge).to_owned();
+            if let Some(max_age) = max_age {
+                asked = format!("{asked}, max_age={}", max_age.as_secs());
+            }
+            if let Ok(asked) = HeaderValue::from_str(&asked) {
+                headers.insert(header::WWW_AUTHENTICATE, asked);
+            }
         }
         response
     }
@@ -183,6 +187,9 @@ fn authenticate(code: &str, challenge: Challenge) -> &'static str {
         (_, Challenge::Basic) => "Basic realm=\"usermgr\", charset=\"UTF-8\"",
         ("invalid_token" | "session_ended", Challenge::Bearer) => {
             "Bearer realm=\"usermgr\", error=\"invalid_token\""
+        }
+        ("reauthentication_required", Challenge::Bearer) => {
+            "Bearer realm=\"usermgr\", error=\"insufficient_user_authentication\""
         }
         (_, Challenge::Bearer) => "Bearer realm=\"usermgr\"",
     }
@@ -214,6 +221,9 @@ impl From<Error> for Problem {
         }
         let mut problem = Self::new(status, error.reason());
         problem.retry_after = error.retry_after();
+        if let Error::ReauthenticationRequired { max_age } = &error {
+            problem.max_age = Some(*max_age);
+        }
         if let Error::Invalid(faults) = &error {
             problem.errors = faults.iter().map(entry).collect();
         }
@@ -231,6 +241,7 @@ fn entry(error: &FieldError) -> (String, &'static str, Option<usize>) {
 }
 
 /// The title and the sentence of a code.
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
     let (title, english, spanish) = match code {
         "malformed_request" => {
@@ -279,6 +290,16 @@ fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
             "La sesión ha terminado. Vuelve a iniciar sesión.",
         ),
         "forbidden" => ("Forbidden", "You may not do this.", "No tienes permiso para hacer esto."),
+        "reauthentication_required" => (
+            "Sign in again",
+            "This needs a recent sign-in. Send your current password along, or sign in again.",
+            "Esto requiere haber iniciado sesión hace poco. Envía tu contraseña actual o vuelve a iniciar sesión.",
+        ),
+        "last_admin" => (
+            "Last administrator",
+            "The last administrator cannot be deleted, disabled or demoted.",
+            "No se puede eliminar, desactivar ni degradar al último administrador.",
+        ),
         "not_found" => ("Not found", "There is nothing here.", "Aquí no hay nada."),
         "method_not_allowed" => (
             "Method not allowed",
@@ -350,6 +371,7 @@ fn field_sentence(code: &str, bound: Option<usize>, language: Language) -> Strin
             "It has a character that cannot be typed.".into(),
             "Contiene un carácter que no se puede escribir.".into(),
         ),
+        "unchanged" => ("It is the same as before.".into(), "Es lo mismo que antes.".into()),
         "mismatch" => ("The two are not the same.".into(), "No coinciden.".into()),
         _ => ("It is not supported here.".to_owned(), "Aquí no se admite.".to_owned()),
     };

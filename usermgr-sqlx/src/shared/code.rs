@@ -455,6 +455,8 @@ impl OpenCode {
     }
 }
 
+type CodeRow = (Ts, Option<Ts>, i64, String, i64, Vec<u8>, Option<String>);
+
 /// The open code that a guess hit, with its owner if the owner still may redeem it; both locked, the owner first.
 async fn open_code(
     tx: &mut Tx,
@@ -484,8 +486,7 @@ async fn open_code(
             .map(|found| Owner::User(Box::new(found.user))),
         Some((None, None)) | None => None,
     };
-    type Row = (Ts, Option<Ts>, i64, String, i64, Vec<u8>, Option<String>);
-    let row: Option<Row> = sqlx::query_as(locking!(
+    let row: Option<CodeRow> = sqlx::query_as(locking!(
         "SELECT dies_at, expires_at, wrong_tries, purpose, digits, secret_key, new_email FROM usermgr_codes \
          WHERE id = $1 AND closed_at IS NULL"
     ))

@@ -1,6 +1,7 @@
 //! Which path and method leads to which route. One file for each namespace.
 
 mod account;
+mod administration;
 mod operations;
 mod passwords;
 mod registration;
@@ -28,8 +29,29 @@ pub(super) enum Endpoint {
     Reset,
     ChangePassword,
     Login,
+    Refresh,
     Logout,
+    Sessions,
+    EndSession,
+    EndOtherSessions,
     Me,
+    UpdateMe,
+    DeleteMe,
+    ChangeEmail,
+    ConfirmEmail,
+    UndoEmail,
+    Export,
+    Users,
+    User,
+    Invite,
+    UpdateUser,
+    SetRoles,
+    DeleteUser,
+    EndUserSessions,
+    Roles,
+    Audit,
+    Outbox,
+    RetryMail,
     Live,
     Ready,
     Jwks,
@@ -52,8 +74,29 @@ const ROUTES: &[(Method, &str, Endpoint)] = &[
     (Method::POST, "/passwords/change", Endpoint::ChangePassword),
     (Method::POST, "/users/login", Endpoint::Login),
     (Method::POST, "/sessions", Endpoint::Login),
+    (Method::POST, "/sessions/refresh", Endpoint::Refresh),
     (Method::POST, "/sessions/logout", Endpoint::Logout),
+    (Method::GET, "/sessions", Endpoint::Sessions),
+    (Method::DELETE, "/sessions", Endpoint::EndOtherSessions),
+    (Method::DELETE, "/sessions/{id}", Endpoint::EndSession),
     (Method::GET, "/users/me", Endpoint::Me),
+    (Method::PATCH, "/users/me", Endpoint::UpdateMe),
+    (Method::DELETE, "/users/me", Endpoint::DeleteMe),
+    (Method::POST, "/users/me/email", Endpoint::ChangeEmail),
+    (Method::POST, "/users/me/email/confirm", Endpoint::ConfirmEmail),
+    (Method::GET, "/users/me/export", Endpoint::Export),
+    (Method::POST, "/users/undo-email-change", Endpoint::UndoEmail),
+    (Method::GET, "/users", Endpoint::Users),
+    (Method::POST, "/users/invite", Endpoint::Invite),
+    (Method::GET, "/users/{id}", Endpoint::User),
+    (Method::PATCH, "/users/{id}", Endpoint::UpdateUser),
+    (Method::DELETE, "/users/{id}", Endpoint::DeleteUser),
+    (Method::PUT, "/users/{id}/roles", Endpoint::SetRoles),
+    (Method::DELETE, "/users/{id}/sessions", Endpoint::EndUserSessions),
+    (Method::GET, "/roles", Endpoint::Roles),
+    (Method::GET, "/audit", Endpoint::Audit),
+    (Method::GET, "/outbox", Endpoint::Outbox),
+    (Method::POST, "/outbox/{id}/retry", Endpoint::RetryMail),
 ];
 
 /// At the root.
@@ -63,8 +106,43 @@ const ROOT_ROUTES: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/.well-known/jwks.json", Endpoint::Jwks),
 ];
 
+/// The methods that a path takes, as `Allow` names them.
+pub(super) fn allowed(methods: &[(Method, Endpoint)]) -> String {
+    let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    allowed.push("OPTIONS");
+    allowed.join(", ")
+}
+
+/// What stands in a path where an identifier does.
+const ID: &str = "{id}";
+
 /// The routes under one base path.
-pub(super) struct Routes(BTreeMap<String, Vec<(Method, Endpoint)>>);
+pub(super) struct Routes {
+    fixed: BTreeMap<String, Vec<(Method, Endpoint)>>,
+    with_id: Vec<WithId>,
+}
+
+/// A path with an identifier in it.
+struct WithId {
+    pattern: String,
+    before: String,
+    after: String,
+    methods: Vec<(Method, Endpoint)>,
+}
+
+/// A path that leads somewhere.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    /// The path, with `{id}` where an identifier stands.
+    pub(super) pattern: &'a str,
+    /// Where each method leads.
+    pub(super) methods: &'a [(Method, Endpoint)],
+    /// The identifier, as it came.
+    pub(super) id: Option<&'a str>,
+}
 
 impl Routes {
     pub(super) fn new(base_path: &str) -> Self {
@@ -73,16 +151,33 @@ impl Routes {
             ROUTES.iter().map(|(method, path, endpoint)| (format!("{base_path}{path}"), method, endpoint));
         let at_root =
             ROOT_ROUTES.iter().map(|(method, path, endpoint)| ((*path).to_owned(), method, endpoint));
-        let mut routes: BTreeMap<String, Vec<(Method, Endpoint)>> = BTreeMap::new();
+        let mut fixed: BTreeMap<String, Vec<(Method, Endpoint)>> = BTreeMap::new();
         for (path, method, endpoint) in under_base.chain(at_root) {
-            routes.entry(path).or_default().push((method.clone(), *endpoint));
+            fixed.entry(path).or_default().push((method.clone(), *endpoint));
         }
-        Self(routes)
+        let mut with_id = Vec::new();
+        fixed.retain(|path, methods| match path.split_once(ID) {
+            Some((before, after)) => {
+                let (before, after) = (before.to_owned(), after.to_owned());
+                let methods = std::mem::take(methods);
+                with_id.push(WithId { pattern: path.clone(), before, after, methods });
+                false
+            }
+            None => true,
+        });
+        Self { fixed, with_id }
     }
 
-    /// The route of a path, and what its methods lead to.
-    pub(super) fn find(&self, path: &str) -> Option<(&str, &[(Method, Endpoint)])> {
-        self.0.get_key_value(path).map(|(path, methods)| (path.as_str(), methods.as_slice()))
+    /// Where a path leads. A path that is written out comes before one with an identifier in it.
+    pub(super) fn find<'a>(&'a self, path: &'a str) -> Option<Found<'a>> {
+        if let Some((pattern, methods)) = self.fixed.get_key_value(path) {
+            return Some(Found { pattern, methods, id: None });
+        }
+        self.with_id.iter().find_map(|WithId { pattern, before, after, methods }| {
+            let id = path.strip_prefix(before.as_str())?.strip_suffix(after.as_str())?;
+            let fits = !id.is_empty() && !id.contains('/');
+            fits.then_some(Found { pattern, methods, id: Some(id) })
+        })
     }
 }
 
@@ -100,8 +195,29 @@ impl Endpoint {
             Self::Reset => passwords::reset(call).await,
             Self::ChangePassword => passwords::change(call).await,
             Self::Login => sessions::login(call).await,
+            Self::Refresh => sessions::refresh(call).await,
             Self::Logout => sessions::logout(call).await,
+            Self::Sessions => sessions::list(call).await,
+            Self::EndSession => sessions::end(call).await,
+            Self::EndOtherSessions => sessions::end_others(call).await,
             Self::Me => account::me(call).await,
+            Self::UpdateMe => account::update(call).await,
+            Self::DeleteMe => account::delete(call).await,
+            Self::ChangeEmail => account::request_email_change(call).await,
+            Self::ConfirmEmail => account::confirm_email_change(call).await,
+            Self::UndoEmail => account::undo_email_change(call).await,
+            Self::Export => account::take_along(call).await,
+            Self::Users => administration::list(call).await,
+            Self::User => administration::get(call).await,
+            Self::Invite => administration::invite(call).await,
+            Self::UpdateUser => administration::update(call).await,
+            Self::SetRoles => administration::set_roles(call).await,
+            Self::DeleteUser => administration::delete(call).await,
+            Self::EndUserSessions => administration::end_sessions(call).await,
+            Self::Roles => administration::list_roles(call).await,
+            Self::Audit => administration::audit(call).await,
+            Self::Outbox => administration::outbox(call).await,
+            Self::RetryMail => administration::retry_mail(call).await,
             Self::Live => Ok(operations::live()),
             Self::Ready => operations::ready(call).await,
             Self::Jwks => operations::jwks(call).await,
