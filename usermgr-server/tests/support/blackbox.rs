@@ -155,6 +155,16 @@ impl Server {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).args(args).output().unwrap()
     }
 
+    /// As [`run`](Self::run), with something to read on standard input.
+    pub fn run_with_input(&self, args: &[&str], input: &str) -> std::process::Output {
+        use std::io::Write as _;
+        let mut command = command(&self.dir, &self.env);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.args(args).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
     /// Everything the program has printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -170,6 +180,16 @@ impl Server {
 
     pub async fn post_as(&self, path: &str, token: &str, body: Option<Value>) -> Answer {
         self.call(http::Method::POST, path, &[("authorization", &format!("Bearer {token}"))], body).await
+    }
+
+    pub async fn call_as(
+        &self,
+        method: http::Method,
+        path: &str,
+        token: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        self.call(method, path, &[("authorization", &format!("Bearer {token}"))], body).await
     }
 
     pub async fn post_basic(&self, path: &str, user: &str, password: &str, body: Option<Value>) -> Answer {

@@ -224,3 +224,32 @@ impl Endpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_matrix_of_roles_has_every_endpoint() {
+        let without_spaces = |text: &str| text.split_whitespace().collect::<String>();
+        let matrix = without_spaces(include_str!("../../../tests/administration.rs"));
+        for (method, path, _) in ROUTES {
+            let row = format!("row(\"{method}\",\"{path}\",");
+            assert!(matrix.contains(&row), "{row} is missing");
+        }
+    }
+
+    #[test]
+    fn a_path_leads_where_it_says() {
+        let routes = Routes::new("/v1/");
+        let id = |path| routes.find(path).map(|found| (found.pattern, found.id));
+        assert_eq!(id("/v1/users/me"), Some(("/v1/users/me", None)));
+        assert_eq!(id("/v1/users/x"), Some(("/v1/users/{id}", Some("x"))));
+        assert_eq!(id("/v1/users/x/roles"), Some(("/v1/users/{id}/roles", Some("x"))));
+        for nowhere in
+            ["/v1/users/", "/v1/users//roles", "/v1/users/x/y", "/v1/users/x/roles/", "/users/x", "/v1"]
+        {
+            assert_eq!(id(nowhere), None, "{nowhere}");
+        }
+    }
+}
