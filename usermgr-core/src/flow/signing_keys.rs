@@ -177,7 +177,8 @@ impl KeyRing {
         Ok(self.read_now(now).await?.list(now))
     }
 
-    /// Adds a key, which takes the place of the current one. Every instance finds it by itself within a minute.
+    /// Adds a key, which takes the place of the current one. Every instance finds it by itself within a minute, and at
+    /// once when it is shown a token that the key signed.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
@@ -186,7 +187,9 @@ impl KeyRing {
             Rotation::Announced => now + PUBLISHED_BEFORE,
             Rotation::AtOnce => now,
         };
-        self.add(signs_from, None, self.audit(now), now).await.map(drop)
+        self.add(signs_from, None, self.audit(now), now).await?;
+        *self.read.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 
     /// Adds the next key if the current one has signed for long enough. Of instances that do so together, one adds.
