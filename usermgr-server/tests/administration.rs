@@ -1,5 +1,5 @@
 //! Sessions, roles and administration over HTTP: the real binary, both databases, real SMTP.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "support/blackbox.rs"]
 mod blackbox;
@@ -317,9 +317,9 @@ async fn administrators_manage_users(db: Db) {
         server.post_as("/users/invite", &admin, Some(unknown)).await.problem(422, "validation_failed");
     assert_eq!(refused["errors"][0]["field"], "roles");
     let code = mailbox.code(ANA, 1).await;
-    let set = json!({"email": ANA, "verification_code": code, "new_password": OTHER,
+    let setup = json!({"email": ANA, "verification_code": code, "new_password": OTHER,
                      "confirmation_password": OTHER, "purpose": "first_time_setup"});
-    let signed_in = server.post("/passwords/set-with-code", set).await.expect(200);
+    let signed_in = server.post("/passwords/set-with-code", setup).await.expect(200);
     assert_eq!(signed_in["user"]["email_verified"], true);
     let support = text(&signed_in, "access_token");
 
@@ -333,21 +333,50 @@ async fn administrators_manage_users(db: Db) {
     assert_eq!((&entry["actor_id"], &entry["outcome"]), (&json!(admin_id), &json!("done")), "{entry}");
     assert!(entry["request_id"].is_string() && entry["ip"] == "127.0.0.1", "{entry}");
 
+    users_are_paged_and_found(&server, &admin).await;
+    let guest = server.get_as("/users?q=guest0", &admin).await.expect(200);
+    let guest = format!("/users/{}", text(&guest["items"][0], "id"));
+    let changed = json!({"username": "Guest", "locale": "es", "status": "disabled"});
+    let changed = server.call_as(Method::PATCH, &guest, &admin, Some(changed)).await.expect(200);
+    assert_eq!(
+        (&changed["username"], &changed["locale"], &changed["status"]),
+        (&json!("Guest"), &json!("es"), &json!("disabled"))
+    );
+    let cleared = json!({"username": null});
+    let cleared = server.call_as(Method::PATCH, &guest, &admin, Some(cleared)).await.expect(200);
+    assert_eq!((&cleared["username"], &cleared["locale"]), (&Value::Null, &json!("es")));
+    let disabled = server.get_as("/users?status=disabled", &admin).await.expect(200);
+    assert_eq!(disabled["items"][0]["email"], "guest0@example.net");
+    server.call_as(Method::DELETE, &guest, &admin, None).await.expect(204);
+    server.call_as(Method::DELETE, &guest, &admin, None).await.problem(404, "not_found");
+    let roles = server.get_as("/roles", &support).await.expect(200);
+    let names: Vec<_> = roles["items"].as_array().unwrap().iter().map(|role| text(role, "name")).collect();
+    assert_eq!(names, ["admin", "support", "user"]);
+    let outbox = server.get_as("/outbox?status=sent&limit=1", &admin).await.expect(200);
+    let mail = &outbox["items"][0];
+    assert_eq!((&mail["kind"], &mail["status"]), (&json!("mail"), &json!("sent")), "{mail}");
+    assert!(outbox["next_cursor"].is_string());
+    let retry = format!("/outbox/{}/retry", text(mail, "id"));
+    server.post_as(&retry, &admin, None).await.problem(404, "not_found");
+}
+
+/// Beside an administrator and Ana, five guests and one who comes while the pages are turned.
+async fn users_are_paged_and_found(server: &Server, admin: &str) {
     for n in 0..5 {
         server
-            .post_as("/users/invite", &admin, Some(json!({"email": format!("guest{n}@example.net")})))
+            .post_as("/users/invite", admin, Some(json!({"email": format!("guest{n}@example.net")})))
             .await
             .expect(201);
     }
     let mut seen = Vec::new();
     let mut path = "/users?limit=2".to_owned();
     loop {
-        let page = server.get_as(&path, &admin).await.expect(200);
+        let page = server.get_as(&path, admin).await.expect(200);
         seen.extend(page["items"].as_array().unwrap().iter().map(|user| text(user, "email")));
         // Whoever comes while the pages are turned shows on none of them twice.
         if seen.len() == 2 {
             let late = json!({"email": "late@example.net"});
-            server.post_as("/users/invite", &admin, Some(late)).await.expect(201);
+            server.post_as("/users/invite", admin, Some(late)).await.expect(201);
         }
         match page["next_cursor"].as_str() {
             Some(cursor) => path = format!("/users?limit=2&cursor={cursor}"),
@@ -357,7 +386,7 @@ async fn administrators_manage_users(db: Db) {
     assert_eq!(seen.len(), 7, "{seen:?}");
     assert_eq!((seen[0].as_str(), seen[6].as_str()), ("guest4@example.net", ADMIN));
     let found = async |query: &str| -> Vec<String> {
-        let page = server.get_as(&format!("/users?{query}"), &admin).await.expect(200);
+        let page = server.get_as(&format!("/users?{query}"), admin).await.expect(200);
         page["items"].as_array().unwrap().iter().map(|user| text(user, "email")).collect()
     };
     assert_eq!(found("q=GUEST1").await, ["guest1@example.net"]);
@@ -377,33 +406,9 @@ async fn administrators_manage_users(db: Db) {
         ("limit=1&limit=2", "limit"),
     ] {
         let refused =
-            server.get_as(&format!("/users?{query}"), &admin).await.problem(422, "validation_failed");
+            server.get_as(&format!("/users?{query}"), admin).await.problem(422, "validation_failed");
         assert_eq!(refused["errors"][0]["field"], field, "{query}");
     }
-
-    let guest = server.get_as("/users?q=guest0", &admin).await.expect(200);
-    let guest = format!("/users/{}", text(&guest["items"][0], "id"));
-    let changed = json!({"username": "Guest", "locale": "es", "status": "disabled"});
-    let changed = server.call_as(Method::PATCH, &guest, &admin, Some(changed)).await.expect(200);
-    assert_eq!(
-        (&changed["username"], &changed["locale"], &changed["status"]),
-        (&json!("Guest"), &json!("es"), &json!("disabled"))
-    );
-    let cleared = json!({"username": null});
-    let cleared = server.call_as(Method::PATCH, &guest, &admin, Some(cleared)).await.expect(200);
-    assert_eq!((&cleared["username"], &cleared["locale"]), (&Value::Null, &json!("es")));
-    assert_eq!(found("status=disabled").await, ["guest0@example.net"]);
-    server.call_as(Method::DELETE, &guest, &admin, None).await.expect(204);
-    server.call_as(Method::DELETE, &guest, &admin, None).await.problem(404, "not_found");
-    let roles = server.get_as("/roles", &support).await.expect(200);
-    let names: Vec<_> = roles["items"].as_array().unwrap().iter().map(|role| text(role, "name")).collect();
-    assert_eq!(names, ["admin", "support", "user"]);
-    let outbox = server.get_as("/outbox?status=sent&limit=1", &admin).await.expect(200);
-    let mail = &outbox["items"][0];
-    assert_eq!((&mail["kind"], &mail["status"]), (&json!("mail"), &json!("sent")), "{mail}");
-    assert!(outbox["next_cursor"].is_string());
-    let sent = format!("/outbox/{}/retry", text(mail, "id"));
-    server.post_as(&sent, &admin, None).await.problem(404, "not_found");
 }
 
 /// The last administrator stays one.
