@@ -64,7 +64,8 @@ impl std::fmt::Debug for PgStore {
 }
 
 impl PgStore {
-    /// Connects to `postgres://user:password@host/database`. Ten connections suffice for two cores.
+    /// Connects to `postgres://user:password@host/database`. Ten connections suffice for two cores. Whoever waits for
+    /// owed mails keeps one more, to be woken by.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -124,7 +125,10 @@ impl PgStore {
                 let (pool, due) = (self.pool.clone(), Arc::downgrade(&self.due));
                 tokio::spawn(async move {
                     while due.strong_count() > 0 && !pool.is_closed() {
-                        if let Ok(mut listener) = PgListener::connect_with(&pool).await
+                        // A connection beside the pool's: those are for commands, and there may be only one.
+                        let options = pool.connect_options().as_ref().clone();
+                        if let Ok(own) = PgPoolOptions::new().max_connections(1).connect_with(options).await
+                            && let Ok(mut listener) = PgListener::connect_with(&own).await
                             && listener.listen(CHANNEL).await.is_ok()
                         {
                             while let Ok(_notification) = listener.recv().await {

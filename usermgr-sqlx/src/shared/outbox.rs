@@ -100,7 +100,7 @@ impl Store {
                 "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
                  AND (o.lease_until IS NULL OR o.lease_until <= $1) AND o.code_id IS NOT NULL \
                  AND NOT EXISTS (SELECT 1 FROM usermgr_codes c WHERE c.id = o.code_id AND c.closed_at IS NULL \
-                 AND c.dies_at > $1 AND (c.expires_at IS NULL OR c.expires_at > $1))",
+                 AND c.dies_at > $1 AND (c.expires_at IS NULL OR c.expires_at > $1)) LIMIT 1000",
                 ")"
             )
         ))
@@ -125,7 +125,9 @@ impl Store {
         .map_err(fault)?;
         let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
             item_columns!(),
-            "WHERE o.lease = $1 AND o.status = 'queued' ORDER BY o.due_at, o.id"
+            // A mail whose code was purged this very moment is left to the next claim, which voids it.
+            "WHERE o.lease = $1 AND o.status = 'queued' AND (o.code_id IS NULL OR c.id IS NOT NULL) \
+             ORDER BY o.due_at, o.id"
         ))
         .bind(lease.0.as_slice())
         .fetch_all(&mut *tx)
