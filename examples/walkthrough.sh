@@ -81,6 +81,50 @@ code=$(newest '^[0-9]{6}$')
 json 200 /passwords/set-with-code \
     "{\"email\":\"$address\",\"verification_code\":\"$code\",\"new_password\":\"a fourth password\",\"confirmation_password\":\"a fourth password\"}" >/dev/null
 
+say 'renew the session, see the devices, end the others'
+session=$(json 200 /sessions "{\"email\":\"$address\",\"password\":\"a fourth password\"}")
+token=$(field access_token <<<"$session")
+bearer="authorization: Bearer $token"
+renewed=$(json 200 /sessions/refresh "{\"refresh_token\":\"$(field refresh_token <<<"$session")\"}")
+newer=$(json 200 /sessions/refresh "{\"refresh_token\":\"$(field refresh_token <<<"$renewed")\"}")
+call 200 GET /sessions -H "$bearer" >/dev/null
+call 204 DELETE /sessions -H "$bearer" >/dev/null
+
+say 'a name, another address, and the change undone from the old one'
+call 200 PATCH /users/me -H "$bearer" -H 'content-type: application/json' -d '{"username":"Walker","locale":"es"}' >/dev/null
+old=$address
+address=new.$old
+last=$code
+json 202 /users/me/email "{\"new_email\":\"$address\",\"password\":\"a fourth password\"}" -H "$bearer" >/dev/null
+code=$(newest '^[0-9]{6}$')
+json 200 /users/me/email/confirm "{\"code\":\"$code\"}" -H "$bearer" >/dev/null
+address=$old
+last=$link
+link=$(newest 'undo-email-change#token=[A-Za-z0-9_-]+')
+json 204 /users/undo-email-change "{\"token\":\"${link#*token=}\"}" >/dev/null
+call 401 GET /users/me -H "$bearer" >/dev/null
+last=$link
+link=$(newest 'reset-password#token=[A-Za-z0-9_-]+')
+json 204 /passwords/reset \
+    "{\"token\":\"${link#*token=}\",\"new_password\":\"a fifth password\",\"confirmation_password\":\"a fifth password\"}" >/dev/null
+
+say 'take everything along, delete the account, and come back'
+token=$(call 200 POST /sessions -u "$address:a fifth password" | field access_token)
+call 200 GET /users/me/export -H "authorization: Bearer $token" >/dev/null
+call 204 DELETE /users/me -H "authorization: Bearer $token" -H 'content-type: application/json' \
+    -d '{"password":"a fifth password"}' >/dev/null
+token=$(call 200 POST /sessions -u "$address:a fifth password" | field access_token)
+
+say 'a token that was used up ends its session, and users are not administrators'
+session=$(json 200 /sessions "{\"email\":\"$address\",\"password\":\"a fifth password\"}")
+first=$(field refresh_token <<<"$session")
+renewed=$(json 200 /sessions/refresh "{\"refresh_token\":\"$first\"}")
+newer=$(json 200 /sessions/refresh "{\"refresh_token\":\"$(field refresh_token <<<"$renewed")\"}")
+json 401 /sessions/refresh "{\"refresh_token\":\"$first\"}" >/dev/null
+json 401 /sessions/refresh "{\"refresh_token\":\"$(field refresh_token <<<"$newer")\"}" >/dev/null
+call 403 GET /users -H "authorization: Bearer $token" >/dev/null
+call 403 GET /audit -H "authorization: Bearer $token" >/dev/null
+
 say 'what is wrong is refused'
 json 401 /users/login "{\"email\":\"$address\",\"password\":\"$password\"}" >/dev/null
 json 422 /users "{\"email\":\"$address\",\"password\":\"password\"}" >/dev/null
