@@ -22,6 +22,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a broken law panics: that is how a test fails")]
 #![expect(clippy::missing_panics_doc, reason = "every law panics when it is broken")]
 
+pub mod administration;
 #[cfg(test)]
 mod broken;
 mod build;
@@ -32,6 +33,7 @@ pub mod model;
 pub mod outbox;
 pub mod races;
 pub mod records;
+pub mod refresh;
 pub mod sessions;
 pub mod upkeep;
 
@@ -86,6 +88,13 @@ macro_rules! conformance_suite {
                 changing_a_password_keeps_one_session, the_session_that_is_kept_is_ones_own,
                 a_refused_password_change_changes_nothing, ending_sessions_ends_those_meant,
                 a_user_is_made_once_and_read_as_made, users_are_paged;
+            refresh: a_renewal_moves_the_idle_end_up_to_the_absolute_one, a_session_that_is_over_is_not_renewed,
+                asking_twice_is_answered_the_same, a_used_up_token_ends_its_session, sessions_that_hold_are_listed,
+                parallel_renewals_are_one, no_renewal_outlives_the_end_of_its_session;
+            administration: a_user_is_changed_as_asked, who_may_not_changes_nothing, the_last_administrator_stays,
+                one_of_two_who_demote_each_other_wins, one_administrator_is_left,
+                a_demotion_and_a_use_have_one_order, a_deleted_user_is_gone_or_comes_back,
+                no_session_of_a_deleted_user_holds;
             outbox: a_claim_is_leased, a_lease_is_fenced, the_oldest_due_is_claimed_first,
                 a_mail_of_a_dead_code_is_void, a_spent_code_is_not_mailed, a_failed_mail_waits_its_turn,
                 a_commit_wakes_the_worker, the_outbox_is_paged, only_true_events_are_owed,
@@ -120,6 +129,7 @@ mod tests {
     fn no_law_is_missing_from_the_list() {
         let list = include_str!("mod.rs");
         let topics = [
+            include_str!("administration.rs"),
             include_str!("codes.rs"),
             include_str!("drops.rs"),
             include_str!("limits.rs"),
@@ -127,6 +137,7 @@ mod tests {
             include_str!("outbox.rs"),
             include_str!("races.rs"),
             include_str!("records.rs"),
+            include_str!("refresh.rs"),
             include_str!("sessions.rs"),
             include_str!("upkeep.rs"),
         ];
