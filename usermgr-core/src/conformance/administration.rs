@@ -251,7 +251,9 @@ pub async fn one_administrator_is_left(harness: &dyn StoreHarness) {
                 match (round + n) % 3 {
                     0 => drop(store.update_user(update(id, None, demoted(), later(1))).await.unwrap()),
                     1 => drop(store.update_user(update(id, None, disabled(), later(1))).await.unwrap()),
-                    _ => drop(store.delete_user(delete(id, None, later(1))).await.unwrap()),
+                    _ => {
+                        store.delete_user(delete(id, None, later(1))).await.unwrap();
+                    }
                 }
             }
         })
@@ -349,7 +351,7 @@ pub async fn no_session_of_a_deleted_user_holds(harness: &dyn StoreHarness) {
             let ana = ana.clone();
             async move {
                 if n == 0 {
-                    drop(store.delete_user(delete(ana.id, None, later(1))).await.unwrap());
+                    store.delete_user(delete(ana.id, None, later(1))).await.unwrap();
                     return None;
                 }
                 let command = open(&ana, FIRST, later(1));

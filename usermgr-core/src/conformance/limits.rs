@@ -70,6 +70,23 @@ pub async fn a_clock_set_back_neither_unlocks_nor_freezes(harness: &dyn StoreHar
     store.register(ask(3600)).await.unwrap();
     let retry_after = Duration::minutes(10);
     assert_eq!(store.register(ask(0)).await.unwrap(), Registered::Throttled { retry_after });
+    assert!(matches!(store.register(ask(599)).await.unwrap(), Registered::Throttled { .. }));
+    assert_eq!(
+        store.register(ask(600)).await.unwrap(),
+        Registered::Pending,
+        "not frozen until the clock is back"
+    );
+
+    // Failed sign-ins the same, though the read before the hash sees nothing yet.
+    let bob = user(&store, "bob@example.org").await;
+    let fail = |seconds| failed(Some(bob.id), guard("bob@example.org", "cafe", NOW), later(seconds));
+    for _ in 0..3 {
+        assert_eq!(store.login_failed(fail(86_400)).await.unwrap(), LoginCounted::Counted);
+    }
+    let wait = |retry_after| LoginCounted::Throttled { retry_after };
+    assert_eq!(store.login_failed(fail(0)).await.unwrap(), wait(Duration::minutes(15)));
+    assert_eq!(store.login_failed(fail(899)).await.unwrap(), wait(Duration::SECOND));
+    assert_eq!(store.login_failed(fail(900)).await.unwrap(), LoginCounted::Counted);
 }
 
 /// Wrong tries are counted for the address over all its codes.

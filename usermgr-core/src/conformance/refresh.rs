@@ -199,7 +199,7 @@ pub async fn no_renewal_outlives_the_end_of_its_session(harness: &dyn StoreHarne
         let (id, user_id) = (command.session.id, command.user_id);
         at_once(&store, 8, move |store, n| async move {
             if n == 0 {
-                drop(store.end_sessions(end(user_id, SessionSelector::All, later(1))).await.unwrap());
+                store.end_sessions(end(user_id, SessionSelector::All, later(1))).await.unwrap();
             } else {
                 drop(store.rotate(rotate(id, 0, later(1))).await.unwrap());
             }

@@ -39,6 +39,7 @@ impl AccountStore for MemoryStore {
         if state.registrations.contains_key(&id) {
             return Ok(Registered::Pending);
         }
+        state.clamp(throttle.iter().chain([&tries]), now);
         if let Some(retry_after) = state.used_up(&throttle, now) {
             return Ok(Registered::Throttled { retry_after });
         }
@@ -323,6 +324,7 @@ impl AccountStore for MemoryStore {
         if state.codes.contains_key(&code.id) {
             return Ok(EmailChangeRequested::Queued);
         }
+        state.clamp(throttle.iter().chain([&tries]), now);
         if let Some(retry_after) = state.used_up(&throttle, now) {
             return Ok(EmailChangeRequested::Throttled { retry_after });
         }

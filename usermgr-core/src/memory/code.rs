@@ -25,6 +25,7 @@ impl CodeStore for MemoryStore {
         if state.codes.contains_key(&code.id) {
             return Ok(CodeRequested::Queued);
         }
+        state.clamp(throttle.iter().chain(&tries), now);
         if let Some(retry_after) = state.used_up(&throttle, now) {
             return Ok(CodeRequested::Throttled { retry_after });
         }
@@ -94,6 +95,7 @@ impl CodeStore for MemoryStore {
         let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } =
             command;
         let mut state = self.state()?;
+        state.clamp(tries.iter().chain(&budget), now);
         if let Some(retry_after) = state.used_up(&budget, now) {
             state.audit_refused(audit, now, "too_many_attempts", None);
             return Ok(Redeemed::Exhausted { retry_after });

@@ -246,6 +246,17 @@ impl State {
             .unwrap_or((0, rule.window))
     }
 
+    /// Brings back ends of windows that a clock left too far away when it was set back.
+    fn clamp<'a>(&mut self, rules: impl IntoIterator<Item = &'a ThrottleRule>, now: OffsetDateTime) {
+        for rule in rules {
+            if let Some(row) =
+                self.throttles.get_mut(&rule.key).filter(|row| rule.is_too_far(row.ends_at, now))
+            {
+                row.ends_at = now + rule.window;
+            }
+        }
+    }
+
     /// The longest wait of the rules that are used up.
     fn used_up<'a>(
         &self,
@@ -283,7 +294,12 @@ impl State {
     ) -> Option<Duration> {
         let guard = guard?;
         let far = (!self.is_known(user, guard)).then_some(&guard.far);
-        self.used_up([&guard.own, &guard.network].into_iter().chain(far), now)
+        let rules = [&guard.own, &guard.network].into_iter().chain(far);
+        // The command that follows brings these back and decides.
+        let too_far = |rule: &&ThrottleRule| {
+            self.throttles.get(&rule.key).is_some_and(|row| rule.is_too_far(row.ends_at, now))
+        };
+        self.used_up(rules.filter(|rule| !too_far(rule)), now)
     }
 
     // ---- what every command writes along ----

@@ -21,6 +21,7 @@ impl SessionStore for MemoryStore {
         {
             return Ok(SessionOpened::Opened(Box::new(row.user.clone())));
         }
+        state.clamp(guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]), now);
         if let Some(retry_after) = state.guard_refuses(Some(user_id), guard.as_ref(), now) {
             return Ok(SessionOpened::Throttled { retry_after });
         }
@@ -65,6 +66,7 @@ impl SessionStore for MemoryStore {
     async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
         let LoginFailed { now, user_id, guard, audit } = command;
         let mut state = self.state()?;
+        state.clamp(guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]), now);
         if let Some(retry_after) = state.guard_refuses(user_id, guard.as_ref(), now) {
             return Ok(LoginCounted::Throttled { retry_after });
         }

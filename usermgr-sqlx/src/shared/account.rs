@@ -136,6 +136,7 @@ impl Store {
             return Ok(Registered::Pending);
         }
         if let Some(retry_after) = limits.used_up(&throttle) {
+            limits.leave(tx).await?;
             return Ok(Registered::Throttled { retry_after });
         }
         for rule in &throttle {
@@ -416,6 +417,7 @@ impl Store {
             return Ok(EmailChangeRequested::Queued);
         }
         if let Some(retry_after) = limits.used_up(&throttle) {
+            limits.leave(tx).await?;
             return Ok(EmailChangeRequested::Throttled { retry_after });
         }
         for rule in &throttle {

@@ -103,6 +103,7 @@ impl Store {
             return Ok(CodeRequested::Queued);
         }
         if let Some(retry_after) = limits.used_up(&throttle) {
+            limits.leave(tx).await?;
             return Ok(CodeRequested::Throttled { retry_after });
         }
         for rule in &throttle {

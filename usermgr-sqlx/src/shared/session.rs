@@ -139,6 +139,7 @@ impl Store {
         if let Some(guard) = &guard {
             let known = is_known(&mut *tx, Some(user_id), guard).await?;
             if let Some(retry_after) = limits.refused_by(guard, known) {
+                limits.leave(tx).await?;
                 return Ok(SessionOpened::Throttled { retry_after });
             }
         }
@@ -201,6 +202,7 @@ impl Store {
             let mut limits = Limits::lock(&mut tx, [&guard.own, &guard.network, &guard.far], now).await?;
             let known = is_known(&mut *tx, user_id, guard).await?;
             if let Some(retry_after) = limits.refused_by(guard, known) {
+                limits.leave(tx).await?;
                 return Ok(LoginCounted::Throttled { retry_after });
             }
             limits.count(&mut tx, &guard.own).await?;

@@ -19,6 +19,8 @@ use super::{Store, Tx, fault, from_ts, ts};
 pub(super) struct Limits {
     rows: BTreeMap<Digest, (i64, OffsetDateTime)>,
     now: OffsetDateTime,
+    /// Whether an end was brought back that a clock had left too far away when it was set back.
+    clamped: bool,
 }
 
 impl Limits {
@@ -29,24 +31,34 @@ impl Limits {
         rules: impl IntoIterator<Item = &'a ThrottleRule>,
         now: OffsetDateTime,
     ) -> Result<Self, StoreError> {
-        let mut keys: Vec<Digest> = rules.into_iter().map(|rule| rule.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut rows = BTreeMap::new();
-        for key in keys {
+        let mut rules: Vec<&ThrottleRule> = rules.into_iter().collect();
+        rules.sort_unstable_by_key(|rule| rule.key);
+        rules.dedup_by_key(|rule| rule.key);
+        let mut limits = Self { rows: BTreeMap::new(), now, clamped: false };
+        for rule in rules {
             let (count, ends_at) = sqlx::query_as(
                 "INSERT INTO usermgr_throttles (key, count, ends_at) VALUES ($1, 0, $2) \
                  ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING count, ends_at",
             )
-            .bind(key.as_bytes().as_slice())
+            .bind(rule.key.as_bytes().as_slice())
             // Over at any time, also for a clock that is set back.
             .bind(ts(OffsetDateTime::UNIX_EPOCH))
             .fetch_one(&mut **tx)
             .await
             .map_err(fault)?;
-            rows.insert(key, (count, from_ts(ends_at)));
+            let ends_at = from_ts(ends_at);
+            limits.rows.insert(rule.key, (count, ends_at));
+            if rule.is_too_far(ends_at, now) {
+                limits.set(tx, rule, count, now + rule.window).await?;
+                limits.clamped = true;
+            }
         }
-        Ok(Self { rows, now })
+        Ok(limits)
+    }
+
+    /// Leaves without doing what was asked. What was brought back stays.
+    pub(super) async fn leave(&self, tx: Tx) -> Result<(), StoreError> {
+        if self.clamped { tx.commit().await.map_err(fault) } else { Ok(()) }
     }
 
     /// Reads the rows of some rules, without locking them.
@@ -66,10 +78,13 @@ impl Limits {
         let rows = found
             .into_iter()
             .filter_map(|(key, count, ends_at)| {
-                Some((Digest::from_bytes(key.try_into().ok()?), (count, from_ts(ends_at))))
+                let (key, ends_at) = (Digest::from_bytes(key.try_into().ok()?), from_ts(ends_at));
+                // The command that follows brings these back and decides.
+                let too_far = rules.iter().any(|rule| rule.key == key && rule.is_too_far(ends_at, now));
+                (!too_far).then_some((key, (count, ends_at)))
             })
             .collect();
-        Ok(Self { rows, now })
+        Ok(Self { rows, now, clamped: false })
     }
 
     fn counted(&self, rule: &ThrottleRule) -> (i64, Duration) {

@@ -7,8 +7,9 @@ use crate::domain::secret::Digest;
 /// A limit: at most `limit` times within a window that begins with the first.
 ///
 /// A row of the throttle table is a key, a count and the end of its window. A row whose window is over counts as
-/// absent. An end further away than `now + window` (a clock that was set back) counts as `now + window`: limits
-/// neither unlock nor freeze.
+/// absent. An end further away than `now + window` (a clock that was set back) counts as `now + window`, and a
+/// command that meets one writes it so, also when it refuses; a read leaves it to the command. So limits neither unlock
+/// nor freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThrottleRule {
     /// What is limited: a digest of the limit's name, the address, the purpose and the network it is for.
@@ -20,6 +21,11 @@ pub struct ThrottleRule {
 }
 
 impl ThrottleRule {
+    /// Whether an end is further away than a window can be: a clock was set back.
+    pub fn is_too_far(&self, ends_at: OffsetDateTime, now: OffsetDateTime) -> bool {
+        ends_at > now + self.window
+    }
+
     /// The end of the window as it counts now: `None` when it is over.
     pub fn open_until(&self, ends_at: OffsetDateTime, now: OffsetDateTime) -> Option<OffsetDateTime> {
         if ends_at <= now { None } else { Some(ends_at.min(now + self.window)) }
