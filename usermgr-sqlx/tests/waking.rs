@@ -24,7 +24,7 @@ async fn another_process_is_woken_and_one_connection_is_enough() {
     let waiter = {
         let waiting = waiting.clone();
         tokio::spawn(async move {
-            waiting.wait_for_due(Duration::from_secs(60)).await;
+            waiting.wait_for_due(Duration::from_secs(59)).await;
             Instant::now()
         })
     };
