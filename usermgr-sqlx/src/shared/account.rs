@@ -526,22 +526,21 @@ fn users_by_prefix(query: &UserQuery, prefix: &str) -> QueryBuilder<Db> {
     let end = format!("{prefix}{}", char::MAX);
     let size = i64::from(query.size.get()) + 1;
     let mut statement = QueryBuilder::new(concat!(
-        "SELECT m.term AS term, ",
+        "SELECT * FROM (SELECT u.email_key AS term, ",
         user_columns!(),
-        " FROM (SELECT * FROM (SELECT u.email_key AS term, u.id AS found FROM usermgr_users u \
-         WHERE u.deleted_at IS NULL"
+        " FROM usermgr_users u WHERE u.deleted_at IS NULL"
     ));
     push_found(&mut statement, "u.email_key", query, prefix, &end);
     statement.push(" ORDER BY u.email_key, u.id LIMIT ").push_bind(size);
-    statement.push(
-        ") AS a UNION ALL SELECT * FROM (SELECT u.username_key AS term, u.id AS found FROM usermgr_users u \
-         WHERE u.deleted_at IS NULL AND NOT (u.email_key >= ",
-    );
+    statement.push(concat!(
+        ") AS a UNION ALL SELECT * FROM (SELECT u.username_key AS term, ",
+        user_columns!(),
+        " FROM usermgr_users u WHERE u.deleted_at IS NULL AND NOT (u.email_key >= "
+    ));
     statement.push_bind(prefix.to_owned()).push(" AND u.email_key < ").push_bind(end.clone()).push(")");
     push_found(&mut statement, "u.username_key", query, prefix, &end);
     statement.push(" ORDER BY u.username_key, u.id LIMIT ").push_bind(size);
-    statement.push(") AS b) AS m JOIN usermgr_users u ON u.id = m.found ORDER BY m.term, m.found LIMIT ");
-    statement.push_bind(size);
+    statement.push(") AS b ORDER BY term, user_id LIMIT ").push_bind(size);
     statement
 }
 
