@@ -192,9 +192,9 @@ pub async fn an_address_is_found_by_its_key_alone(harness: &dyn StoreHarness) {
 
 fn imported(n: u32) -> ImportedUser {
     let id = user_id();
-    let bare = n % 3 == 0;
+    let bare = n.is_multiple_of(3);
     let mut roles = Roles::from([Role::user()]);
-    if n % 5 == 0 {
+    if n.is_multiple_of(5) {
         roles.extend([Role::admin(), "editor".parse().unwrap()]);
     }
     let user = User {
@@ -203,7 +203,7 @@ fn imported(n: u32) -> ImportedUser {
         email_verified_at: (!bare).then_some(NOW),
         username: (!bare).then(|| Username::parse("e\u{301} is not é").unwrap()),
         roles,
-        status: if n % 7 == 0 { UserStatus::Disabled } else { UserStatus::Active },
+        status: if n.is_multiple_of(7) { UserStatus::Disabled } else { UserStatus::Active },
         locale: (!bare).then(|| Locale::parse("es-MX").unwrap()),
         created_at: later(-i64::from(n) * 86_400),
         updated_at: later(-1),

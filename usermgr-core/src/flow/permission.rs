@@ -62,7 +62,7 @@ impl Inner {
 
 impl Principal<'_> {
     /// The user who acts, for the audit log.
-    pub(super) const fn actor(&self) -> Option<crate::domain::id::UserId> {
+    pub(super) const fn actor(self) -> Option<crate::domain::id::UserId> {
         match self {
             Self::Operator => None,
             Self::User(caller) => Some(caller.user.id),

@@ -40,7 +40,7 @@ impl Account<'_> {
         client: &ClientContext,
     ) -> Result<User, Error> {
         let inner = self.inner;
-        let change = inner.user_change(UpdateUser { status: None, ..request })?;
+        let change = Inner::user_change(UpdateUser { status: None, ..request })?;
         let id = caller.user.id;
         let actor = Some(id);
         let outcome = inner.update_user(id, actor, None, change, AuditEvent::UserUpdate, client).await?;
@@ -67,7 +67,7 @@ impl Users<'_> {
         let inner = self.inner;
         let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
         let event = if request.status.is_some() { AuditEvent::StatusChange } else { AuditEvent::UserUpdate };
-        let change = inner.user_change(request)?;
+        let change = Inner::user_change(request)?;
         answer(inner.update_user(id, by.actor(), actor, change, event, client).await?)
     }
 
@@ -142,7 +142,7 @@ fn answer(outcome: UserUpdated) -> Result<User, Error> {
 }
 
 impl Inner {
-    fn user_change(&self, request: UpdateUser) -> Result<UserChange, Error> {
+    fn user_change(request: UpdateUser) -> Result<UserChange, Error> {
         let UpdateUser { username, locale, status } = request;
         let mut input = Input::default();
         let username = username.map(|name| input.username(name.as_deref()));

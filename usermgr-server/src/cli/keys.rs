@@ -27,7 +27,7 @@ pub(super) enum KeysCommand {
         #[arg(long)]
         now: bool,
     },
-    /// Seal every signing key anew under secret.key, so that secret.previous_keys can go
+    /// Seal every signing key anew under `secret.key`, so that `secret.previous_keys` can go
     #[command(after_help = "Example:\n  usermgr-server keys reseal")]
     Reseal,
 }

@@ -59,22 +59,22 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Users
+    /// List, make, change, delete and import users
     #[command(subcommand)]
     Users(users::UsersCommand),
-    /// Roles
+    /// List roles, and give them to users or take them
     #[command(subcommand)]
     Roles(roles::RolesCommand),
-    /// Keys that sign access tokens
+    /// List and rotate the keys that sign access tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Mails and events that are owed
+    /// List mails and events that are owed, and have dead ones sent again
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
-    /// Who did what, when, from where
+    /// Read the audit log: who did what, when, from where
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Upkeep
+    /// Run upkeep by hand
     #[command(subcommand)]
     Maintenance(MaintenanceCommand),
     /// Show the configuration in force, secrets masked

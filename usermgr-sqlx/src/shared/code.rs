@@ -461,6 +461,7 @@ async fn open_code(
     hit: Option<CodeId>,
     now: OffsetDateTime,
 ) -> Result<Option<(Option<Owner>, OpenCode)>, StoreError> {
+    type Row = (Ts, Option<Ts>, i64, String, i64, Vec<u8>, Option<String>);
     let Some(id) = hit else { return Ok(None) };
     let owner: Option<(Option<Uuid>, Option<Uuid>)> =
         sqlx::query_as("SELECT registration_id, user_id FROM usermgr_codes WHERE id = $1")
@@ -484,7 +485,6 @@ async fn open_code(
             .map(|found| Owner::User(Box::new(found.user))),
         Some((None, None)) | None => None,
     };
-    type Row = (Ts, Option<Ts>, i64, String, i64, Vec<u8>, Option<String>);
     let row: Option<Row> = sqlx::query_as(locking!(
         "SELECT dies_at, expires_at, wrong_tries, purpose, digits, secret_key, new_email FROM usermgr_codes \
          WHERE id = $1 AND closed_at IS NULL"
