@@ -1,5 +1,5 @@
 //! Users of another system, and passwords that the operator sets.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! The command line, as an operator uses it: the real binary on SQLite.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "support/blackbox.rs"]
 mod blackbox;
@@ -397,7 +397,7 @@ fn an_import_goes_on_where_it_was_cut_off() {
         writeln!(csv, "user{n}@example.org,\"User, {n}\",user|admin,2020-01-31T00:00:00Z").unwrap();
     }
     // As far as a run came that was cut off between two batches.
-    let begun: String = csv.lines().take(501).map(|line| format!("{line}\n")).collect();
+    let begun = csv.lines().take(501).collect::<Vec<_>>().join("\n");
     let begun = place.write("begun.csv", &begun);
     let begun = place.done(&["users", "import", begun.to_str().unwrap()]);
     assert_eq!(begun, "500 row(s): 500 added, 0 exist(s), 0 refused\n");

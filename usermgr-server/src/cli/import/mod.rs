@@ -64,11 +64,12 @@ pub(super) async fn run(config: &Config, arguments: ImportArguments) -> Result<(
     let format = format.or_else(|| format_of(&file)).ok_or(Failure::Usage(
         "how is the file written? say --format jsonl or --format csv, or name it .jsonl or .csv",
     ))?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let source = Source::open(&file)?;
     let bytes = source.bytes;
     let mut batches = source.read(format)?;
     let operator = Operator::connect(config).await?;
+    // From here on Ctrl-C waits for the batch under way.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut report = Report { dry_run, ..Report::default() };
     let mut dry = dry_run.then(DryRun::default);
     let mut progress = Progress::begin(bytes);
