@@ -68,7 +68,7 @@ async fn a_rotation_reaches_every_instance_without_a_restart() {
     let (before, elsewhere) = (token(one).await, token(&other).await);
     assert_eq!(kid(&before), kid(&elsewhere), "instances agree");
 
-    one.signing_keys().rotate(Rotation::Announced, world.clock.now()).await.unwrap();
+    one.signing_keys().rotate(Rotation::Announced, &world.client, world.clock.now()).await.unwrap();
     world.clock.advance(Duration::minutes(1));
     for users in [one, &other] {
         assert_eq!(published(users).await, 2, "published a minute later");
@@ -102,7 +102,7 @@ async fn a_key_that_signs_at_once_is_looked_for_by_the_others() {
     let (one, other) = (&world.users, instance(&world, OLD, &[], SigningAlgorithm::EdDsa));
     let before = token(&other).await;
     world.clock.advance(Duration::seconds(6));
-    one.signing_keys().rotate(Rotation::AtOnce, world.clock.now()).await.unwrap();
+    one.signing_keys().rotate(Rotation::AtOnce, &world.client, world.clock.now()).await.unwrap();
     let after = token(one).await;
     assert_ne!(kid(&after), kid(&before));
     assert!(good(&other, &after).await, "though it read the keys before");

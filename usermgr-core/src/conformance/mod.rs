@@ -104,7 +104,8 @@ macro_rules! conformance_suite {
                 a_purge_takes_no_code_from_under_a_redemption;
             records: an_audit_entry_comes_back_as_it_went_in, the_audit_log_is_paged,
                 a_session_comes_back_as_it_went_in, a_mail_comes_back_as_it_went_in,
-                a_password_hash_comes_back_as_it_went_in, an_address_is_found_by_its_key_alone;
+                a_password_hash_comes_back_as_it_went_in, an_address_is_found_by_its_key_alone,
+                an_imported_user_comes_back_as_it_went_in, who_is_there_is_not_imported;
             races: one_of_many_redeems_a_code, no_more_than_the_allowed_guesses_are_judged,
                 registrations_of_one_address_wait_side_by_side, two_registrations_become_one_user,
                 the_same_command_at_once_is_done_once, one_user_is_made_of_one_address,

@@ -1,19 +1,23 @@
 //! Laws of what is written down: texts, times and the audit log come back as they went in.
 
+use std::collections::BTreeSet;
+
 use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
     NOW, audit, candidates, claim, create, digest, email, end, entries, failed, guard, later, open, outbox,
-    password_of, register, registered, right, user,
+    password_of, register, registered, right, user, user_id,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use crate::domain::code::CodePurpose;
 use crate::domain::mail::{MailKind, OwedCode};
 use crate::domain::page::PageSize;
 use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::role::{Role, Roles};
 use crate::domain::session::AuthMethod;
-use crate::domain::user::{Locale, Username};
+use crate::domain::user::{Locale, User, UserStatus, Username};
+use crate::port::store::account::{DeleteUser, ImportUsers, ImportedUser, UserImported, UserQuery};
 use crate::port::store::audit::AuditQuery;
 use crate::port::store::code::Redeemed;
 use crate::port::store::outbox::{DeliveryResult, OutboxEntry, OutboxItem, Settle};
@@ -184,4 +188,94 @@ pub async fn an_address_is_found_by_its_key_alone(harness: &dyn StoreHarness) {
         assert_eq!(user.email, email(address));
         assert_eq!(password_of(&store, &typed).await.unwrap().0, Some(format!("registered {address}")));
     }
+}
+
+fn imported(n: u32) -> ImportedUser {
+    let id = user_id();
+    let bare = n.is_multiple_of(3);
+    let mut roles = Roles::from([Role::user()]);
+    if n.is_multiple_of(5) {
+        roles.extend([Role::admin(), "editor".parse().unwrap()]);
+    }
+    let user = User {
+        id,
+        email: email(&format!("User{n}@exámple.org")),
+        email_verified_at: (!bare).then_some(NOW),
+        username: (!bare).then(|| Username::parse("e\u{301} is not é").unwrap()),
+        roles,
+        status: if n.is_multiple_of(7) { UserStatus::Disabled } else { UserStatus::Active },
+        locale: (!bare).then(|| Locale::parse("es-MX").unwrap()),
+        created_at: later(-i64::from(n) * 86_400),
+        updated_at: later(-1),
+        last_login_at: (!bare).then(|| later(-2)),
+    };
+    let password = (!bare).then(|| PasswordHash::new(format!("hash {n}")));
+    ImportedUser { user, password, audit: audit(AuditEvent::UserImport) }
+}
+
+/// Every field of an imported user is kept, of many as of one, and each is audited as done.
+pub async fn an_imported_user_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let users: Vec<ImportedUser> = (0..250).map(imported).collect();
+    let answers = store.import_users(ImportUsers { now: NOW, users: users.clone() }).await.unwrap();
+    assert_eq!(answers, vec![UserImported::Added; 250]);
+    for ImportedUser { user, password, .. } in &users {
+        assert_eq!(store.user(user.id).await.unwrap().as_ref(), Some(user));
+        let hash = password.as_ref().map(|hash| hash.expose().to_owned());
+        let version = if hash.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
+        assert_eq!(password_of(&store, user.email.as_str()).await, Some((hash, version)));
+    }
+    let entries = entries(&store).await;
+    assert_eq!(entries.len(), 250);
+    assert!(entries.iter().all(|entry| entry.outcome == AuditOutcome::Done && entry.at == NOW));
+    let audited: BTreeSet<_> = entries.iter().filter_map(|entry| entry.subject).collect();
+    assert_eq!(audited, users.iter().map(|imported| imported.user.id).collect());
+    let query = UserQuery { role: Some("editor".parse().unwrap()), ..UserQuery::default() };
+    assert_eq!(store.users(query).await.unwrap().items.len(), 50);
+    assert_eq!(store.import_users(ImportUsers { now: NOW, users: Vec::new() }).await.unwrap(), Vec::new());
+}
+
+/// A user whose address or identifier is there, or comes twice in one command, is left out and changes nothing. The
+/// address of a user who was deleted is free.
+pub async fn who_is_there_is_not_imported(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let gone = user(&store, "gone@example.org").await;
+    let delete = DeleteUser {
+        now: NOW,
+        id: gone.id,
+        by: None,
+        expect: None,
+        restorable_until: None,
+        notice: None,
+        audit: audit(AuditEvent::UserDeletion),
+        events: Vec::new(),
+    };
+    store.delete_user(delete).await.unwrap();
+    let before = entries(&store).await.len();
+    let named = |n: u32, address: &str| {
+        let mut imported = imported(n);
+        imported.user.email = email(address);
+        imported
+    };
+    let (one, again) = (named(1, "one@example.org"), named(2, "ONE@example.org"));
+    let mut same_id = named(4, "other@example.org");
+    same_id.user.id = one.user.id;
+    let mut of_gone = named(8, "gone.too@example.org");
+    of_gone.user.id = gone.id;
+    let mut of_ana = named(11, "ana.too@example.org");
+    of_ana.user.id = ana.id;
+    // Its first bearer is left out for the address, so the identifier is free.
+    let (taken, mut bearer) = (named(13, "Ana@example.org"), named(16, "bearer@example.org"));
+    bearer.user.id = taken.user.id;
+    let back = named(17, "gone@example.org");
+    let users = vec![one, again, same_id, of_gone, of_ana, taken, bearer, back];
+    let (added, exists) = (UserImported::Added, UserImported::Exists);
+    let expected = vec![added, exists, exists, exists, exists, exists, added, added];
+    let command = ImportUsers { now: NOW, users };
+    assert_eq!(store.import_users(command.clone()).await.unwrap(), expected);
+    assert_eq!(entries(&store).await.len(), before + 3);
+    assert_eq!(store.user(ana.id).await.unwrap(), Some(ana));
+    assert_eq!(store.import_users(command).await.unwrap(), vec![exists; 8]);
+    assert_eq!(entries(&store).await.len(), before + 3);
 }

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::oneshot;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::foreign_hash::ForeignHash;
+use super::foreign_hash::{ForeignHash, UnsupportedHash};
 use super::password_text::NormalizedPassword;
 use crate::domain::password::PasswordHash;
 use crate::policy::HashPolicy;
@@ -402,6 +402,15 @@ impl Stored {
 /// The most memory that a stored hash may ask for, in KiB.
 fn stored_memory_bound(today: &Params) -> u32 {
     MAX_STORED_MEMORY_KIB.max(today.m_cost().saturating_mul(STORED_MEMORY_FACTOR))
+}
+
+/// Whether a stored hash can be compared with at sign-in, whoever made it.
+pub(crate) fn check_stored(stored: &PasswordHash, policy: &HashPolicy) -> Result<(), UnsupportedHash> {
+    let bound = MAX_STORED_MEMORY_KIB.max(policy.memory_kib.saturating_mul(STORED_MEMORY_FACTOR));
+    match Stored::parse(stored.expose(), bound) {
+        Some(_) => Ok(()),
+        None => ForeignHash::parse(stored.expose()).map(drop),
+    }
 }
 
 /// Computes in the thread's own memory, which grows if the parameters need more. `None` when the system has no more.

@@ -89,7 +89,7 @@ pub enum AuditEvent {
     LinkRequest,
     /// A user came to be, or an address was proven.
     Verification,
-    /// A password was set by a code or a link.
+    /// A password was set by a code or a link, or by the operator.
     PasswordReset,
     /// A password was changed by its owner.
     PasswordChange,

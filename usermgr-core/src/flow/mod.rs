@@ -4,6 +4,7 @@ pub mod account;
 pub mod change_email;
 pub mod change_password;
 pub mod delete_user;
+pub mod import_users;
 pub mod login;
 pub mod operate;
 pub mod permission;

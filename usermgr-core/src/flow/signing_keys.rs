@@ -9,6 +9,7 @@ use crate::crypto::access_token::{AccessClaims, Expected, StrictHeader};
 use crate::crypto::jwt::{self, SigningKeyStatus, SigningKeys, SigningKeysError};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::domain::audit::{AuditDraft, AuditEvent};
+use crate::domain::client::ClientContext;
 use crate::domain::id::{AuditId, SigningKeyId};
 use crate::domain::secret::AccessToken;
 use crate::error::Error;
@@ -182,12 +183,19 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
-    pub async fn rotate(&self, rotation: Rotation, now: OffsetDateTime) -> Result<(), Error> {
+    pub async fn rotate(
+        &self,
+        rotation: Rotation,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
         let signs_from = match rotation {
             Rotation::Announced => now + PUBLISHED_BEFORE,
             Rotation::AtOnce => now,
         };
-        self.add(signs_from, None, self.audit(now), now).await?;
+        let ClientContext { ip, user_agent, request_id } = client.clone();
+        let audit = AuditDraft { ip, user_agent, request_id, ..self.audit(now) };
+        self.add(signs_from, None, audit, now).await?;
         *self.read.write().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }

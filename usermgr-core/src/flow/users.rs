@@ -16,7 +16,9 @@ use crate::domain::secret::Password;
 use crate::domain::user::{User, Username};
 use crate::error::Error;
 use crate::manager::Inner;
-use crate::port::store::account::{self, CredentialsQuery, UserCreated, UserCursor, UserQuery};
+use crate::port::store::account::{
+    self, CredentialsQuery, PasswordReplaced, UserCreated, UserCursor, UserQuery,
+};
 
 /// Users; see [`UserManager::users`](crate::UserManager::users).
 #[derive(Clone, Copy)]
@@ -141,6 +143,60 @@ impl Users<'_> {
         let found = self.inner.store.credentials(query).await?.user.ok_or(Error::NotFound)?;
         // Who may come back by signing in is deleted until then.
         self.inner.store.user(found.user.id).await?.ok_or(Error::NotFound)
+    }
+
+    /// Sets a user's password, for the operator. The user is signed out everywhere, every code and link is void, and a
+    /// notice is owed. It works for a user who was invited and has no password yet, too.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a password that may not be set, [`Error::NotFound`] also for a user who is disabled,
+    /// [`Error::Overloaded`], [`Error::Unavailable`], and [`Error::Forbidden`] when the user keeps changing the password
+    /// at the same time.
+    pub async fn set_password(
+        &self,
+        id: UserId,
+        password: &Password,
+        client: &ClientContext,
+    ) -> Result<(), Error> {
+        let inner = self.inner;
+        let user = inner.store.user(id).await?.ok_or(Error::NotFound)?;
+        let mut input = Input::default();
+        let new = input.new_password("password", password, None);
+        if let Some(new) = &new {
+            let min = inner.policies.passwords.min_length;
+            input.strength("password", new, min, Some(&user.email), user.username.as_ref());
+        }
+        input.check()?;
+        let Some(new) = new else { return Err(input.refusal()) };
+        let hash = inner.hash(new).await?;
+        for _ in 0..2 {
+            let now = inner.clock.now();
+            let query = CredentialsQuery { now, email: user.email.key().clone(), guard: None };
+            let found = inner.store.credentials(query).await?.user.filter(|found| found.user.id == id);
+            let expect = found.ok_or(Error::NotFound)?.version;
+            let command = account::ReplacePassword {
+                now,
+                user_id: id,
+                expect,
+                password: hash.clone(),
+                keep: None,
+                notice: inner.mail(MailKind::PasswordChanged, now),
+                audit: inner.audit_draft(
+                    AuditEvent::PasswordReset,
+                    Some(user.email.key()),
+                    None,
+                    client,
+                    now,
+                ),
+                events: inner.event_drafts(&[EventKind::PasswordChanged], now),
+            };
+            match inner.store.replace_password(command).await? {
+                PasswordReplaced::Replaced => return Ok(()),
+                PasswordReplaced::Gone => return Err(Error::NotFound),
+                PasswordReplaced::Stale => {}
+            }
+        }
+        Err(Error::Forbidden)
     }
 
     /// Users, a page at a time: newest first, or, with a prefix to look for, in its order.

@@ -1,5 +1,7 @@
 //! Registrations, users and their passwords.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
 use time::OffsetDateTime;
@@ -22,7 +24,7 @@ use super::super::Db;
 use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_older};
 use super::rows::{UserRow, roles_text, user_columns};
 use super::writing::{
-    Limits, Receiver, audit_done, audit_refused, end_everything_of, is_known, owe_events, owe_mail,
+    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, is_known, owe_events, owe_mail,
 };
 use super::{Store, Tx, fault, transact, ts};
 
@@ -464,18 +466,75 @@ impl Store {
         let ImportUsers { now, users } = command;
         let mut tx = self.begin().await?;
         let mut answers = Vec::with_capacity(users.len());
-        for ImportedUser { user, password, audit } in users {
-            let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
-            if insert_user(&mut tx, &user, password.as_ref(), version).await? {
-                audit_done(&mut tx, audit, now, Some(user.id)).await?;
-                answers.push(UserImported::Added);
-            } else {
-                answers.push(UserImported::Exists);
+        for chunk in users.chunks(ROWS) {
+            let mut added = insert_users(&mut tx, chunk).await?;
+            let mut entries = Vec::with_capacity(added.len());
+            let mut roles = Vec::new();
+            for ImportedUser { user, password: _, audit } in chunk {
+                // Of two with the same identifier and address, the first is the one that was added.
+                if added.remove(&(user.id.as_uuid(), user.email.key().as_str().to_owned())) {
+                    entries.push(audit.clone().done(now, Some(user.id)));
+                    roles.extend(user.roles.iter().map(|role| (role, user.id)));
+                    answers.push(UserImported::Added);
+                } else {
+                    answers.push(UserImported::Exists);
+                }
             }
+            roles.retain(|(role, _)| role.as_str() != Role::USER);
+            for roles in roles.chunks(ROWS) {
+                insert_roles_of_many(&mut tx, roles).await?;
+            }
+            audit_all(&mut tx, entries).await?;
         }
         tx.commit().await.map_err(fault)?;
         Ok(answers)
     }
+}
+
+/// How many rows one statement adds, of those that add many.
+const ROWS: usize = 100;
+
+/// Inserts users, but not those whose address or identifier is there. Answers the identifier and the address of each who
+/// was added.
+async fn insert_users(
+    tx: &mut Tx,
+    users: &[ImportedUser],
+) -> Result<HashSet<(uuid::Uuid, String)>, StoreError> {
+    let mut statement: QueryBuilder<Db> = QueryBuilder::new(
+        "INSERT INTO usermgr_users (id, email, email_key, email_verified_at, username, roles, status, locale, \
+         password, password_version, created_at, updated_at, last_login_at, username_key) ",
+    );
+    statement.push_values(users, |mut row, ImportedUser { user, password, audit: _ }| {
+        let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
+        row.push_bind(user.id.as_uuid())
+            .push_bind(user.email.as_str())
+            .push_bind(user.email.key().as_str())
+            .push_bind(user.email_verified_at.map(ts))
+            .push_bind(user.username.as_ref().map(Username::as_str))
+            .push_bind(roles_text(&user.roles))
+            .push_bind(user.status.as_str())
+            .push_bind(user.locale.as_ref().map(Locale::as_str))
+            .push_bind(password.as_ref().map(PasswordHash::expose))
+            .push_bind(version.as_i64())
+            .push_bind(ts(user.created_at))
+            .push_bind(ts(user.updated_at))
+            .push_bind(user.last_login_at.map(ts))
+            .push_bind(username_key(user));
+    });
+    statement.push(" ON CONFLICT DO NOTHING RETURNING id, email_key");
+    // Only the one statement that comes again is worth keeping.
+    let query = statement.build_query_as().persistent(users.len() == ROWS);
+    Ok(query.fetch_all(&mut **tx).await.map_err(fault)?.into_iter().collect())
+}
+
+async fn insert_roles_of_many(tx: &mut Tx, roles: &[(&Role, UserId)]) -> Result<(), StoreError> {
+    let mut statement: QueryBuilder<Db> =
+        QueryBuilder::new("INSERT INTO usermgr_user_roles (role, user_id) ");
+    statement.push_values(roles, |mut row, (role, user)| {
+        row.push_bind(role.as_str()).push_bind(user.as_uuid());
+    });
+    statement.build().persistent(false).execute(&mut **tx).await.map_err(fault)?;
+    Ok(())
 }
 
 /// A user that a list found, and by what.

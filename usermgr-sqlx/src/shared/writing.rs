@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::QueryBuilder;
 use time::{Duration, OffsetDateTime};
 use usermgr_core::domain::audit::{AuditDraft, AuditEntry};
 use usermgr_core::domain::email::{Email, EmailKey};
@@ -13,6 +14,7 @@ use usermgr_core::port::store::session::NewSession;
 use usermgr_core::port::store::throttle::{LoginGuard, ThrottleRule};
 use usermgr_core::port::store::{EventDraft, Happened, MailDraft, StoreError};
 
+use super::super::Db;
 use super::{Store, Tx, fault, from_ts, ts};
 
 /// Rows of the throttle table, as they count now.
@@ -279,6 +281,34 @@ pub(super) async fn audit(
     .execute(executor)
     .await
     .map_err(fault)?;
+    Ok(())
+}
+
+/// Writes many entries.
+pub(super) async fn audit_all(tx: &mut Tx, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut statement: QueryBuilder<Db> = QueryBuilder::new(
+        "INSERT INTO usermgr_audit \
+         (id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id) ",
+    );
+    statement.push_values(entries, |mut row, entry| {
+        let AuditEntry { id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id } =
+            entry;
+        row.push_bind(id.as_uuid())
+            .push_bind(ts(at))
+            .push_bind(event.as_str())
+            .push_bind(outcome.as_str())
+            .push_bind(reason.as_deref())
+            .push_bind(actor.map(|actor| actor.as_uuid()))
+            .push_bind(subject.map(|subject| subject.as_uuid()))
+            .push_bind(email.as_ref().map(EmailKey::as_str))
+            .push_bind(ip.map(|ip| ip.to_string()))
+            .push_bind(user_agent)
+            .push_bind(request_id);
+    });
+    statement.build().persistent(false).execute(&mut **tx).await.map_err(fault)?;
     Ok(())
 }
 

@@ -1,0 +1,108 @@
+//! `outbox`: mails and events that are owed.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use usermgr_core::Error;
+use usermgr_core::domain::id::OutboxId;
+use usermgr_core::domain::page::PageSize;
+use usermgr_core::flow::permission::Principal;
+use usermgr_core::port::store::outbox::{OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus};
+
+use super::failure::Failure;
+use super::operator::Operator;
+use super::output::{Listing, or_dash, print, time_text, time_value};
+use crate::config::Config;
+
+#[derive(Subcommand)]
+pub(super) enum OutboxCommand {
+    /// List mails and events, newest first
+    #[command(after_help = "Example:\n  usermgr-server outbox list --status dead")]
+    List {
+        /// Only of this status: queued, sent, dead or void
+        #[arg(long, value_parser = status)]
+        status: Option<OutboxStatus>,
+        /// As JSON, one array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a dead mail or event sent again
+    #[command(after_help = "Example:\n  usermgr-server outbox retry 01890a5d-ac96-774b-bcce-b302099a8057")]
+    Retry { id: OutboxId },
+}
+
+fn status(text: &str) -> Result<OutboxStatus, &'static str> {
+    OutboxStatus::from_name(text).ok_or("it takes queued, sent, dead or void")
+}
+
+pub(super) async fn run(config: &Config, command: OutboxCommand) -> Result<(), Failure> {
+    let operator = Operator::connect(config).await?;
+    let users = operator.manager.users();
+    match command {
+        OutboxCommand::List { status, json } => {
+            let size = PageSize::new(PageSize::MAX);
+            let mut query = OutboxQuery { status, size, ..OutboxQuery::default() };
+            let columns = &["id", "status", "kind", "name", "to", "attempts", "due", "error"];
+            let mut listing = Listing::new(json, columns);
+            loop {
+                let page = users.outbox(Principal::Operator, query, &operator.client).await?;
+                listing.page(&page.items, value, texts)?;
+                query.after = page.next;
+                if query.after.is_none() {
+                    return listing.end();
+                }
+            }
+        }
+        OutboxCommand::Retry { id } => {
+            let retried = users.retry_mail(Principal::Operator, id, &operator.client).await;
+            retried.map_err(|error| match error {
+                Error::NotFound => Failure::NoDeadItem(id.to_string()),
+                error => error.into(),
+            })?;
+            print(&format!("{id} is due now: it leaves with the next worker"))
+        }
+    }
+}
+
+/// The words of an entry: what it is, which, and to whom.
+fn words(item: &OutboxItem) -> (&'static str, &'static str, Option<String>) {
+    match item {
+        OutboxItem::Mail(mail) => ("mail", mail.kind.as_str(), Some(mail.to.to_string())),
+        OutboxItem::Event(event) => ("event", event.kind.as_str(), None),
+    }
+}
+
+fn value(entry: &OutboxEntry) -> Value {
+    let (kind, name, to) = words(&entry.item);
+    let (user_id, created_at) = match &entry.item {
+        OutboxItem::Mail(mail) => (None, mail.created_at),
+        OutboxItem::Event(event) => (Some(event.user_id), event.at),
+    };
+    json!({
+        "id": entry.item.id(),
+        "kind": kind,
+        "name": name,
+        "to": to,
+        "user_id": user_id,
+        "status": entry.status.as_str(),
+        "attempts": entry.attempts,
+        "created_at": time_value(created_at),
+        "due_at": time_value(entry.due_at),
+        "settled_at": entry.settled_at.and_then(time_value),
+        "error": entry.error,
+    })
+}
+
+fn texts(entry: &OutboxEntry) -> Vec<String> {
+    let (kind, name, to) = words(&entry.item);
+    let due = (entry.status == OutboxStatus::Queued).then(|| time_text(entry.due_at));
+    vec![
+        entry.item.id().to_string(),
+        entry.status.as_str().to_owned(),
+        kind.to_owned(),
+        name.to_owned(),
+        or_dash(to),
+        entry.attempts.to_string(),
+        or_dash(due),
+        or_dash(entry.error.as_ref()),
+    ]
+}

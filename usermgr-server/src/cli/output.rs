@@ -1,0 +1,92 @@
+//! What the commands print: lines and tables for people, JSON for programs.
+
+use std::io::{self, Write as _};
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::failure::Failure;
+
+/// A line on standard output.
+pub(super) fn print(line: &str) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
+/// A list that is printed while it is read: a table, or a JSON array.
+pub(super) struct Listing {
+    json: bool,
+    any: bool,
+    columns: &'static [&'static str],
+    widths: Vec<usize>,
+}
+
+impl Listing {
+    /// A list with these columns.
+    pub(super) fn new(json: bool, columns: &'static [&'static str]) -> Self {
+        Self { json, any: false, columns, widths: columns.iter().map(|column| column.len()).collect() }
+    }
+
+    /// Prints some items. Columns grow as their texts do.
+    pub(super) fn page<T>(
+        &mut self,
+        items: &[T],
+        value: impl Fn(&T) -> Value,
+        texts: impl Fn(&T) -> Vec<String>,
+    ) -> Result<(), Failure> {
+        if self.json {
+            for item in items {
+                let before = if self.any { ",\n" } else { "[" };
+                write!(io::stdout(), "{before}{}", value(item))?;
+                self.any = true;
+            }
+            return Ok(());
+        }
+        let rows: Vec<Vec<String>> =
+            items.iter().map(|item| texts(item).iter().map(|text| printable(text)).collect()).collect();
+        for row in &rows {
+            for (width, text) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(text.chars().count());
+            }
+        }
+        self.header()?;
+        rows.iter().try_for_each(|row| self.row(row))
+    }
+
+    /// Ends the list.
+    pub(super) fn end(mut self) -> Result<(), Failure> {
+        if self.json { print(if self.any { "]" } else { "[]" }) } else { self.header() }
+    }
+
+    fn header(&mut self) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.any, true) {
+            return Ok(());
+        }
+        self.row(&self.columns.iter().map(|column| column.to_uppercase()).collect::<Vec<_>>())
+    }
+
+    fn row(&self, texts: &[String]) -> Result<(), Failure> {
+        let cells = texts.iter().zip(&self.widths).map(|(text, &width)| format!("{text:width$}"));
+        print(cells.collect::<Vec<_>>().join("  ").trim_end())
+    }
+}
+
+/// A text with nothing in it that moves the cursor of a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A time to the second, for a table.
+pub(super) fn time_text(time: OffsetDateTime) -> String {
+    time.replace_nanosecond(0).ok().and_then(time_value).unwrap_or_default()
+}
+
+/// A time as RFC 3339, for JSON.
+pub(super) fn time_value(time: OffsetDateTime) -> Option<String> {
+    time.format(&Rfc3339).ok()
+}
+
+/// A text, or a dash where there is none.
+pub(super) fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}

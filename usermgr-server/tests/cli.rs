@@ -1,0 +1,454 @@
+//! The command line, as an operator uses it: the real binary on SQLite.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[path = "support/blackbox.rs"]
+mod blackbox;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use blackbox::{Database, Db, Mailbox, Server};
+use serde_json::{Value, json};
+
+const ANA: &str = "ana@example.org";
+const BOB: &str = "bob@example.org";
+const PASSWORD: &str = "correct horse battery";
+const OTHER: &str = "another fine password";
+/// Of `STAPLE`.
+const BCRYPT: &str = "$2y$04$YOnCeXQ9b7Ns58omDVBxcu3sltJlTkQQXAxMnqi/jchrpDW7peCDK";
+const STAPLE: &str = "correct horse battery staple";
+
+/// A folder with a database of its own, where commands are run.
+struct Place(tempfile::TempDir);
+
+/// What a command said, and with which exit code it ended.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &[&str], input: &str) -> Said {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_usermgr-server"))
+            .current_dir(self.0.path())
+            .env_remove("DATABASE_URL")
+            .env_remove("USERMGR_DATABASE_URL")
+            .env("USERMGR_LOG_LEVEL", "warn")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that refuses its arguments reads nothing.
+        let _may_be_closed = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let said = Said {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        };
+        for secret in [PASSWORD, OTHER, BCRYPT, "$2y$", "argon2id"] {
+            assert!(!said.out.contains(secret) && !said.err.contains(secret), "{args:?}: {said:?}");
+        }
+        said
+    }
+
+    /// Runs a command that must do what it is told.
+    #[track_caller]
+    fn done(&self, args: &[&str]) -> String {
+        let said = self.run(args);
+        assert_eq!((said.code, said.err.as_str()), (0, ""), "{args:?}: {}", said.out);
+        said.out
+    }
+
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.done(args)).unwrap()
+    }
+
+    /// Runs a command that must fail, and say so on standard error.
+    #[track_caller]
+    fn refused(&self, code: i32, args: &[&str]) -> String {
+        let said = self.run(args);
+        assert_eq!(said.code, code, "{args:?}: {said:?}");
+        assert!(!said.err.is_empty(), "{args:?}");
+        said.err
+    }
+
+    #[track_caller]
+    fn create(&self, email: &str, role: &str) {
+        let args = ["users", "create", email, "--password-stdin", "--role", role];
+        let said = self.run_with(&args, &format!("{PASSWORD}\n"));
+        assert_eq!((said.code, said.err.lines().count()), (0, 0), "{said:?}");
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+/// A place whose key file is there, so that nothing is said about making one.
+fn place() -> Place {
+    let place = Place::new();
+    assert_eq!(place.run(&["users", "list"]).code, 0);
+    place
+}
+
+fn fields(object: &Value) -> Vec<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn users_are_made_listed_changed_and_deleted() {
+    let place = place();
+    assert_eq!(place.done(&["users", "list", "--json"]), "[]\n");
+    assert_eq!(place.done(&["users", "list"]).lines().count(), 1, "the columns alone");
+    place.create(ANA, "admin");
+    let invited = place.done(&["users", "invite", BOB, "--username", "Bob Ruiz", "--locale", "es"]);
+    assert!(invited.contains("invited"));
+
+    let all = place.json(&["users", "list", "--json"]);
+    assert_eq!(all.as_array().unwrap().iter().map(|user| &user["email"]).collect::<Vec<_>>(), [BOB, ANA]);
+    let names = ["created_at", "email", "email_verified", "id", "last_login_at", "locale", "roles", "status"];
+    assert_eq!(fields(&all[0])[..8], names);
+    assert_eq!((&all[0]["email_verified"], &all[1]["email_verified"]), (&json!(false), &json!(true)));
+    assert_eq!(place.json(&["users", "show", BOB, "--json"]), all[0]);
+    let id = all[0]["id"].as_str().unwrap();
+    assert_eq!(place.json(&["users", "show", id, "--json"]), all[0]);
+    let shown = place.done(&["users", "show", BOB]);
+    assert!(shown.contains("username    Bob Ruiz"), "{shown}");
+
+    for (args, expected) in [
+        (["--prefix", "BOB r"], vec![BOB]),
+        (["--role", "admin"], vec![ANA]),
+        (["--status", "disabled"], vec![]),
+    ] {
+        let found = place.json(&[&["users", "list", "--json"], &args[..]].concat());
+        assert_eq!(found.as_array().unwrap().iter().map(|user| &user["email"]).collect::<Vec<_>>(), expected);
+    }
+    let table = place.done(&["users", "list"]);
+    let column = table.find("EMAIL").unwrap();
+    let emails: Vec<&str> = table.lines().skip(1).map(|line| &line[column..column + BOB.len()]).collect();
+    assert_eq!(emails, [BOB, ANA], "{table}");
+
+    assert!(place.done(&["users", "disable", BOB]).contains("disabled"));
+    let said = place.run_with(&["users", "set-password", BOB, "--password-stdin"], OTHER);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("users enable bob@example.org"), "{said:?}");
+    assert!(place.done(&["users", "enable", id]).contains("active"));
+    assert!(place.done(&["users", "delete", BOB]).starts_with("deleted "));
+    let refused = place.refused(1, &["users", "show", BOB]);
+    assert!(refused.contains("no user bob@example.org: see usermgr-server users list"), "{refused}");
+    assert!(place.refused(1, &["users", "show", id]).contains("no user"));
+}
+
+#[test]
+fn passwords_come_by_standard_input_alone() {
+    let place = place();
+    place.create(ANA, "user");
+    let set = |password: &str| place.run_with(&["users", "set-password", ANA, "--password-stdin"], password);
+    assert_eq!(set(&format!("{OTHER}\r\n")).code, 0);
+    let short = set("short");
+    assert_eq!(short.code, 1);
+    assert_eq!(short.err, "usermgr-server: password: too_short, it takes 8 characters at least\n");
+    assert!(place.refused(1, &["users", "set-password", ANA]).contains("--password-stdin"));
+    place.refused(2, &["users", "set-password", ANA, "--password", "x"]);
+    let queued = place.json(&["outbox", "list", "--status", "queued", "--json"]);
+    assert_eq!(queued[0]["name"], "password_changed");
+    assert_eq!(queued[0]["to"], ANA);
+}
+
+#[test]
+fn roles_are_given_and_taken_but_the_last_admin_stays() {
+    let place = place();
+    place.create(ANA, "admin");
+    place.create(BOB, "user");
+    let roles = place.json(&["roles", "list", "--json"]);
+    assert_eq!(roles[0]["role"], "admin");
+    assert!(roles[0]["permissions"].as_array().unwrap().contains(&json!("users:read")));
+    assert_eq!(roles[1], json!({"role": "user", "permissions": []}));
+    assert!(place.done(&["roles", "list"]).contains("audit:read"));
+
+    for args in
+        [&["users", "disable", ANA][..], &["users", "delete", ANA], &["roles", "revoke", ANA, "admin"]]
+    {
+        let refused = place.refused(1, args);
+        assert!(refused.contains("usermgr-server roles grant EMAIL admin"), "{refused}");
+    }
+    assert!(place.done(&["roles", "grant", BOB, "admin"]).contains("admin,user"));
+    place.done(&["roles", "revoke", ANA, "admin"]);
+    assert_eq!(place.json(&["users", "show", ANA, "--json"])["roles"], json!(["user"]));
+    assert!(place.refused(1, &["roles", "grant", ANA, "nosuch"]).contains("roles list"));
+    assert!(place.refused(1, &["roles", "revoke", ANA, "user"]).contains("every user"));
+    place.refused(2, &["roles", "grant", ANA, "No Such"]);
+}
+
+#[test]
+fn keys_the_outbox_and_the_audit_log_are_listed() {
+    let place = place();
+    place.create(ANA, "admin");
+    place.done(&["users", "invite", BOB]);
+
+    assert_eq!(place.json(&["keys", "list", "--json"]).as_array().unwrap().len(), 1);
+    assert!(place.done(&["keys", "rotate"]).contains("ten minutes"));
+    place.done(&["keys", "rotate", "--now"]);
+    assert!(place.done(&["keys", "reseal"]).starts_with("3 "));
+    let keys = place.json(&["keys", "list", "--json"]);
+    assert_eq!(fields(&keys[0]), ["algorithm", "created_at", "id", "signs_from", "state"]);
+    let states: Vec<_> = keys.as_array().unwrap().iter().map(|key| &key["state"]).collect();
+    assert_eq!(states, ["next", "current", "retired"]);
+    assert!(place.done(&["keys", "list"]).contains("EdDSA"));
+
+    let owed = place.json(&["outbox", "list", "--json"]);
+    assert_eq!(
+        fields(&owed[0]),
+        [
+            "attempts",
+            "created_at",
+            "due_at",
+            "error",
+            "id",
+            "kind",
+            "name",
+            "settled_at",
+            "status",
+            "to",
+            "user_id"
+        ]
+    );
+    assert_eq!((&owed[0]["kind"], &owed[0]["name"]), (&json!("mail"), &json!("first_time_setup")));
+    assert_eq!(place.json(&["outbox", "list", "--status", "dead", "--json"]), json!([]));
+    assert!(place.done(&["outbox", "list"]).contains(BOB));
+    let refused = place.refused(1, &["outbox", "retry", owed[0]["id"].as_str().unwrap()]);
+    assert!(refused.contains("outbox list --status dead"), "{refused}");
+    place.refused(2, &["outbox", "list", "--status", "lost"]);
+
+    let all = place.json(&["audit", "list", "--json"]);
+    assert_eq!(
+        fields(&all[0]),
+        [
+            "actor",
+            "at",
+            "email",
+            "event",
+            "id",
+            "ip",
+            "outcome",
+            "reason",
+            "request_id",
+            "subject",
+            "user_agent"
+        ]
+    );
+    assert_eq!((&all[0]["event"], &all[0]["outcome"]), (&json!("mail_retry"), &json!("refused")));
+    assert!(all[0]["user_agent"].as_str().unwrap().starts_with("usermgr-server"));
+    assert_eq!(place.json(&["audit", "list", "--limit", "2", "--json"]).as_array().unwrap().len(), 2);
+    let of_bob = place.json(&["audit", "list", "--user", BOB, "--json"]);
+    assert_eq!(of_bob.as_array().unwrap().len(), 1);
+    let rotated = place.json(&["audit", "list", "--event", "key_rotation", "--json"]);
+    assert!(rotated[0]["user_agent"].as_str().unwrap().starts_with("usermgr-server"));
+    assert_eq!(place.json(&["audit", "list", "--since", "2999-01-01T00:00:00Z", "--json"]), json!([]));
+    assert!(place.done(&["audit", "list"]).contains("user_creation"));
+    assert!(place.refused(2, &["audit", "list", "--event", "nonsense"]).contains("sign_in"));
+    place.refused(2, &["audit", "list", "--since", "yesterday"]);
+}
+
+#[tokio::test]
+async fn a_dead_mail_is_sent_again() {
+    let database = Database::create(Db::Sqlite).await;
+    // Nobody listens there, and one attempt is all.
+    let nowhere = format!("smtp://127.0.0.1:{}?tls=none", blackbox::free_port());
+    let server = Server::start(&database, &nowhere, &[("USERMGR_OUTBOX_MAX_ATTEMPTS", "1")]).await;
+    server.post("/users", json!({"email": ANA, "password": PASSWORD})).await.expect(202);
+    let dead = || {
+        let said = server.run(&["outbox", "list", "--status", "dead", "--json"]);
+        serde_json::from_slice::<Value>(&said.stdout).unwrap()
+    };
+    let begun = std::time::Instant::now();
+    while dead().as_array().unwrap().is_empty() {
+        assert!(begun.elapsed() < blackbox::PATIENCE, "{}", server.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let dead = dead();
+    assert!(dead[0]["error"].is_string());
+    let retried = server.run(&["outbox", "retry", dead[0]["id"].as_str().unwrap()]);
+    assert!(retried.status.success(), "{}", String::from_utf8_lossy(&retried.stderr));
+}
+
+#[test]
+fn the_other_commands_and_wrong_usage() {
+    let place = Place::new();
+    assert!(place.refused(1, &["migrate", "--check"]).contains("run usermgr-server migrate"));
+    assert!(place.done(&["migrate"]).contains("up to date"));
+    assert!(place.done(&["migrate", "--check"]).contains("up to date"));
+    assert_eq!(place.run(&["maintenance", "run"]).code, 0);
+    assert!(place.done(&["config"]).contains("database.url = "));
+    assert_eq!(place.json(&["config", "--json"])["codes.length"]["from"], "default");
+    assert!(place.done(&["--version"]).starts_with("usermgr-server "));
+    for args in [
+        &["users", "--help"][..],
+        &["users", "import", "--help"],
+        &["roles", "grant", "--help"],
+        &["keys", "rotate", "--help"],
+        &["outbox", "retry", "--help"],
+        &["audit", "list", "--help"],
+        &["serve", "--help"],
+    ] {
+        let help = place.done(args);
+        assert!(help.contains("Usage:"), "{help}");
+        assert!(args[1] == "--help" && args[0] == "users" || help.contains("Example:"), "{help}");
+    }
+    for args in [
+        &["nonsense"][..],
+        &["users"],
+        &["users", "show"],
+        &["users", "show", "not an address"],
+        &["users", "list", "--status", "lost"],
+        &["outbox", "retry", "7"],
+        &["users", "import", "users.txt"],
+        &["users", "import", "-"],
+        &["users", "import", "users.csv", "--format", "xml"],
+    ] {
+        place.refused(2, args);
+    }
+}
+
+#[test]
+fn an_import_tells_of_each_row_that_it_refused() {
+    let place = place();
+    place.create(ANA, "admin");
+    let lines = [
+        json!({"email": "one@example.org", "password_hash": BCRYPT, "roles": ["admin"], "locale": "es"})
+            .to_string(),
+        json!({"email": "ANA@example.org", "password_hash": BCRYPT}).to_string(),
+        json!({"email": "no address", "password_hash": BCRYPT}).to_string(),
+        json!({"email": "two@example.org", "password_hash": "$2y$04$cut"}).to_string(),
+        json!({"email": "two@example.org", "pasword_hash": BCRYPT}).to_string(),
+        json!({"email": "two@example.org", "roles": ["editor"]}).to_string(),
+        format!("{{\"email\": \"two@example.org\", \"password_hash\": \"{BCRYPT}"),
+        json!({"email": "two@example.org", "status": "disabled", "email_verified": false}).to_string(),
+        json!({"email": "two@example.org"}).to_string(),
+    ];
+    let file = place.write("users.jsonl", &lines.join("\n"));
+    let file = file.to_str().unwrap();
+
+    let dry = place.run(&["users", "import", file, "--dry-run", "--json"]);
+    assert_eq!(place.json(&["users", "list", "--json"]).as_array().unwrap().len(), 1);
+    let real = place.run(&["users", "import", file, "--json"]);
+    assert_eq!((dry.code, real.code), (1, 1), "{dry:?}\n{real:?}");
+    assert!(real.err.contains("5 row(s) refused: correct them and run it again"), "{}", real.err);
+    let (mut dry, real): (Value, Value) =
+        (serde_json::from_str(&dry.out).unwrap(), serde_json::from_str(&real.out).unwrap());
+    assert_eq!(dry["dry_run"], true);
+    dry["dry_run"] = json!(false);
+    assert_eq!(dry, real, "a dry run tells what the real one does");
+    assert_eq!((&real["rows"], &real["added"], &real["exists"]), (&json!(9), &json!(2), &json!(2)));
+    let refusals: Vec<String> = real["refusals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|refusal| format!("{} {} {}", refusal["line"], refusal["code"], refusal["reason"]))
+        .collect();
+    assert_eq!(
+        refusals,
+        [
+            r#"3 "invalid_email" "invalid email""#,
+            r#"4 "unsupported_password_hash" "unsupported password hash: not a valid encoding""#,
+            r#"5 "unknown_field" "unknown field pasword_hash; did you mean password_hash?""#,
+            r#"6 "unknown_role" "unknown role editor""#,
+            r#"7 "malformed_row" "not JSON, from column 107 on""#,
+        ]
+    );
+    let two = place.json(&["users", "show", "two@example.org", "--json"]);
+    assert_eq!((&two["status"], &two["email_verified"]), (&json!("disabled"), &json!(false)));
+    assert_eq!(
+        place.json(&["users", "show", "one@example.org", "--json"])["roles"],
+        json!(["admin", "user"])
+    );
+
+    let again = place.run(&["users", "import", file]);
+    assert_eq!(again.code, 1);
+    assert!(again.out.contains("line 3: invalid email\n"), "{}", again.out);
+    assert!(again.out.ends_with("9 row(s): 0 added, 4 exist(s), 5 refused\n"), "{}", again.out);
+    let imported = place.json(&["audit", "list", "--event", "user_import", "--json"]);
+    assert_eq!(imported.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn an_import_goes_on_where_it_was_cut_off() {
+    let place = place();
+    let mut csv = "email,username,roles,created_at\n".to_owned();
+    for n in 0..1203 {
+        writeln!(csv, "user{n}@example.org,\"User, {n}\",user|admin,2020-01-31T00:00:00Z").unwrap();
+    }
+    // As far as a run came that was cut off between two batches.
+    let begun = csv.lines().take(501).collect::<Vec<_>>().join("\n");
+    let begun = place.write("begun.csv", &begun);
+    let begun = place.done(&["users", "import", begun.to_str().unwrap()]);
+    assert_eq!(begun, "500 row(s): 500 added, 0 exist(s), 0 refused\n");
+    let args = ["users", "import", "-", "--format", "csv", "--json"];
+    for (added, exists) in [(703, 500), (0, 1203)] {
+        let said = place.run_with(&args, &csv);
+        assert_eq!(said.code, 0, "{said:?}");
+        let report: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!((&report["added"], &report["exists"]), (&json!(added), &json!(exists)));
+        assert_eq!(report["refusals"], json!([]));
+    }
+    let listed = place.json(&["users", "list", "--role", "admin", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1203);
+    assert_eq!(listed[0]["created_at"], "2020-01-31T00:00:00Z");
+}
+
+#[test]
+fn a_file_that_cannot_be_imported_is_refused_as_a_whole() {
+    let place = place();
+    let file = place.write("users.csv", "email,user_name\n");
+    let refused = place.refused(1, &["users", "import", file.to_str().unwrap()]);
+    assert!(refused.contains("unknown column 2 user_name; did you mean username?"), "{refused}");
+    let file = place.write("headless.csv", &format!("ana@example.org,{BCRYPT}\n"));
+    let refused = place.refused(1, &["users", "import", file.to_str().unwrap()]);
+    assert!(refused.contains("unknown column 1"), "{refused}");
+    assert!(place.refused(1, &["users", "import", "missing.csv"]).contains("missing.csv"));
+}
+
+#[tokio::test]
+async fn an_imported_user_signs_in_and_the_hash_is_replaced() {
+    let (database, mailbox) = (Database::create(Db::Sqlite).await, Mailbox::open().await);
+    let server = Server::start(&database, &mailbox.url(), &[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.csv");
+    std::fs::write(&file, format!("email,password_hash\n{ANA},{BCRYPT}\n")).unwrap();
+    let said = server.run(&["users", "import", file.to_str().unwrap()]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+
+    let stored = async || {
+        let pool = sqlx::SqlitePool::connect(&database.url).await.unwrap();
+        let hash: String =
+            sqlx::query_scalar("SELECT password FROM usermgr_users").fetch_one(&pool).await.unwrap();
+        hash
+    };
+    assert_eq!(stored().await, BCRYPT);
+    let wrong = json!({"email": ANA, "password": PASSWORD});
+    server.post("/users/login", wrong).await.problem(401, "invalid_credentials");
+    let right = json!({"email": ANA, "password": STAPLE});
+    let session = server.post("/users/login", right.clone()).await.expect(200);
+    assert_eq!(session["user"]["email_verified"], true);
+    assert!(stored().await.starts_with("$argon2id$"));
+    server.post("/users/login", right).await.expect(200);
+    assert!(!server.log().contains(BCRYPT) && !server.log().contains(STAPLE));
+}
