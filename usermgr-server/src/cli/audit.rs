@@ -1,7 +1,6 @@
 //! `audit`: who did what, when, from where, with what outcome.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use usermgr_core::domain::audit::{AuditEntry, AuditEvent};
@@ -12,8 +11,9 @@ use usermgr_core::port::store::audit::AuditQuery;
 
 use super::failure::Failure;
 use super::operator::{Operator, Who};
-use super::output::{Listing, or_dash, time_text, time_value};
+use super::output::{Listing, or_dash, time_text};
 use crate::config::Config;
+use crate::http::audit_json;
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
@@ -68,7 +68,7 @@ pub(super) async fn run(config: &Config, command: AuditCommand) -> Result<(), Fa
     while left > 0 {
         query.size = PageSize::new(u16::try_from(left).unwrap_or(PageSize::MAX));
         let page = operator.manager.users().audit(Principal::Operator, query, &operator.client).await?;
-        listing.page(&page.items, value, texts)?;
+        listing.page(&page.items, audit_json, texts)?;
         left = left.saturating_sub(page.items.len());
         query.after = page.next;
         if query.after.is_none() {
@@ -76,22 +76,6 @@ pub(super) async fn run(config: &Config, command: AuditCommand) -> Result<(), Fa
         }
     }
     listing.end()
-}
-
-fn value(entry: &AuditEntry) -> Value {
-    json!({
-        "id": entry.id,
-        "at": time_value(entry.at),
-        "event": entry.event.as_str(),
-        "outcome": entry.outcome.as_str(),
-        "reason": entry.reason,
-        "actor": entry.actor,
-        "subject": entry.subject,
-        "email": entry.email.as_ref().map(EmailKey::as_str),
-        "ip": entry.ip,
-        "user_agent": entry.user_agent,
-        "request_id": entry.request_id,
-    })
 }
 
 fn texts(entry: &AuditEntry) -> Vec<String> {

@@ -1,7 +1,6 @@
 //! `outbox`: mails and events that are owed.
 
 use clap::Subcommand;
-use serde_json::{Value, json};
 use usermgr_core::Error;
 use usermgr_core::domain::id::OutboxId;
 use usermgr_core::domain::page::PageSize;
@@ -10,8 +9,9 @@ use usermgr_core::port::store::outbox::{OutboxEntry, OutboxItem, OutboxQuery, Ou
 
 use super::failure::Failure;
 use super::operator::Operator;
-use super::output::{Listing, or_dash, print, time_text, time_value};
+use super::output::{Listing, or_dash, print, time_text};
 use crate::config::Config;
+use crate::http::outbox_json;
 
 #[derive(Subcommand)]
 pub(super) enum OutboxCommand {
@@ -45,7 +45,7 @@ pub(super) async fn run(config: &Config, command: OutboxCommand) -> Result<(), F
             let mut listing = Listing::new(json, columns);
             loop {
                 let page = users.outbox(Principal::Operator, query, &operator.client).await?;
-                listing.page(&page.items, value, texts)?;
+                listing.page(&page.items, outbox_json, texts)?;
                 query.after = page.next;
                 if query.after.is_none() {
                     return listing.end();
@@ -69,27 +69,6 @@ fn words(item: &OutboxItem) -> (&'static str, &'static str, Option<String>) {
         OutboxItem::Mail(mail) => ("mail", mail.kind.as_str(), Some(mail.to.to_string())),
         OutboxItem::Event(event) => ("event", event.kind.as_str(), None),
     }
-}
-
-fn value(entry: &OutboxEntry) -> Value {
-    let (kind, name, to) = words(&entry.item);
-    let (user_id, created_at) = match &entry.item {
-        OutboxItem::Mail(mail) => (None, mail.created_at),
-        OutboxItem::Event(event) => (Some(event.user_id), event.at),
-    };
-    json!({
-        "id": entry.item.id(),
-        "kind": kind,
-        "name": name,
-        "to": to,
-        "user_id": user_id,
-        "status": entry.status.as_str(),
-        "attempts": entry.attempts,
-        "created_at": time_value(created_at),
-        "due_at": time_value(entry.due_at),
-        "settled_at": entry.settled_at.and_then(time_value),
-        "error": entry.error,
-    })
 }
 
 fn texts(entry: &OutboxEntry) -> Vec<String> {

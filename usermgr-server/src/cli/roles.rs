@@ -1,7 +1,6 @@
 //! `roles`: what there is, and giving and taking them.
 
 use clap::Subcommand;
-use serde_json::json;
 use usermgr_core::Error;
 use usermgr_core::domain::role::{Permission, Role};
 use usermgr_core::flow::permission::Principal;
@@ -12,6 +11,7 @@ use super::operator::{Operator, Who};
 use super::output::{Listing, print};
 use super::users::line;
 use crate::config::Config;
+use crate::http::role_json;
 
 #[derive(Subcommand)]
 pub(super) enum RolesCommand {
@@ -54,7 +54,7 @@ async fn list(operator: &Operator, json: bool) -> Result<(), Failure> {
     let mut listing = Listing::new(json, &["role", "permissions"]);
     listing.page(
         &roles,
-        |(role, permissions)| json!({ "role": role, "permissions": permissions }),
+        |(name, permissions)| role_json(name, permissions),
         |(role, permissions)| {
             let permissions: Vec<&str> = permissions.iter().map(Permission::as_str).collect();
             vec![role.to_string(), permissions.join(",")]

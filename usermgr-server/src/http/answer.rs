@@ -1,5 +1,7 @@
 //! Answers that are no problem.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -10,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use usermgr_core::domain::audit::AuditEntry;
 use usermgr_core::domain::id::SessionId;
+use usermgr_core::domain::role::{Permission, Role};
 use usermgr_core::domain::session::Session;
 use usermgr_core::flow::account::AccountExport;
 use usermgr_core::flow::register::CodeSent;
@@ -116,6 +119,12 @@ pub(super) fn session_item(session: &Session, current: SessionId) -> Value {
         "user_agent": session.user_agent,
         "current": session.id == current,
     })
+}
+
+/// A role and what it permits.
+pub(crate) fn role(name: &Role, permissions: &BTreeSet<Permission>) -> Value {
+    let built_in = name.as_str() == Role::USER || name.as_str() == Role::ADMIN;
+    json!({ "name": name, "permissions": permissions, "built_in": built_in })
 }
 
 /// An entry of the audit log.

@@ -30,7 +30,9 @@ use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::{ClientContext, UserManager};
 
-pub(crate) use answer::user as user_json;
+pub(crate) use answer::{
+    audit_entry as audit_json, outbox_entry as outbox_json, role as role_json, user as user_json,
+};
 
 use answer::Answer;
 use problem::{Language, Problem};

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use usermgr_core::Password;
-use usermgr_core::domain::role::{Role, Roles};
+use usermgr_core::domain::role::Roles;
 use usermgr_core::domain::user::UserStatus;
 use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::update_user::UpdateUser;
@@ -14,7 +14,7 @@ use usermgr_core::port::store::audit::AuditQuery;
 use usermgr_core::port::store::outbox::OutboxQuery;
 
 use crate::http::Call;
-use crate::http::answer::{Answer, audit_entry, outbox_entry, page, user};
+use crate::http::answer::{Answer, audit_entry, outbox_entry, page, role, user};
 use crate::http::authorization::caller;
 use crate::http::body::{json, nullable};
 use crate::http::problem::Problem;
@@ -118,10 +118,7 @@ pub(super) async fn end_sessions(call: &Call<'_>) -> Result<Answer, Problem> {
 pub(super) async fn list_roles(call: &Call<'_>) -> Result<Answer, Problem> {
     let caller = caller(call).await?;
     let all = call.manager.users().roles(Principal::User(&caller), &call.client).await?;
-    let built_in = |role: &Role| role.as_str() == Role::USER || role.as_str() == Role::ADMIN;
-    let item =
-        |(role, permissions)| json!({ "name": role, "permissions": permissions, "built_in": built_in(role) });
-    let items: Vec<Value> = all.iter().map(item).collect();
+    let items: Vec<Value> = all.iter().map(|(name, permissions)| role(name, permissions)).collect();
     Ok(Answer::json(StatusCode::OK, json!({ "items": items })))
 }
 
