@@ -155,3 +155,30 @@ async fn a_forged_registration_token_gets_nothing() {
     ));
     assert_ne!(code, other_than(&code));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_over_a_limit_costs_no_hash() {
+    let world = World::with(|policies| {
+        policies.codes.requests = 1;
+        let hashing = &mut policies.hashing;
+        (hashing.memory_kib, hashing.iterations) = (65_536, 4);
+        (hashing.threads, hashing.queue) = (Some(1), Some(1));
+    });
+    let register = |email: String, ip: &str| {
+        let (users, client) = (world.users.clone(), from(ip));
+        tokio::spawn(async move {
+            users.registration().register(Register::new(email, PASSWORD), &client).await.map(drop)
+        })
+    };
+    register(ANA.into(), "192.0.2.1").await.unwrap().unwrap();
+    // One is hashed, one waits, and the rest are told to come back: the pool is full.
+    let others: Vec<_> =
+        (0..8).map(|n| register(format!("u{n}@example.org"), &format!("198.51.100.{n}"))).collect();
+    let mut overloaded = 0;
+    while overloaded == 0 {
+        tokio::task::yield_now().await;
+        overloaded = others.iter().filter(|other| other.is_finished()).count();
+    }
+    let refused = register(ANA.into(), "192.0.2.1").await.unwrap();
+    assert!(matches!(refused, Err(Error::RateLimited { .. })), "{refused:?}");
+}

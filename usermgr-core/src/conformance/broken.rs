@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use time::Duration;
 
 use super::{StoreHarness, codes, drops, limits, races};
 use crate::domain::audit::AuditEntry;
@@ -13,8 +14,8 @@ use crate::domain::user::User;
 use crate::memory::MemoryStore;
 use crate::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
-    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, UpdateUser,
-    UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery,
+    UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
 };
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::code::{
@@ -73,6 +74,10 @@ impl AccountStore for Broken {
             return Ok(outcome);
         }
         self.inner.register(command).await
+    }
+
+    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
+        self.inner.throttled(query).await
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {

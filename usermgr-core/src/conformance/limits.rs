@@ -10,7 +10,7 @@ use super::build::{
 use crate::domain::audit::AuditEvent;
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
-use crate::port::store::account::{CreateUser, CredentialsQuery, Registered};
+use crate::port::store::account::{CreateUser, CredentialsQuery, Registered, ThrottleQuery};
 use crate::port::store::code::{CodeRequested, Redeemed};
 use crate::port::store::session::{LoginCounted, LoginFailed, SessionOpened};
 
@@ -87,6 +87,30 @@ pub async fn a_clock_set_back_neither_unlocks_nor_freezes(harness: &dyn StoreHar
     assert_eq!(store.login_failed(fail(0)).await.unwrap(), wait(Duration::minutes(15)));
     assert_eq!(store.login_failed(fail(899)).await.unwrap(), wait(Duration::SECOND));
     assert_eq!(store.login_failed(fail(900)).await.unwrap(), LoginCounted::Counted);
+}
+
+/// A look at limits sees what a command would be told, and changes nothing.
+pub async fn a_look_sees_what_a_command_would_be_told(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let rules = vec![rule("two", 2, Duration::minutes(10)), rule("many", 9, Duration::minutes(20))];
+    let look = async |seconds: i64| {
+        let query = ThrottleQuery { now: later(seconds), rules: rules.clone() };
+        store.throttled(query).await.unwrap()
+    };
+    for n in 0..2 {
+        assert_eq!(look(n).await, None);
+        let command = register(&format!("u{n}@example.org"), later(n));
+        store
+            .register(crate::port::store::account::Register { throttle: rules.clone(), ..command })
+            .await
+            .unwrap();
+    }
+    assert_eq!(look(60).await, Some(Duration::minutes(9)));
+    assert_eq!(look(599).await, Some(Duration::SECOND));
+    assert_eq!(look(600).await, None);
+    assert_eq!(look(-86_400).await, None, "a clock that was set back: the command decides");
+    let none = ThrottleQuery { now: NOW, rules: Vec::new() };
+    assert_eq!(store.throttled(none).await.unwrap(), None);
 }
 
 /// Wrong tries are counted for the address over all its codes.

@@ -78,7 +78,7 @@ macro_rules! conformance_suite {
                 an_invitation_sets_the_first_password, a_password_may_be_set_with_the_registration,
                 setting_a_password_ends_and_voids_everything, text_comes_back_as_it_went_in;
             limits: a_limit_holds_to_the_second, the_longest_wait_is_told, a_refused_request_changes_nothing,
-                a_refusal_counts_as_much_as_a_success, a_clock_set_back_neither_unlocks_nor_freezes,
+                a_refusal_counts_as_much_as_a_success, a_look_sees_what_a_command_would_be_told, a_clock_set_back_neither_unlocks_nor_freezes,
                 the_day_budget_counts_across_codes, the_day_budget_counts_across_purposes,
                 failed_sign_ins_are_counted_and_forgiven, a_sign_in_forgives_no_other_failures,
                 failures_look_alike_without_a_user, known_networks_are_not_locked_out,

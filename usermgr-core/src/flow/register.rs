@@ -12,7 +12,7 @@ use crate::domain::mail::MailKind;
 use crate::domain::secret::{Password, RegistrationToken};
 use crate::error::Error;
 use crate::manager::Inner;
-use crate::port::store::account::{self, Registered};
+use crate::port::store::account::{self, Registered, ThrottleQuery};
 use crate::port::store::code::{CodeRequested, CodeTarget, RequestCode};
 
 /// Sign-up; see [`UserManager::registration`](crate::UserManager::registration).
@@ -111,10 +111,16 @@ impl Registration<'_> {
         input.check()?;
         let (Some(email), Some(password)) = (email, password) else { return Err(input.refusal()) };
 
+        // Who is over a limit costs no hash. The command below decides again.
+        let purpose = CodePurpose::EmailVerification;
+        let throttle = self.inner.request_limits(email.key(), purpose.as_str(), client);
+        let look = ThrottleQuery { now: self.inner.clock.now(), rules: throttle.clone() };
+        if let Some(retry_after) = self.inner.store.throttled(look).await? {
+            return Err(Error::RateLimited { retry_after: wait(retry_after) });
+        }
         // Hashed whether or not the address is taken: the work is the same.
         let password = self.inner.hash(password).await?;
         let now = self.inner.clock.now();
-        let purpose = CodePurpose::EmailVerification;
         let id = RegistrationId::new(now, &*self.inner.random);
         let key = email.key().clone();
         let command = account::Register {
@@ -128,7 +134,7 @@ impl Registration<'_> {
             code: self.inner.new_digits(purpose, now),
             code_mail: self.inner.mail(MailKind::VerifyEmail, now),
             taken_mail: self.inner.mail(MailKind::AccountExists, now),
-            throttle: self.inner.request_limits(&key, purpose.as_str(), client),
+            throttle,
             tries: self.inner.tries(&key, purpose),
             audit: self.inner.audit_draft(AuditEvent::Registration, Some(&key), None, client, now),
         };

@@ -1,6 +1,7 @@
 //! Registrations, users and their passwords.
 
 use async_trait::async_trait;
+use time::Duration;
 
 use super::{CodeRow, Deleted, MemoryStore, Owner, Receiver, RegistrationRow, UserRow};
 use crate::domain::code::{CodeForm, CodePurpose};
@@ -12,8 +13,8 @@ use crate::domain::user::{User, UserStatus, Username};
 use crate::port::store::account::{
     AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
     EmailChangeRequested, ImportUsers, ImportedUser, PasswordReplaced, Register, Registered, ReplacePassword,
-    RequestEmailChange, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted, UserImported,
-    UserQuery, UserUpdated,
+    RequestEmailChange, ThrottleQuery, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted,
+    UserImported, UserQuery, UserUpdated,
 };
 use crate::port::store::{Happened, StoreError};
 
@@ -64,6 +65,11 @@ impl AccountStore for MemoryStore {
         drop(state);
         self.wake();
         Ok(Registered::Pending)
+    }
+
+    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
+        let ThrottleQuery { now, rules } = query;
+        Ok(self.state()?.seen_used_up(&rules, now))
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {

@@ -294,12 +294,20 @@ impl State {
     ) -> Option<Duration> {
         let guard = guard?;
         let far = (!self.is_known(user, guard)).then_some(&guard.far);
-        let rules = [&guard.own, &guard.network].into_iter().chain(far);
+        self.seen_used_up([&guard.own, &guard.network].into_iter().chain(far), now)
+    }
+
+    /// As [`used_up`](Self::used_up), by a look that changes nothing.
+    fn seen_used_up<'a>(
+        &self,
+        rules: impl IntoIterator<Item = &'a ThrottleRule>,
+        now: OffsetDateTime,
+    ) -> Option<Duration> {
         // The command that follows brings these back and decides.
         let too_far = |rule: &&ThrottleRule| {
             self.throttles.get(&rule.key).is_some_and(|row| rule.is_too_far(row.ends_at, now))
         };
-        self.used_up(rules.filter(|rule| !too_far(rule)), now)
+        self.used_up(rules.into_iter().filter(|rule| !too_far(rule)), now)
     }
 
     // ---- what every command writes along ----

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use usermgr_core::domain::code::CodePurpose;
 use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::UserId;
@@ -15,8 +15,8 @@ use usermgr_core::domain::user::{Locale, User, UserStatus, Username};
 use usermgr_core::port::store::account::{
     AccountStore, Actor, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
     EmailChangeRequested, ImportUsers, ImportedUser, PasswordReplaced, Register, Registered, ReplacePassword,
-    RequestEmailChange, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted, UserImported,
-    UserQuery, UserUpdated,
+    RequestEmailChange, ThrottleQuery, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted,
+    UserImported, UserQuery, UserUpdated,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 
@@ -34,6 +34,15 @@ impl AccountStore for Store {
         transact!(self.register_once(command))
     }
 
+    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
+        let ThrottleQuery { now, rules } = query;
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let all: Vec<_> = rules.iter().collect();
+        Ok(Limits::read(self, &all, now).await?.used_up(&rules))
+    }
+
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
         transact!(self.create_user_once(command))
     }
@@ -44,7 +53,7 @@ impl AccountStore for Store {
         let throttled = match guard {
             None => None,
             Some(guard) => {
-                let limits = Limits::read(self, [&guard.own, &guard.network, &guard.far], now).await?;
+                let limits = Limits::read(self, &[&guard.own, &guard.network, &guard.far], now).await?;
                 let known =
                     is_known(self.readers(), user.as_ref().map(|found| found.user.id), &guard).await?;
                 limits.refused_by(&guard, known)

@@ -66,17 +66,19 @@ impl Limits {
     /// Reads the rows of some rules, without locking them.
     pub(super) async fn read(
         store: &Store,
-        rules: [&ThrottleRule; 3],
+        rules: &[&ThrottleRule],
         now: OffsetDateTime,
     ) -> Result<Self, StoreError> {
+        let mut statement = QueryBuilder::<super::super::Db>::new(
+            "SELECT key, count, ends_at FROM usermgr_throttles WHERE key IN (",
+        );
+        let mut keys = statement.separated(", ");
+        for rule in rules {
+            keys.push_bind(rule.key.as_bytes().to_vec());
+        }
+        statement.push(")");
         let found: Vec<(Vec<u8>, i64, super::Ts)> =
-            sqlx::query_as("SELECT key, count, ends_at FROM usermgr_throttles WHERE key IN ($1, $2, $3)")
-                .bind(rules[0].key.as_bytes().as_slice())
-                .bind(rules[1].key.as_bytes().as_slice())
-                .bind(rules[2].key.as_bytes().as_slice())
-                .fetch_all(store.readers())
-                .await
-                .map_err(fault)?;
+            statement.build_query_as().fetch_all(store.readers()).await.map_err(fault)?;
         let rows = found
             .into_iter()
             .filter_map(|(key, count, ends_at)| {

@@ -32,6 +32,13 @@ pub trait AccountStore: Send + Sync {
     /// [`StoreError`], and nothing remains.
     async fn register(&self, command: Register) -> Result<Registered, StoreError>;
 
+    /// How long until the last of some limits that are used up is free again; `None` when none is. A look before costly
+    /// work, that changes nothing: the command that follows decides.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError>;
+
     /// Makes a user without a registration, as an administrator does. With an invitation, its mail is owed. Audited as
     /// done, or as refused: `email_taken`, or `forbidden` when `by` does not hold or a role is `by.beyond`.
     ///
@@ -161,6 +168,15 @@ pub enum Registered {
         /// How long until the last of the used-up limits is free again.
         retry_after: Duration,
     },
+}
+
+/// See [`AccountStore::throttled`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThrottleQuery {
+    /// The time.
+    pub now: OffsetDateTime,
+    /// The limits.
+    pub rules: Vec<ThrottleRule>,
 }
 
 /// See [`AccountStore::create_user`].
