@@ -1,368 +1,407 @@
-//! Laws of changing and deleting users, and of who may.
+//! Laws of administration: what may be changed of a user, by whom, and who is always left.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use time::OffsetDateTime;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, audit, audited, candidates, create, end, entries, events, holds, later, mail, open,
-    owed, register, request, user, user_id,
+    NOW, acting, admin, all_events, audited, candidates, create, delete, disable, end, entries, events,
+    holds, later, read, request, role, roles, seen, signed_in, update, user, user_id, user_with,
 };
 use super::races::at_once;
-use crate::domain::audit::AuditEvent;
+use crate::domain::audit::AuditOutcome;
 use crate::domain::code::CodePurpose;
 use crate::domain::id::UserId;
-use crate::domain::mail::MailKind;
-use crate::domain::password::PasswordVersion;
-use crate::domain::role::{Role, Roles};
+use crate::domain::role::Role;
 use crate::domain::user::{Locale, User, UserStatus, Username};
 use crate::port::store::Store;
 use crate::port::store::account::{
-    Actor, CreateUser, DeleteUser, Registered, RolesChange, UpdateUser, UserChange, UserCreated, UserDeleted,
-    UserQuery, UserUpdated,
+    Actor, CreateUser, RolesChange, UpdateUser, UserChange, UserCreated, UserDeleted, UserUpdated,
 };
-use crate::port::store::session::{EndSessions, SessionOpened, SessionSelector, SessionsEnded};
+use crate::port::store::session::{SessionSelector, SessionsEnded};
 
 const ANA: &str = "ana@example.org";
-const FIRST: PasswordVersion = PasswordVersion::FIRST;
+const BOB: &str = "bob@example.org";
+const EVA: &str = "eva@example.org";
 
-pub(super) fn role(name: &str) -> Role {
-    name.parse().unwrap()
+fn name(name: &str) -> UserChange {
+    UserChange { username: Some(Some(Username::parse(name).unwrap())), ..UserChange::default() }
 }
 
-/// A user with roles.
-pub(super) async fn user_with(store: &Arc<dyn Store>, address: &str, names: &[&str]) -> User {
-    let roles = names.iter().map(|name| role(name)).chain([Role::user()]).collect();
-    match store.create_user(CreateUser { roles, ..create(address, NOW) }).await.unwrap() {
-        UserCreated::Created(user) => *user,
-        outcome => panic!("{address}: {outcome:?}"),
-    }
+fn language(tag: &str) -> UserChange {
+    UserChange { locale: Some(Some(Locale::parse(tag).unwrap())), ..UserChange::default() }
 }
 
-pub(super) fn actor(user: &User) -> Actor {
-    Actor { id: user.id, roles: user.roles.clone(), beyond: Roles::new() }
+fn status(status: UserStatus) -> UserChange {
+    UserChange { status: Some(status), ..UserChange::default() }
 }
 
-pub(super) fn update(id: UserId, by: Option<Actor>, change: UserChange, now: OffsetDateTime) -> UpdateUser {
-    UpdateUser { now, id, by, change, audit: audit(AuditEvent::UserUpdate), events: all_events() }
-}
-
-pub(super) fn disabled() -> UserChange {
-    UserChange { status: Some(UserStatus::Disabled), ..UserChange::default() }
+fn change_roles(change: RolesChange) -> UserChange {
+    UserChange { roles: Some(change), ..UserChange::default() }
 }
 
 fn demoted() -> UserChange {
-    UserChange { roles: Some(RolesChange::Revoke(Role::admin())), ..UserChange::default() }
+    change_roles(RolesChange::Revoke(Role::admin()))
 }
 
-pub(super) fn delete(id: UserId, by: Option<Actor>, now: OffsetDateTime) -> DeleteUser {
-    DeleteUser {
-        now,
-        id,
-        by,
-        expect: None,
-        restorable_until: None,
-        notice: Some(mail(MailKind::AccountDeleted)),
-        audit: audit(AuditEvent::UserDeletion),
-        events: all_events(),
+async fn updated(store: &Arc<dyn Store>, command: UpdateUser) -> User {
+    match store.update_user(command).await.unwrap() {
+        UserUpdated::Updated(user) => *user,
+        outcome => panic!("not updated: {outcome:?}"),
     }
 }
 
-/// What is asked for is changed and nothing else; events tell of what differs.
-pub async fn a_user_is_changed_as_asked(harness: &dyn StoreHarness) {
-    let store = harness.fresh().await;
-    let ana = user(&store, ANA).await;
-    let change = UserChange {
-        username: Some(Some(Username::parse("Ana Ávila").unwrap())),
-        locale: Some(Some(Locale::parse("es").unwrap())),
-        ..UserChange::default()
-    };
-    let UserUpdated::Updated(named) =
-        store.update_user(update(ana.id, None, change.clone(), later(1))).await.unwrap()
-    else {
-        panic!("refused")
-    };
-    assert_eq!((named.username.as_ref().unwrap().as_str(), named.updated_at), ("Ana Ávila", later(1)));
-    assert_eq!(store.user(ana.id).await.unwrap().as_ref(), Some(&*named));
-    assert_eq!(events(&store).await, ["user_updated"]);
-    // The same again changes nothing, and no event tells of it.
-    store.update_user(update(ana.id, None, change, later(2))).await.unwrap();
-    assert_eq!(store.user(ana.id).await.unwrap().unwrap().updated_at, later(1));
-    assert_eq!(events(&store).await, ["user_updated"]);
+/// The last entry of the audit log: whether it was refused and why, and its subject.
+async fn last_entry(store: &Arc<dyn Store>) -> (Option<String>, Option<UserId>) {
+    let entry = entries(store).await.pop().unwrap();
+    assert_eq!(entry.outcome == AuditOutcome::Refused, entry.reason.is_some(), "{entry:?}");
+    (entry.reason.map(std::borrow::Cow::into_owned), entry.subject)
+}
 
-    for (roles, after) in [
-        (RolesChange::Grant(role("desk")), BTreeSet::from([role("desk"), Role::user()])),
+/// What is changed, what that does to the user, and the events that tell of it.
+type Step = (UserChange, fn(&mut User, Option<Username>), &'static [&'static str]);
+
+/// Each field is changed alone and with others, events tell only of what changed, and what is the same stays as it is.
+pub async fn what_differs_is_changed(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let mut expected = user(&store, ANA).await;
+    let (bob, id) = (user(&store, BOB).await, expected.id);
+    let parsed = |text| Some(Username::parse(text).unwrap());
+    let both = UserChange {
+        username: Some(None),
+        locale: Some(None),
+        status: Some(UserStatus::Active),
+        roles: Some(RolesChange::Set(roles(&["support", "user"]))),
+    };
+    let steps: [Step; 9] = [
+        (name("Ana"), |user, name| user.username = name, &["user_updated"]),
+        (language("es-MX"), |user, _| user.locale = Some(Locale::parse("es-MX").unwrap()), &["user_updated"]),
+        (name("Ana"), |_, _| {}, &[]),
+        (status(UserStatus::Disabled), |user, _| user.status = UserStatus::Disabled, &["status_changed"]),
         (
-            RolesChange::Set(Roles::from([role("a"), role("b")])),
-            BTreeSet::from([role("a"), role("b"), Role::user()]),
+            both,
+            |user, _| {
+                (user.username, user.locale, user.status) = (None, None, UserStatus::Active);
+                user.roles.insert(role("support"));
+            },
+            &["user_updated", "roles_changed", "status_changed"],
         ),
-        (RolesChange::Revoke(role("a")), BTreeSet::from([role("b"), Role::user()])),
-        (RolesChange::Revoke(Role::user()), BTreeSet::from([role("b"), Role::user()])),
-        (RolesChange::Set(Roles::new()), BTreeSet::from([Role::user()])),
-    ] {
-        let change = UserChange { roles: Some(roles), ..UserChange::default() };
-        store.update_user(update(ana.id, None, change, later(3))).await.unwrap();
-        assert_eq!(store.user(ana.id).await.unwrap().unwrap().roles, after);
-    }
-
-    let session = open(&ana, FIRST, later(4));
-    store.open_session(session.clone()).await.unwrap();
-    store.request_code(request(ANA, CodePurpose::ResetPassword, later(4))).await.unwrap();
-    store.update_user(update(ana.id, None, disabled(), later(5))).await.unwrap();
-    assert!(!holds(&store, session.session.id, later(5)).await);
-    assert!(candidates(&store, ANA, CodePurpose::ResetPassword, later(5)).await.is_empty());
-    let enabled = UserChange { status: Some(UserStatus::Active), ..UserChange::default() };
-    store.update_user(update(ana.id, None, enabled, later(6))).await.unwrap();
-    assert!(!holds(&store, session.session.id, later(6)).await, "what ended stays so");
-    let told = events(&store).await;
-    assert_eq!(told.iter().filter(|event| *event == "roles_changed").count(), 4);
-    assert_eq!(told.iter().filter(|event| *event == "status_changed").count(), 2);
-    assert!(audited(&store).await.iter().all(|reason| reason == "done"));
-}
-
-/// Who may not, or not any more, or not that one, changes nothing; all that remains is the audit entry.
-pub async fn who_may_not_changes_nothing(harness: &dyn StoreHarness) {
-    let store = harness.fresh().await;
-    let (boss, ana) = (user_with(&store, "boss@example.org", &["admin"]).await, user(&store, ANA).await);
-    let desk = user_with(&store, "desk@example.org", &["desk"]).await;
-    let gone = user_with(&store, "gone@example.org", &["desk"]).await;
-    store.delete_user(delete(gone.id, None, NOW)).await.unwrap();
-    let off = user_with(&store, "off@example.org", &["desk"]).await;
-    store.update_user(update(off.id, None, disabled(), NOW)).await.unwrap();
-    let session = open(&ana, FIRST, NOW);
-    store.open_session(session.clone()).await.unwrap();
-    let nobody = Actor { id: user_id(), ..actor(&desk) };
-    let former = Actor { roles: Roles::from([role("desk"), role("more"), Role::user()]), ..actor(&desk) };
-    let below = Actor { beyond: Roles::from([Role::admin(), role("chief")]), ..actor(&desk) };
-    let chief = UserChange { roles: Some(RolesChange::Grant(role("chief"))), ..UserChange::default() };
-    let (before, count) = (owed(&store).await, audited(&store).await.len());
-    let refused = [
-        (ana.id, nobody, disabled()),
-        (ana.id, actor(&gone), disabled()),
-        (ana.id, actor(&off), disabled()),
-        (ana.id, former.clone(), disabled()),
-        (boss.id, below.clone(), disabled()),
-        (ana.id, below.clone(), chief),
-        (boss.id, below.clone(), demoted()),
+        (UserChange::default(), |_, _| {}, &[]),
+        (status(UserStatus::Active), |_, _| {}, &[]),
+        (change_roles(RolesChange::Grant(role("support"))), |_, _| {}, &[]),
+        (change_roles(RolesChange::Revoke(role("none"))), |_, _| {}, &[]),
     ];
-    for (id, by, change) in refused {
-        let outcome = store.update_user(update(id, Some(by.clone()), change, later(1))).await.unwrap();
-        assert_eq!(outcome, UserUpdated::NotPermitted, "{by:?}");
+    for (n, (change, apply, told)) in (1..).zip(steps) {
+        let before = events(&store).await.len();
+        let mut command = update(id, change, later(n));
+        command.events = all_events();
+        apply(&mut expected, parsed("Ana"));
+        if !told.is_empty() {
+            expected.updated_at = later(n);
+        }
+        assert_eq!(updated(&store, command).await, expected, "step {n}");
+        assert_eq!(read(&store, id).await.as_ref(), Some(&expected), "step {n}");
+        let mut events = events(&store).await.split_off(before);
+        events.sort_by_key(|event| told.iter().position(|told| told == event));
+        assert_eq!(events, told, "step {n}");
+        assert_eq!(last_entry(&store).await, (None, Some(id)), "step {n}");
     }
-    let outcome = store.delete_user(delete(boss.id, Some(below.clone()), later(1))).await.unwrap();
-    assert_eq!(outcome, UserDeleted::NotPermitted);
-    let which = SessionSelector::All;
-    let ended = EndSessions { by: Some(former), ..end(ana.id, which, later(1)) };
-    assert_eq!(store.end_sessions(ended).await.unwrap(), SessionsEnded::NotPermitted);
-    let made = CreateUser {
-        by: Some(below),
-        roles: Roles::from([Role::admin(), Role::user()]),
-        ..create("new@example.org", later(1))
-    };
-    assert_eq!(store.create_user(made).await.unwrap(), UserCreated::NotPermitted);
-    let unknown =
-        store.update_user(update(user_id(), Some(actor(&desk)), disabled(), later(1))).await.unwrap();
-    assert_eq!(unknown, UserUpdated::NotFound);
-    let unknown = store.delete_user(delete(gone.id, None, later(1))).await.unwrap();
-    assert_eq!(unknown, UserDeleted::NotFound, "deleted before");
-    assert_eq!(owed(&store).await, before);
-    assert!(holds(&store, session.session.id, later(1)).await);
-    assert_eq!(store.user(boss.id).await.unwrap(), Some(boss));
-    let log = audited(&store).await;
-    assert_eq!(log[count..count + 10], ["forbidden"; 10]);
-    assert_eq!(log[count + 10..], ["not_found", "not_found"]);
+    assert_eq!(read(&store, bob.id).await, Some(bob), "nobody else was changed");
 }
 
-/// The last active administrator is not demoted, disabled or deleted.
+/// Roles are set, given and taken; everybody keeps the role of everybody.
+pub async fn everybody_keeps_the_role_of_everybody(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await.id;
+    for (n, (change, expected)) in (1..).zip([
+        (RolesChange::Set(roles(&["support", "editor"])), ["editor", "support", "user"].as_slice()),
+        (RolesChange::Revoke(Role::user()), &["editor", "support", "user"]),
+        (RolesChange::Grant(role("auditor")), &["auditor", "editor", "support", "user"]),
+        (RolesChange::Revoke(role("support")), &["auditor", "editor", "user"]),
+        (RolesChange::Set(roles(&[])), &["user"]),
+    ]) {
+        let user = updated(&store, update(ana, change_roles(change), later(n))).await;
+        assert_eq!(user.roles, roles(expected));
+        assert_eq!(read(&store, ana).await, Some(user));
+    }
+}
+
+/// Who is disabled loses every session and every code, and does not get them back.
+pub async fn a_disabled_user_loses_sessions_and_codes(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (ana, bob) = (user(&store, ANA).await, user(&store, BOB).await);
+    let (mine, others) = (signed_in(&store, &ana, NOW).await, signed_in(&store, &bob, NOW).await);
+    let reset = CodePurpose::ResetPassword;
+    for address in [ANA, BOB] {
+        store.request_code(request(address, reset, NOW)).await.unwrap();
+    }
+    updated(&store, update(ana.id, name("Ana"), later(1))).await;
+    assert!(holds(&store, mine.id, later(1)).await, "another change ends nothing");
+    updated(&store, disable(ana.id, later(2))).await;
+    updated(&store, update(ana.id, status(UserStatus::Active), later(3))).await;
+    for (session, address, left) in [(mine.id, ANA, false), (others.id, BOB, true)] {
+        assert_eq!(holds(&store, session, later(4)).await, left, "{address}");
+        assert_eq!(candidates(&store, address, reset, later(4)).await.len(), usize::from(left), "{address}");
+    }
+}
+
+/// Whatever an actor may do to another's account, with the answer when it is refused.
+async fn refused_to(store: &Arc<dyn Store>, by: &Actor, target: UserId) {
+    let by = Some(by.clone());
+    let before = audited(store).await.len();
+    let mut change = update(target, name("Changed"), later(9));
+    (change.by, change.events) = (by.clone(), all_events());
+    assert_eq!(store.update_user(change).await.unwrap(), UserUpdated::NotPermitted);
+    let mut deletion = delete(target, later(9));
+    (deletion.by, deletion.events) = (by.clone(), all_events());
+    assert_eq!(store.delete_user(deletion).await.unwrap(), UserDeleted::NotPermitted);
+    let mut sign_out = end(target, SessionSelector::All, later(9));
+    sign_out.by = by;
+    assert_eq!(store.end_sessions(sign_out).await.unwrap(), SessionsEnded::NotPermitted);
+    assert_eq!(audited(store).await[before..], ["forbidden"; 3]);
+    assert_eq!(last_entry(store).await.1, Some(target));
+}
+
+/// An actor whose roles differ from those of the decision, or who is disabled, deleted or unknown, does nothing.
+pub async fn an_actor_acts_only_as_decided(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (first, target) = (admin(&store, ANA).await, user(&store, BOB).await);
+    let session = signed_in(&store, &target, NOW).await;
+    let support = user_with(&store, EVA, &["support"]).await;
+    let (disabled, deleted) =
+        (admin(&store, "off@example.org").await, admin(&store, "gone@example.org").await);
+    updated(&store, disable(disabled.id, later(1))).await;
+    store.delete_user(delete(deleted.id, later(1))).await.unwrap();
+    let acting = |user: &User| acting(user, &[]);
+    let before = seen(&store).await;
+    for by in [
+        Actor { roles: roles(&["admin", "support", "user"]), ..acting(&support) },
+        Actor { roles: roles(&["user"]), ..acting(&support) },
+        Actor { roles: roles(&["user"]), ..acting(&first) },
+        Actor { roles: roles(&[]), ..acting(&first) },
+        acting(&disabled),
+        acting(&deleted),
+        Actor { id: user_id(), ..acting(&first) },
+    ] {
+        refused_to(&store, &by, target.id).await;
+        let creation = CreateUser { by: Some(by.clone()), ..create("new@example.org", later(9)) };
+        assert_eq!(store.create_user(creation).await.unwrap(), UserCreated::NotPermitted);
+        assert_eq!(last_entry(&store).await, (Some("forbidden".into()), None));
+        let mut unknown = update(user_id(), name("Changed"), later(9));
+        unknown.by = Some(by);
+        assert_eq!(store.update_user(unknown).await.unwrap(), UserUpdated::NotPermitted);
+        assert_eq!(last_entry(&store).await, (Some("forbidden".into()), None));
+    }
+    assert_eq!(seen(&store).await, before);
+    assert!(holds(&store, session.id, later(9)).await);
+    let mut change = update(target.id, name("Changed"), later(10));
+    change.by = Some(acting(&support));
+    updated(&store, change).await;
+}
+
+/// Whoever has, or would get or lose, a role beyond the actor's is out of reach.
+pub async fn nobody_reaches_beyond_their_roles(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    admin(&store, ANA).await;
+    let chief = user_with(&store, BOB, &["chief"]).await;
+    let (support, target) = (user_with(&store, EVA, &["support"]).await, user(&store, "t@example.org").await);
+    let by = acting(&support, &["admin", "chief"]);
+    let before = seen(&store).await;
+    refused_to(&store, &by, chief.id).await;
+    for (who, change) in [
+        (target.id, RolesChange::Grant(role("chief"))),
+        (target.id, RolesChange::Grant(Role::admin())),
+        (target.id, RolesChange::Set(roles(&["chief", "user"]))),
+        (chief.id, RolesChange::Revoke(role("chief"))),
+        (chief.id, RolesChange::Set(roles(&["user"]))),
+        (chief.id, RolesChange::Grant(role("support"))),
+        (support.id, RolesChange::Grant(Role::admin())),
+    ] {
+        let mut command = update(who, change_roles(change.clone()), later(1));
+        (command.by, command.events) = (Some(by.clone()), all_events());
+        assert_eq!(store.update_user(command).await.unwrap(), UserUpdated::NotPermitted, "{change:?}");
+        assert_eq!(last_entry(&store).await, (Some("forbidden".into()), Some(who)), "{change:?}");
+    }
+    let mut creation = create("new@example.org", later(1));
+    (creation.by, creation.roles) = (Some(by.clone()), roles(&["chief", "user"]));
+    assert_eq!(store.create_user(creation.clone()).await.unwrap(), UserCreated::NotPermitted);
+    assert_eq!(seen(&store).await, before);
+    let mut command = update(target.id, change_roles(RolesChange::Grant(role("support"))), later(2));
+    command.by = Some(by.clone());
+    updated(&store, command).await;
+    (creation.roles, creation.audit) = (roles(&["support", "user"]), create("new@example.org", NOW).audit);
+    assert!(matches!(store.create_user(creation).await.unwrap(), UserCreated::Created(_)));
+    let mut deletion = delete(target.id, later(3));
+    deletion.by = Some(by);
+    assert_eq!(store.delete_user(deletion).await.unwrap(), UserDeleted::Deleted);
+}
+
+/// Who is unknown or deleted is neither changed nor deleted.
+pub async fn nobody_is_not_found(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (boss, gone) = (admin(&store, ANA).await, user(&store, BOB).await);
+    let mut deletion = delete(gone.id, later(1));
+    deletion.restorable_until = Some(later(1000));
+    store.delete_user(deletion).await.unwrap();
+    let before = seen(&store).await;
+    for id in [gone.id, user_id()] {
+        for by in [None, Some(acting(&boss, &[]))] {
+            let mut change = update(id, status(UserStatus::Disabled), later(2));
+            (change.by, change.events) = (by.clone(), all_events());
+            assert_eq!(store.update_user(change).await.unwrap(), UserUpdated::NotFound);
+            assert_eq!(last_entry(&store).await, (Some("not_found".into()), None));
+            let mut deletion = delete(id, later(2));
+            (deletion.by, deletion.events) = (by, all_events());
+            assert_eq!(store.delete_user(deletion).await.unwrap(), UserDeleted::NotFound);
+            assert_eq!(last_entry(&store).await, (Some("not_found".into()), None));
+        }
+    }
+    assert_eq!(seen(&store).await, before);
+}
+
+/// The last active administrator stays one, however it is tried and by whomever.
 pub async fn the_last_administrator_stays(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
-    let one = user_with(&store, "one@example.org", &["admin"]).await;
-    let other = user_with(&store, "other@example.org", &["admin"]).await;
-    let set = UserChange { roles: Some(RolesChange::Set(Roles::new())), ..UserChange::default() };
-    assert!(matches!(
-        store.update_user(update(other.id, None, disabled(), later(1))).await.unwrap(),
-        UserUpdated::Updated(_)
-    ));
-    for change in [demoted(), set, disabled()] {
-        let outcome = store.update_user(update(one.id, None, change, later(2))).await.unwrap();
-        assert_eq!(outcome, UserUpdated::LastAdmin, "a disabled one does not count");
+    let boss = admin(&store, ANA).await;
+    let (off, gone) = (admin(&store, BOB).await, admin(&store, EVA).await);
+    updated(&store, disable(off.id, later(1))).await;
+    assert_eq!(store.delete_user(delete(gone.id, later(1))).await.unwrap(), UserDeleted::Deleted);
+    let session = signed_in(&store, &boss, later(1)).await;
+    let before = seen(&store).await;
+    for by in [None, Some(acting(&read(&store, boss.id).await.unwrap(), &[]))] {
+        for change in [
+            demoted(),
+            change_roles(RolesChange::Set(roles(&["user"]))),
+            status(UserStatus::Disabled),
+            UserChange { username: Some(None), ..demoted() },
+        ] {
+            let mut command = update(boss.id, change, later(2));
+            (command.by, command.events) = (by.clone(), all_events());
+            assert_eq!(store.update_user(command).await.unwrap(), UserUpdated::LastAdmin);
+            assert_eq!(last_entry(&store).await, (Some("last_admin".into()), Some(boss.id)));
+        }
+        let mut deletion = delete(boss.id, later(2));
+        (deletion.by, deletion.events) = (by, all_events());
+        assert_eq!(store.delete_user(deletion).await.unwrap(), UserDeleted::LastAdmin);
+        assert_eq!(last_entry(&store).await, (Some("last_admin".into()), Some(boss.id)));
     }
-    assert_eq!(store.delete_user(delete(one.id, None, later(2))).await.unwrap(), UserDeleted::LastAdmin);
-    assert_eq!(store.user(one.id).await.unwrap(), Some(one.clone()));
-    let enabled = UserChange { status: Some(UserStatus::Active), ..UserChange::default() };
-    store.update_user(update(other.id, None, enabled, later(3))).await.unwrap();
-    assert_eq!(store.delete_user(delete(one.id, None, later(4))).await.unwrap(), UserDeleted::Deleted);
-    let outcome = store.update_user(update(other.id, None, demoted(), later(5))).await.unwrap();
-    assert_eq!(outcome, UserUpdated::LastAdmin, "a deleted one does not count");
-    let refused = audited(&store).await.iter().filter(|reason| *reason == "last_admin").count();
-    assert_eq!(refused, 5);
+    assert_eq!(seen(&store).await, before);
+    assert!(holds(&store, session.id, later(2)).await);
+    updated(&store, update(boss.id, name("Boss"), later(3))).await;
+    updated(&store, update(off.id, demoted(), later(3))).await;
+    updated(&store, update(off.id, change_roles(RolesChange::Grant(Role::admin())), later(4))).await;
+    updated(&store, update(off.id, status(UserStatus::Active), later(5))).await;
+    updated(&store, update(boss.id, demoted(), later(6))).await;
+    assert_eq!(store.delete_user(delete(off.id, later(7))).await.unwrap(), UserDeleted::LastAdmin);
+    assert_eq!(store.delete_user(delete(boss.id, later(7))).await.unwrap(), UserDeleted::Deleted);
 }
 
-/// Of two administrators who take each other's rights at the same moment, one succeeds, and one is left.
-pub async fn one_of_two_who_demote_each_other_wins(harness: &dyn StoreHarness) {
+/// How an administrator ceases to be one.
+#[derive(Debug, Clone, Copy)]
+enum Fall {
+    Demoted,
+    Disabled,
+    Deleted,
+}
+
+/// Whether it succeeded; a refusal is one of a good reason.
+async fn fell(store: &Arc<dyn Store>, how: Fall, who: UserId, by: Option<Actor>) -> bool {
+    if let Fall::Deleted = how {
+        let mut command = delete(who, later(1));
+        command.by = by;
+        let answer = store.delete_user(command).await.unwrap();
+        assert!(!matches!(answer, UserDeleted::NotFound | UserDeleted::Stale), "{answer:?}");
+        return answer == UserDeleted::Deleted;
+    }
+    let change = if let Fall::Demoted = how { demoted() } else { status(UserStatus::Disabled) };
+    let mut command = update(who, change, later(1));
+    command.by = by;
+    let answer = store.update_user(command).await.unwrap();
+    assert_ne!(answer, UserUpdated::NotFound);
+    matches!(answer, UserUpdated::Updated(_))
+}
+
+async fn administrators(store: &Arc<dyn Store>) -> usize {
+    let query = crate::port::store::account::UserQuery {
+        role: Some(Role::admin()),
+        status: Some(UserStatus::Active),
+        ..Default::default()
+    };
+    store.users(query).await.unwrap().items.len()
+}
+
+/// Two administrators who bring each other down at once: one succeeds, and one is left, every time.
+pub async fn two_administrators_do_not_bring_each_other_down(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
-    for round in 0..12 {
-        let one = user_with(&store, &format!("one{round}@example.org"), &["admin"]).await;
-        let other = user_with(&store, &format!("other{round}@example.org"), &["admin"]).await;
-        let pair = [(one.clone(), other.clone()), (other.clone(), one.clone())];
+    let falls = [Fall::Demoted, Fall::Disabled, Fall::Deleted];
+    let mut left = admin(&store, "first@example.org").await;
+    for round in 0..24 {
+        let other = admin(&store, &format!("u{round}@example.org")).await;
+        let (two, hows) = ([left.clone(), other], [falls[round % 3], falls[round / 3 % 3]]);
+        let as_operator = round % 4 == 3;
+        let chosen = two.clone();
         let answers = at_once(&store, 2, move |store, n| {
-            let (by, whom) = pair[n].clone();
-            async move {
-                match round % 3 {
-                    0 => {
-                        store
-                            .update_user(update(whom.id, Some(actor(&by)), demoted(), later(1)))
-                            .await
-                            .unwrap()
-                            != UserUpdated::NotPermitted
-                    }
-                    1 => {
-                        store
-                            .update_user(update(whom.id, Some(actor(&by)), disabled(), later(1)))
-                            .await
-                            .unwrap()
-                            != UserUpdated::NotPermitted
-                    }
-                    _ => {
-                        store.delete_user(delete(whom.id, Some(actor(&by)), later(1))).await.unwrap()
-                            == UserDeleted::Deleted
-                    }
-                }
-            }
+            let by = (!as_operator).then(|| acting(&chosen[1 - n], &[]));
+            let (who, how) = (chosen[n].id, hows[n]);
+            async move { fell(&store, how, who, by).await }
         })
         .await;
-        assert_eq!(answers.iter().filter(|done| **done).count(), 1, "round {round}: {answers:?}");
+        assert!(answers[0] != answers[1], "round {round}, {hows:?}: {answers:?}");
+        assert_eq!(administrators(&store).await, 1, "round {round}, {hows:?}");
+        let [one, other] = two;
+        left = read(&store, if answers[0] { other.id } else { one.id }).await.unwrap();
+        assert!(left.roles.contains(&Role::admin()) && left.status == UserStatus::Active, "{left:?}");
     }
 }
 
-/// When all administrators cease to be one at the same moment, one stays.
-pub async fn one_administrator_is_left(harness: &dyn StoreHarness) {
+/// However many administrators fall at once, one is left.
+pub async fn one_of_many_administrators_is_left(harness: &dyn StoreHarness) {
     for round in 0..4 {
         let store = harness.fresh().await;
         let mut all = Vec::new();
         for n in 0..6 {
-            all.push(user_with(&store, &format!("admin{n}@example.org"), &["admin"]).await.id);
+            all.push(admin(&store, &format!("u{n}@example.org")).await.id);
         }
-        at_once(&store, 6, move |store, n| {
-            let id = all[n];
-            async move {
-                match (round + n) % 3 {
-                    0 => drop(store.update_user(update(id, None, demoted(), later(1))).await.unwrap()),
-                    1 => drop(store.update_user(update(id, None, disabled(), later(1))).await.unwrap()),
-                    _ => {
-                        store.delete_user(delete(id, None, later(1))).await.unwrap();
-                    }
-                }
-            }
+        let answers = at_once(&store, 6, |store, n| {
+            let (who, how) = (all[n], [Fall::Demoted, Fall::Disabled, Fall::Deleted][(n + round) % 3]);
+            async move { fell(&store, how, who, None).await }
         })
         .await;
-        let query =
-            UserQuery { role: Some(Role::admin()), status: Some(UserStatus::Active), ..UserQuery::default() };
-        assert_eq!(store.users(query).await.unwrap().items.len(), 1);
+        assert_eq!(answers.iter().filter(|fell| **fell).count(), 5, "{answers:?}");
+        assert_eq!(administrators(&store).await, 1);
     }
 }
 
-/// Whoever is demoted while they act has acted before or acts no more.
-pub async fn a_demotion_and_a_use_have_one_order(harness: &dyn StoreHarness) {
-    for _ in 0..8 {
+/// What an actor asks who falls meanwhile is done before or not at all.
+pub async fn who_fell_does_nothing_more(harness: &dyn StoreHarness) {
+    for round in 0..9 {
         let store = harness.fresh().await;
-        user_with(&store, "other@example.org", &["admin"]).await;
-        let (boss, ana) = (user_with(&store, "boss@example.org", &["admin"]).await, user(&store, ANA).await);
-        let (by, whom) = (boss.clone(), ana.id);
-        at_once(&store, 2, move |store, n| {
+        let (_, actor) = (admin(&store, ANA).await, admin(&store, BOB).await);
+        let target = user(&store, EVA).await.id;
+        let (by, how) = (acting(&actor, &[]), [Fall::Demoted, Fall::Disabled, Fall::Deleted][round % 3]);
+        let answers = at_once(&store, 4, |store, n| {
             let by = by.clone();
             async move {
-                if n == 0 {
-                    store.update_user(update(by.id, None, demoted(), later(1))).await.unwrap()
-                } else {
-                    store.update_user(update(whom, Some(actor(&by)), disabled(), later(1))).await.unwrap()
-                }
-            }
-        })
-        .await;
-        let again =
-            store.update_user(update(ana.id, Some(actor(&boss)), disabled(), later(2))).await.unwrap();
-        assert_eq!(again, UserUpdated::NotPermitted);
-        let disabled = store.user(ana.id).await.unwrap().unwrap().status == UserStatus::Disabled;
-        let used = entries(&store).await.iter().any(|entry| {
-            entry.subject == Some(ana.id) && entry.event == AuditEvent::UserUpdate && entry.reason.is_none()
-        });
-        assert_eq!(disabled, used);
-    }
-}
-
-/// A deleted user is not found, and the address is free; who may come back does so by signing in, in time.
-pub async fn a_deleted_user_is_gone_or_comes_back(harness: &dyn StoreHarness) {
-    let credentials = |now| crate::port::store::account::CredentialsQuery {
-        now,
-        email: super::build::email(ANA).key().clone(),
-        guard: None,
-    };
-    for (seconds, back) in [(99, true), (100, false)] {
-        let store = harness.fresh().await;
-        let ana = user(&store, ANA).await;
-        let session = open(&ana, FIRST, NOW);
-        store.open_session(session.clone()).await.unwrap();
-        store.request_code(request(ANA, CodePurpose::ResetPassword, NOW)).await.unwrap();
-        let command = DeleteUser { restorable_until: Some(later(100)), ..delete(ana.id, None, later(1)) };
-        let stale = DeleteUser { expect: Some(FIRST.next()), ..command.clone() };
-        assert_eq!(store.delete_user(stale).await.unwrap(), UserDeleted::Stale);
-        let command = DeleteUser { audit: audit(AuditEvent::UserDeletion), expect: Some(FIRST), ..command };
-        assert_eq!(store.delete_user(command).await.unwrap(), UserDeleted::Deleted);
-        assert!(store.user(ana.id).await.unwrap().is_none());
-        assert!(store.users(UserQuery::default()).await.unwrap().items.is_empty());
-        assert!(!holds(&store, session.session.id, later(2)).await);
-        assert!(candidates(&store, ANA, CodePurpose::ResetPassword, later(2)).await.is_empty());
-        assert_eq!(owed(&store).await.iter().filter(|item| item.starts_with("account_deleted")).count(), 1);
-        assert_eq!(store.credentials(credentials(later(seconds))).await.unwrap().user.is_some(), back);
-
-        let comes = open(&ana, FIRST, later(seconds));
-        let id = comes.session.id;
-        let outcome = store.open_session(comes).await.unwrap();
-        assert_eq!(matches!(outcome, SessionOpened::Opened(_)), back, "{outcome:?}");
-        assert_eq!(holds(&store, id, later(seconds)).await, back);
-        assert_eq!(store.user(ana.id).await.unwrap().is_some(), back);
-        let restored = entries(&store).await.iter().any(|entry| entry.event == AuditEvent::UserRestoration);
-        assert_eq!(restored, back);
-    }
-    let store = harness.fresh().await;
-    let ana = user(&store, ANA).await;
-    let command = DeleteUser { restorable_until: Some(later(100)), ..delete(ana.id, None, later(1)) };
-    store.delete_user(command).await.unwrap();
-    assert_eq!(store.register(register(ANA, later(2))).await.unwrap(), Registered::Pending, "it is free");
-    let other = user(&store, ANA).await;
-    assert_eq!(store.credentials(credentials(later(3))).await.unwrap().user.unwrap().user.id, other.id);
-    let comes = store.open_session(open(&ana, FIRST, later(3))).await.unwrap();
-    assert_eq!(comes, SessionOpened::NotActive, "somebody else has the address");
-    let deleted = store.delete_user(delete(other.id, None, later(4))).await.unwrap();
-    assert_eq!(deleted, UserDeleted::Deleted);
-    let comes = store.open_session(open(&other, FIRST, later(5))).await.unwrap();
-    assert_eq!(comes, SessionOpened::NotActive, "who was deleted by somebody else stays so");
-}
-
-/// No session of a user who is deleted at the same moment holds.
-pub async fn no_session_of_a_deleted_user_holds(harness: &dyn StoreHarness) {
-    for _ in 0..8 {
-        let store = harness.fresh().await;
-        let ana = user(&store, ANA).await;
-        let opened = at_once(&store, 6, move |store, n| {
-            let ana = ana.clone();
-            async move {
-                if n == 0 {
-                    store.delete_user(delete(ana.id, None, later(1))).await.unwrap();
+                if n == 2 {
+                    assert!(fell(&store, how, by.id, None).await);
                     return None;
                 }
-                let command = open(&ana, FIRST, later(1));
-                let id = command.session.id;
-                drop(store.open_session(command).await.unwrap());
-                Some(id)
+                let mut command = update(target, name(&format!("by {n}")), later(1));
+                command.by = Some(by);
+                Some(store.update_user(command).await.unwrap())
             }
         })
         .await;
-        for id in opened.into_iter().flatten() {
-            assert!(!holds(&store, id, later(1)).await);
-        }
+        let name = read(&store, target).await.unwrap().username;
+        let done: Vec<_> = answers
+            .iter()
+            .flatten()
+            .filter_map(|answer| match answer {
+                UserUpdated::Updated(user) => Some(user.username.clone()),
+                UserUpdated::NotPermitted => None,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(if done.is_empty() { name.is_none() } else { done.contains(&name) }, "{done:?}, {name:?}");
+        refused_to(&store, &by, target).await;
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use time::Duration;
 
-use super::{StoreHarness, codes, drops, limits, races};
+use super::{StoreHarness, administration, codes, deletion, drops, limits, races, refresh, upkeep};
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, OutboxId, UserId};
 use crate::domain::page::Page;
+use crate::domain::role::Role;
 use crate::domain::session::Session;
 use crate::domain::user::User;
-use crate::memory::MemoryStore;
+use crate::memory::{MemoryStore, UserRow};
 use crate::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
     ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery,
@@ -44,6 +45,14 @@ enum Fault {
     LostThrottle,
     /// Wrong tries are not counted.
     LostAttemptCount,
+    /// A refresh token that was used up is refused, and its session goes on.
+    ReuseUnnoticed,
+    /// Whether another administrator is left is read before the transaction.
+    LastAdminReadFirst,
+    /// A deletion sets a mark at the user, and the sessions stay.
+    DeletionLeavesSessions,
+    /// A purge of users leaves their address in the audit log.
+    PurgeKeepsAddress,
 }
 
 struct Broken {
@@ -101,11 +110,34 @@ impl AccountStore for Broken {
     }
 
     async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
-        self.inner.update_user(command).await
+        if self.fault != Fault::LastAdminReadFirst {
+            return self.inner.update_user(command).await;
+        }
+        let (id, change) = (command.id, command.change.clone());
+        let admin = |row: &UserRow| row.user.roles.contains(&Role::admin()) && row.deleted.is_none();
+        let others = self.inner.state()?.users.values().filter(|row| admin(row) && row.user.id != id).count();
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let outcome = self.inner.update_user(command).await?;
+        if outcome == UserUpdated::LastAdmin
+            && others > 0
+            && let Some(row) = self.inner.state()?.users.get_mut(&id)
+        {
+            let user = &mut row.user;
+            user.status = change.status.unwrap_or(user.status);
+            user.roles =
+                change.roles.map_or_else(|| user.roles.clone(), |roles| roles.applied_to(&user.roles));
+            return Ok(UserUpdated::Updated(Box::new(user.clone())));
+        }
+        Ok(outcome)
     }
 
     async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
-        self.inner.delete_user(command).await
+        let sessions = self.inner.state()?.sessions.clone();
+        let outcome = self.inner.delete_user(command).await;
+        if self.fault == Fault::DeletionLeavesSessions {
+            self.inner.state()?.sessions = sessions;
+        }
+        outcome
     }
 
     async fn request_email_change(
@@ -162,7 +194,7 @@ impl CodeStore for Broken {
                 }
                 Ok(outcome)
             }
-            Fault::AuditAfterCommit | Fault::LostThrottle => self.inner.redeem(command).await,
+            _ => self.inner.redeem(command).await,
         }
     }
 }
@@ -186,7 +218,12 @@ impl SessionStore for Broken {
     }
 
     async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
-        self.inner.rotate(command).await
+        let (id, before) = (command.id, self.inner.state()?.sessions.get(&command.id).cloned());
+        let outcome = self.inner.rotate(command).await?;
+        if let (Fault::ReuseUnnoticed, Rotated::Reused, Some(before)) = (self.fault, &outcome, before) {
+            self.inner.state()?.sessions.insert(id, before);
+        }
+        Ok(outcome)
     }
 
     async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
@@ -246,7 +283,14 @@ impl KeyStore for Broken {
 #[async_trait]
 impl UpkeepStore for Broken {
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
-        self.inner.purge(command).await
+        let before = self.inner.state()?.audit.clone();
+        let outcome = self.inner.purge(command).await;
+        if self.fault == Fault::PurgeKeepsAddress {
+            for entry in &mut self.inner.state()?.audit {
+                entry.email = before.iter().find(|old| old.id == entry.id).and_then(|old| old.email.clone());
+            }
+        }
+        outcome
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -271,4 +315,11 @@ caught! {
     an_audit_after_the_commit_is_caught: AuditAfterCommit by drops::a_dropped_command_is_all_or_nothing
     a_lost_throttle_is_caught: LostThrottle by limits::a_limit_holds_to_the_second
     a_lost_attempt_count_is_caught: LostAttemptCount by codes::wrong_tries_use_a_code_up
+    an_unnoticed_reuse_is_caught: ReuseUnnoticed by refresh::a_used_token_ends_its_session
+    an_early_look_for_administrators_is_caught:
+        LastAdminReadFirst by administration::one_of_many_administrators_is_left
+    a_deletion_that_leaves_sessions_is_caught:
+        DeletionLeavesSessions by deletion::a_restorable_user_comes_back_in_time
+    a_purge_that_keeps_addresses_is_caught:
+        PurgeKeepsAddress by upkeep::a_deleted_user_is_purged_with_all_that_is_theirs
 }

@@ -16,9 +16,10 @@ use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::{Digest, SecretKeyId};
 use crate::domain::session::AuthMethod;
-use crate::domain::user::User;
+use crate::domain::user::{User, UserStatus};
 use crate::port::store::account::{
-    CreateUser, NewPassword, Register, Registered, ReplacePassword, UserCreated,
+    Actor, CreateUser, DeleteUser, ImportedUser, NewPassword, Register, Registered, ReplacePassword,
+    RequestEmailChange, UpdateUser, UserChange, UserCreated,
 };
 use crate::port::store::audit::AuditQuery;
 use crate::port::store::code::{
@@ -26,10 +27,11 @@ use crate::port::store::code::{
 };
 use crate::port::store::key::{AddSigningKey, SealedSigningKey};
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, Settle,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, Requeue, Settle,
 };
 use crate::port::store::session::{
-    EndSessions, LoginFailed, NewSession, OpenSession, SessionKey, SessionQuery, SessionSelector,
+    EndSessions, LoginFailed, NewSession, OpenSession, Rotate, SessionKey, SessionOpened, SessionQuery,
+    SessionSelector,
 };
 use crate::port::store::throttle::{LoginGuard, ThrottleRule};
 use crate::port::store::upkeep::Purge;
@@ -38,6 +40,8 @@ use crate::port::store::{EventDraft, MailDraft, Store};
 pub(super) const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
 pub(super) const ATTEMPTS: u32 = 5;
 const TTL: Duration = Duration::minutes(10);
+/// For how long a refresh token that was replaced counts.
+pub(super) const GRACE: Duration = Duration::seconds(30);
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -243,6 +247,134 @@ pub(super) fn end(user_id: UserId, which: SessionSelector, now: OffsetDateTime) 
     EndSessions { now, user_id, which, by: None, audit: audit(AuditEvent::SignOut) }
 }
 
+/// Renews a session by the token `presented`; its successor is `next`.
+pub(super) fn rotate(id: SessionId, presented: Digest, next: &str, now: OffsetDateTime) -> Rotate {
+    Rotate {
+        now,
+        id,
+        presented,
+        next: vec![digest(next)],
+        access: Some((digest(&format!("access {}", fresh())), now + Duration::minutes(15))),
+        idle_expires_at: now + Duration::days(14),
+        grace: GRACE,
+        audit: audit(AuditEvent::SessionRefresh),
+    }
+}
+
+pub(super) fn update(id: UserId, change: UserChange, now: OffsetDateTime) -> UpdateUser {
+    UpdateUser { now, id, by: None, change, audit: audit(AuditEvent::UserUpdate), events: Vec::new() }
+}
+
+/// Disables a user.
+pub(super) fn disable(id: UserId, now: OffsetDateTime) -> UpdateUser {
+    update(id, UserChange { status: Some(UserStatus::Disabled), ..UserChange::default() }, now)
+}
+
+/// Deletes a user for good.
+pub(super) fn delete(id: UserId, now: OffsetDateTime) -> DeleteUser {
+    DeleteUser {
+        now,
+        id,
+        by: None,
+        expect: None,
+        restorable_until: None,
+        notice: Some(mail(MailKind::AccountDeleted)),
+        audit: audit(AuditEvent::UserDeletion),
+        events: Vec::new(),
+    }
+}
+
+/// Whoever acts, as they are now; roles of `beyond` are out of their reach.
+pub(super) fn acting(actor: &User, beyond: &[&str]) -> Actor {
+    Actor { id: actor.id, roles: actor.roles.clone(), beyond: roles(beyond) }
+}
+
+pub(super) fn role(name: &str) -> Role {
+    name.parse().unwrap()
+}
+
+pub(super) fn roles(names: &[&str]) -> Roles {
+    names.iter().map(|name| role(name)).collect()
+}
+
+pub(super) fn link(now: OffsetDateTime) -> NewCode {
+    NewCode { form: CodeForm::Link, ..code(now) }
+}
+
+pub(super) fn change_email(user_id: UserId, new: &str, now: OffsetDateTime) -> RequestEmailChange {
+    RequestEmailChange {
+        now,
+        user_id,
+        new_email: email(new),
+        expect: None,
+        code: code(now),
+        code_mail: mail(MailKind::ChangeEmailCode),
+        taken_mail: mail(MailKind::AccountExists),
+        notice: mail(MailKind::EmailChangeRequested),
+        throttle: Vec::new(),
+        tries: tries(&format!("{}@example.org", user_id.as_uuid()), CodePurpose::ChangeEmail),
+        audit: audit(AuditEvent::EmailChangeRequest),
+    }
+}
+
+/// The effect of confirming a new address, and the link that undoes it.
+pub(super) fn confirming(now: OffsetDateTime) -> (RedeemEffect, CodeId) {
+    let undo = link(now);
+    (RedeemEffect::ChangeEmail { undo, undo_mail: mail(MailKind::EmailChanged) }, undo.id)
+}
+
+/// The effect of undoing a change of address, and the link that resets the password.
+pub(super) fn undoing(now: OffsetDateTime) -> (RedeemEffect, CodeId) {
+    let reset = link(now);
+    (RedeemEffect::UndoEmailChange { reset, reset_mail: mail(MailKind::ResetPasswordLink) }, reset.id)
+}
+
+/// A right guess at the code by which a user changes the address.
+pub(super) fn confirm(user: UserId, code: CodeId, effect: RedeemEffect, now: OffsetDateTime) -> Redeem {
+    let address = format!("{}@example.org", user.as_uuid());
+    let guess = guess(&address, CodePurpose::ChangeEmail, &[code], Some(code), effect, now);
+    Redeem { audit: audit(AuditEvent::EmailChange), ..guess }
+}
+
+/// The use of a link.
+pub(super) fn follow(link: CodeId, effect: RedeemEffect, now: OffsetDateTime) -> Redeem {
+    Redeem {
+        now,
+        candidates: Vec::new(),
+        hit: Some(link),
+        settled: true,
+        attempts: ATTEMPTS,
+        tries: Vec::new(),
+        budget: None,
+        effect,
+        audit: audit(AuditEvent::EmailChangeUndo),
+        events: Vec::new(),
+    }
+}
+
+/// A user of another system.
+pub(super) fn imported(address: &str, now: OffsetDateTime) -> ImportedUser {
+    let CreateUser { id, email, email_verified_at, username, locale, roles, password, .. } =
+        create(address, now);
+    let user = User {
+        id,
+        email,
+        email_verified_at,
+        username,
+        roles,
+        status: UserStatus::Active,
+        locale,
+        created_at: now,
+        updated_at: now,
+        last_login_at: None,
+    };
+    ImportedUser { user, password, audit: audit(AuditEvent::UserImport) }
+}
+
+pub(super) fn requeue(id: OutboxId, now: OffsetDateTime) -> Requeue {
+    Requeue { now, id, by: None, audit: audit(AuditEvent::MailRetry) }
+}
+
 pub(super) fn sent(claimed: &Claimed, lease: Lease, now: OffsetDateTime) -> Settle {
     let result = DeliveryResult::Sent { code_ttl: Some(TTL) };
     Settle { now, id: claimed.item.id(), lease, result }
@@ -311,6 +443,44 @@ pub(super) async fn user(store: &Arc<dyn Store>, address: &str) -> User {
         UserCreated::Created(user) => *user,
         outcome => panic!("{address}: {outcome:?}"),
     }
+}
+
+/// A user that exists and has these roles as well.
+pub(super) async fn user_with(store: &Arc<dyn Store>, address: &str, names: &[&str]) -> User {
+    let mut command = create(address, NOW);
+    command.roles.extend(roles(names));
+    match store.create_user(command).await.unwrap() {
+        UserCreated::Created(user) => *user,
+        outcome => panic!("{address}: {outcome:?}"),
+    }
+}
+
+/// An administrator.
+pub(super) async fn admin(store: &Arc<dyn Store>, address: &str) -> User {
+    user_with(store, address, &[Role::ADMIN]).await
+}
+
+/// A session that is open from `now` on.
+pub(super) async fn signed_in(store: &Arc<dyn Store>, user: &User, now: OffsetDateTime) -> NewSession {
+    let command = open(user, PasswordVersion::FIRST, now);
+    let session = command.session.clone();
+    let opened = store.open_session(command).await.unwrap();
+    assert!(matches!(opened, SessionOpened::Opened(_)), "{opened:?}");
+    session
+}
+
+/// A user by identifier.
+pub(super) async fn read(store: &Arc<dyn Store>, id: UserId) -> Option<User> {
+    store.user(id).await.unwrap()
+}
+
+/// All that is seen of users, mails and events: what a refusal leaves as it was.
+pub(super) async fn seen(store: &Arc<dyn Store>) -> String {
+    let query = crate::port::store::account::UserQuery {
+        size: PageSize::new(PageSize::MAX),
+        ..crate::port::store::account::UserQuery::default()
+    };
+    format!("{:?} {:?}", store.users(query).await.unwrap().items, outbox(store).await)
 }
 
 /// A registration that waits; its code.

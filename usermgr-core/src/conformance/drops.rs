@@ -8,18 +8,21 @@ use std::time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, add_key, all_events, candidates, claim, create, email, end, entries, failed, guard, holds, invite,
-    later, lease, open, outbox, password_of, purge, register, registered, replace, request, right, sent,
-    signing_key, user,
+    NOW, add_key, all_events, candidates, change_email, claim, confirm, confirming, create, delete, digest,
+    disable, email, end, entries, failed, follow, guard, holds, imported, invite, later, lease, open, outbox,
+    password_of, purge, read, register, registered, replace, request, requeue, right, role, rotate, sent,
+    signed_in, signing_key, undoing, user,
 };
 use crate::domain::code::CodePurpose;
 use crate::domain::id::CodeId;
 use crate::domain::password::PasswordVersion;
+use crate::domain::user::{UserStatus, Username};
 use crate::port::store::Store;
-use crate::port::store::account::CredentialsQuery;
-use crate::port::store::code::CodeTarget;
-use crate::port::store::outbox::{Claim, OutboxStatus};
-use crate::port::store::session::SessionSelector;
+use crate::port::store::account::{CredentialsQuery, ImportUsers, RolesChange};
+use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget};
+use crate::port::store::key::ResealSigningKey;
+use crate::port::store::outbox::{Claim, DeliveryResult, OutboxStatus, Settle};
+use crate::port::store::session::{SessionKey, SessionQuery, SessionSelector};
 
 const VERIFY: CodePurpose = CodePurpose::EmailVerification;
 const FIRST: PasswordVersion = PasswordVersion::FIRST;
@@ -341,6 +344,203 @@ pub async fn a_dropped_refusal_is_audited_or_was_none(harness: &dyn StoreHarness
             let entry = command.audit.id;
             dropped!(store, audited: 1, owed: 0, store.create_user(command), {
                 entries(&store).await.iter().any(|written| written.id == entry)
+            })
+        })
+    })
+    .await;
+}
+
+/// A new refresh token, the idle end, the access token and the audit entry; and the end of a session by a used token.
+pub async fn a_dropped_renewal_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let new = signed_in(&store, &user, NOW).await;
+            let command = rotate(new.id, new.refresh, "second", later(1));
+            let access = SessionKey::Access(command.access.unwrap().0);
+            dropped!(store, audited: 1, owed: 0, store.rotate(command), {
+                let view = |key| store.session(SessionQuery { now: later(1), key });
+                let there = view(access).await.unwrap().is_some();
+                let held = view(SessionKey::Id(new.id)).await.unwrap().unwrap();
+                assert_eq!(held.session.last_seen_at == later(1), there, "the session and its token");
+                there
+            })
+        })
+    })
+    .await;
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let new = signed_in(&store, &user, NOW).await;
+            let command = rotate(new.id, digest("never issued"), "second", later(1));
+            dropped!(store, audited: 1, owed: 0, store.rotate(command), !holds(&store, new.id, later(1)).await)
+        })
+    })
+    .await;
+}
+
+/// A changed user, the end of sessions and codes, the events and the audit entry.
+pub async fn a_dropped_update_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let session = signed_in(&store, &user, NOW).await;
+            store.request_code(request(&address(n), CodePurpose::ResetPassword, NOW)).await.unwrap();
+            let mut command = disable(user.id, later(1));
+            command.change.username = Some(Username::parse("New").ok());
+            command.change.roles = Some(RolesChange::Grant(role("support")));
+            command.events = all_events();
+            dropped!(store, audited: 1, owed: 3, store.update_user(command), {
+                let now = read(&store, user.id).await.unwrap();
+                let there = now.status == UserStatus::Disabled;
+                assert_eq!((now.username.is_some(), now.roles.len()), (there, 1 + usize::from(there)));
+                assert_eq!(holds(&store, session.id, later(1)).await, !there, "the session");
+                assert_eq!(is_open(&store, n, CodePurpose::ResetPassword).await, !there, "the code");
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// A deleted user, the notice, the event and the audit entry; and one who comes back with a session and two entries.
+pub async fn a_dropped_deletion_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let session = signed_in(&store, &user, NOW).await;
+            let mut command = delete(user.id, later(1));
+            command.events = all_events();
+            dropped!(store, audited: 1, owed: 2, store.delete_user(command), {
+                let there = read(&store, user.id).await.is_none();
+                assert_eq!(holds(&store, session.id, later(1)).await, !there, "the session");
+                there
+            })
+        })
+    })
+    .await;
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let mut deletion = delete(user.id, later(1));
+            deletion.restorable_until = Some(later(1000));
+            store.delete_user(deletion).await.unwrap();
+            let mut command = open(&user, FIRST, later(2));
+            command.events = all_events();
+            let id = command.session.id;
+            dropped!(store, audited: 2, owed: 2, store.open_session(command), {
+                let there = read(&store, user.id).await.is_some();
+                assert_eq!(holds(&store, id, later(2)).await, there, "the session");
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// A code for a new address with its mails; a new address with its link; an old one with the end of the password.
+pub async fn a_dropped_change_of_address_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let user = user(&store, &address(n)).await;
+            let command = change_email(user.id, &format!("new{n}@example.org"), later(1));
+            dropped!(store, audited: 1, owed: 2, store.request_email_change(command), {
+                let which = CandidateFilter::User { id: user.id, purpose: CodePurpose::ChangeEmail };
+                let found = store.candidates(CandidateQuery { now: later(1), which }).await.unwrap();
+                !found.is_empty()
+            })
+        })
+    })
+    .await;
+    for undone in [false, true] {
+        all_or_nothing(harness, |store, n| {
+            Box::pin(async move {
+                let (old, new) = (format!("o{n}@example.org"), format!("new{n}@example.org"));
+                let user = user(&store, &old).await;
+                let request = change_email(user.id, &new, NOW);
+                let code = request.code.id;
+                store.request_email_change(request).await.unwrap();
+                let (effect, mut link) = confirming(later(1));
+                let mut command = confirm(user.id, code, effect, later(1));
+                if undone {
+                    store.redeem(command).await.unwrap();
+                    let (effect, reset) = undoing(later(2));
+                    command = follow(link, effect, later(2));
+                    link = reset;
+                }
+                command.events = all_events();
+                dropped!(store, audited: 1, owed: 2, store.redeem(command), {
+                    let now = read(&store, user.id).await.unwrap().email;
+                    let there = now.as_str().starts_with(if undone { "o" } else { "new" });
+                    let which = CandidateFilter::Link(link);
+                    let found = store.candidates(CandidateQuery { now: later(3), which }).await.unwrap();
+                    assert_eq!(!found.is_empty(), there, "the link");
+                    let (password, version) = password_of(&store, now.as_str()).await.unwrap();
+                    let taken = undone && there;
+                    assert_eq!((password.is_none(), version == FIRST), (taken, !taken), "the password");
+                    there
+                })
+            })
+        })
+        .await;
+    }
+}
+
+/// Every user of an import with their audit entries, or none.
+pub async fn a_dropped_import_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let users: Vec<_> = (0..3).map(|i| imported(&format!("i{i}.{n}@example.org"), NOW)).collect();
+            let ids = [0, 1, 2].map(|n: usize| users[n].user.id);
+            let command = ImportUsers { now: NOW, users };
+            dropped!(store, audited: 3, owed: 0, store.import_users(command), {
+                let mut there = 0;
+                for id in ids {
+                    there += usize::from(read(&store, id).await.is_some());
+                }
+                assert!(there == 0 || there == 3, "{there} of three");
+                there == 3
+            })
+        })
+    })
+    .await;
+}
+
+/// A dead mail that is due again, and its audit entry.
+pub async fn a_dropped_requeue_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let command = register(&address(n), NOW);
+            let id = command.code_mail.id;
+            store.register(command).await.unwrap();
+            let (lease, _) = claim(&store, NOW).await;
+            let result = DeliveryResult::Dead { error: "never".into() };
+            store.settle(Settle { now: NOW, id, lease, result }).await.unwrap();
+            dropped!(store, audited: 1, owed: 0, store.requeue(requeue(id, later(1))), {
+                let entries = outbox(&store).await;
+                let entry = entries.iter().find(|entry| entry.item.id() == id).unwrap();
+                let there = entry.status == OutboxStatus::Queued;
+                assert_eq!((entry.attempts == 0, entry.settled_at.is_none()), (there, there));
+                there
+            })
+        })
+    })
+    .await;
+}
+
+/// A key that is sealed anew.
+pub async fn a_dropped_reseal_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let key = signing_key(1, &format!("algorithm {n}"));
+            let id = key.id;
+            store.add_signing_key(add_key(key)).await.unwrap();
+            let command = ResealSigningKey { id, before: vec![1], after: vec![2, 3] };
+            dropped!(store, audited: 0, owed: 0, store.reseal_signing_key(command), {
+                let keys = store.signing_keys().await.unwrap();
+                let sealed = &keys.iter().find(|key| key.id == id).unwrap().sealed;
+                assert!([[1].as_slice(), &[2, 3]].contains(&sealed.as_slice()), "{sealed:?}");
+                sealed.len() == 2
             })
         })
     })

@@ -27,8 +27,12 @@ pub mod administration;
 mod broken;
 mod build;
 pub mod codes;
+pub mod deletion;
 pub mod drops;
+pub mod email_change;
+pub mod keys;
 pub mod limits;
+pub mod listing;
 pub mod model;
 pub mod outbox;
 pub mod races;
@@ -68,6 +72,11 @@ macro_rules! conformance_suite {
     };
     ($harness:expr $(, #[$attribute:meta])*) => {
         $crate::conformance_suite! { @each [$(#[$attribute])*] $harness;
+            administration: what_differs_is_changed, everybody_keeps_the_role_of_everybody,
+                a_disabled_user_loses_sessions_and_codes, an_actor_acts_only_as_decided,
+                nobody_reaches_beyond_their_roles, nobody_is_not_found, the_last_administrator_stays,
+                two_administrators_do_not_bring_each_other_down, one_of_many_administrators_is_left,
+                who_fell_does_nothing_more;
             codes: a_registration_is_begun_once, a_taken_address_is_told_to_its_owner_only,
                 a_code_is_spent_once, a_code_lives_from_its_hand_over, a_code_dies_with_its_registration,
                 a_right_code_too_late_is_expired, a_code_completes_only_its_own_registration,
@@ -88,20 +97,17 @@ macro_rules! conformance_suite {
                 changing_a_password_keeps_one_session, the_session_that_is_kept_is_ones_own,
                 a_refused_password_change_changes_nothing, ending_sessions_ends_those_meant,
                 a_user_is_made_once_and_read_as_made, users_are_paged;
-            refresh: a_renewal_moves_the_idle_end_up_to_the_absolute_one, a_session_that_is_over_is_not_renewed,
-                asking_twice_is_answered_the_same, a_used_up_token_ends_its_session, sessions_that_hold_are_listed,
-                parallel_renewals_are_one, no_renewal_outlives_the_end_of_its_session;
-            administration: a_user_is_changed_as_asked, who_may_not_changes_nothing, the_last_administrator_stays,
-                one_of_two_who_demote_each_other_wins, one_administrator_is_left,
-                a_demotion_and_a_use_have_one_order, a_deleted_user_is_gone_or_comes_back,
-                no_session_of_a_deleted_user_holds;
             outbox: a_claim_is_leased, a_lease_is_fenced, the_oldest_due_is_claimed_first,
                 a_mail_of_a_dead_code_is_void, a_spent_code_is_not_mailed, a_failed_mail_waits_its_turn,
                 a_commit_wakes_the_worker, the_outbox_is_paged, only_true_events_are_owed,
-                events_tell_of_passwords_and_sign_ins;
+                events_tell_of_passwords_and_sign_ins, a_dead_mail_is_requeued,
+                a_dead_mail_is_requeued_only_as_decided;
             upkeep: a_purge_removes_only_what_is_over, codes_are_purged_when_they_ended_long_ago,
                 the_outbox_keeps_what_is_owed_or_dead, a_purge_frees_nobody,
-                a_purge_takes_no_code_from_under_a_redemption;
+                a_purge_takes_no_code_from_under_a_redemption,
+                a_deleted_user_is_purged_with_all_that_is_theirs,
+                who_may_come_back_is_purged_when_that_is_over, deleted_users_are_purged_in_batches,
+                access_tokens_are_purged_when_they_ran_out, superseded_keys_are_purged;
             records: an_audit_entry_comes_back_as_it_went_in, the_audit_log_is_paged,
                 a_session_comes_back_as_it_went_in, a_mail_comes_back_as_it_went_in,
                 a_password_hash_comes_back_as_it_went_in, an_address_is_found_by_its_key_alone,
@@ -118,7 +124,37 @@ macro_rules! conformance_suite {
                 a_dropped_sign_in_is_all_or_nothing, a_dropped_failure_is_counted_as_it_is_audited,
                 a_dropped_sign_out_is_all_or_nothing, a_dropped_claim_is_all_or_nothing,
                 a_dropped_hand_over_is_all_or_nothing, a_dropped_purge_is_all_or_nothing,
-                a_dropped_signing_key_is_all_or_nothing, a_dropped_refusal_is_audited_or_was_none;
+                a_dropped_signing_key_is_all_or_nothing, a_dropped_refusal_is_audited_or_was_none,
+                a_dropped_renewal_is_all_or_nothing, a_dropped_update_is_all_or_nothing,
+                a_dropped_deletion_is_all_or_nothing, a_dropped_change_of_address_is_all_or_nothing,
+                a_dropped_import_is_all_or_nothing, a_dropped_requeue_is_all_or_nothing,
+                a_dropped_reseal_is_all_or_nothing;
+            refresh: a_refresh_token_is_renewed_once,
+                a_renewal_moves_the_idle_end_to_the_absolute_end_at_most, no_session_that_is_over_is_renewed,
+                a_renewal_asked_for_twice_has_one_successor, a_renewal_sent_again_is_one,
+                a_used_token_ends_its_session, a_repeated_renewal_names_its_successor,
+                access_tokens_outlive_a_renewal, one_of_many_renews_a_session, no_renewal_outlives_a_sign_out,
+                no_renewal_outlives_a_disabled_user, sessions_are_listed_as_they_were_renewed,
+                the_latest_sessions_are_listed;
+            deletion: a_deleted_user_is_not_found, a_deletion_may_be_silent, a_deleted_address_is_free,
+                a_restorable_user_comes_back_in_time, who_is_there_does_not_come_back,
+                an_address_that_was_taken_keeps_its_old_user_away, who_was_deleted_for_good_stays_away,
+                a_deletion_needs_the_password_that_was_proven, coming_back_needs_the_password,
+                what_is_sent_again_after_a_deletion_does_nothing, no_session_outlives_a_deletion,
+                sign_ins_at_once_bring_a_user_back_once, an_address_has_one_user_after_a_return;
+            email_change: an_address_is_changed_by_its_code, the_case_of_an_address_may_be_changed,
+                a_taken_address_is_not_told_to_the_asker, an_address_taken_meanwhile_is_a_wrong_guess,
+                a_newer_request_voids_the_older_one, a_change_is_asked_for_once,
+                a_refused_change_of_address_changes_nothing, a_new_password_voids_a_change_of_address,
+                a_change_of_address_is_undone_from_the_old_one, an_undo_needs_the_old_address,
+                an_undo_is_over_in_time, no_code_does_what_it_was_not_made_for,
+                one_of_many_changes_an_address, one_of_many_users_gets_an_address;
+            listing: users_are_found_by_what_they_begin_with, a_prefix_is_taken_as_it_stands,
+                pages_of_users_hold_while_others_come_and_go, users_are_filtered_by_role_and_status,
+                the_audit_log_is_filtered, what_is_recorded_comes_back, the_outbox_is_filtered,
+                imported_users_come_back_as_they_went_in, an_import_leaves_out_who_is_there;
+            keys: a_key_is_added_unless_one_signs_from_then, the_same_key_is_added_once,
+                a_rotation_adds_one_key, a_key_is_sealed_anew_over_what_was_read, a_key_is_sealed_anew_once;
             model: any_sequence_answers_as_the_model_does;
         }
     };
@@ -132,8 +168,12 @@ mod tests {
         let topics = [
             include_str!("administration.rs"),
             include_str!("codes.rs"),
+            include_str!("deletion.rs"),
             include_str!("drops.rs"),
+            include_str!("email_change.rs"),
+            include_str!("keys.rs"),
             include_str!("limits.rs"),
+            include_str!("listing.rs"),
             include_str!("model.rs"),
             include_str!("outbox.rs"),
             include_str!("races.rs"),

@@ -6,14 +6,16 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, claim, create, events, guess, invite, later, lease, open, outbox, register, registered,
-    replace, request, right, sent, set_password, user,
+    NOW, acting, admin, all_events, audited, claim, create, entries, events, guess, invite, later, lease,
+    open, outbox, register, registered, replace, request, requeue, right, roles, sent, set_password, user,
+    user_id,
 };
 use crate::domain::code::CodePurpose;
+use crate::domain::id::OutboxId;
 use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::outbox::{
-    Claim, DeliveryResult, OutboxItem, OutboxQuery, OutboxStatus, Settle, Settled,
+    Claim, DeliveryResult, OutboxItem, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
 };
 
 const ANA: &str = "ana@example.org";
@@ -223,4 +225,64 @@ pub async fn only_true_events_are_owed(harness: &dyn StoreHarness) {
     made.events = all_events();
     store.create_user(made).await.unwrap();
     assert_eq!(events(&store).await[2..], ["user_registered"]);
+}
+
+/// A dead mail is due again, with its attempts counted anew; whatever is not dead is not found, and both are audited.
+pub async fn a_dead_mail_is_requeued(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    for address in [ANA, "new@example.org", "sent@example.org", "waits@example.org"] {
+        store.register(register(address, NOW)).await.unwrap();
+    }
+    drop(claim(&store, NOW).await);
+    let (lease, claimed) = claim(&store, later(300)).await;
+    let ids: Vec<_> = claimed.iter().map(|claimed| claimed.item.id()).collect();
+    for id in [ids[0], ids[1]] {
+        let result = DeliveryResult::Dead { error: "no such mailbox".into() };
+        store.settle(Settle { now: later(301), id, lease, result }).await.unwrap();
+    }
+    store.settle(sent(&claimed[2], lease, later(301))).await.unwrap();
+    let before = audited(&store).await.len();
+    let unknown = OutboxId::from_uuid(uuid::Uuid::from_u128(1));
+    for id in [ids[2], ids[3], unknown] {
+        assert_eq!(store.requeue(requeue(id, later(400))).await.unwrap(), Requeued::NotFound);
+    }
+    assert_eq!(audited(&store).await[before..], ["not_found"; 3]);
+    for (id, subject) in [(ids[0], Some(ana.id)), (ids[1], None)] {
+        assert_eq!(store.requeue(requeue(id, later(400))).await.unwrap(), Requeued::Requeued);
+        let written = entries(&store).await.pop().unwrap();
+        assert_eq!((written.reason, written.subject), (None, subject));
+        assert_eq!(store.requeue(requeue(id, later(400))).await.unwrap(), Requeued::NotFound, "not again");
+        let entry = outbox(&store).await.into_iter().find(|entry| entry.item.id() == id).unwrap();
+        assert_eq!((entry.status, entry.attempts), (OutboxStatus::Queued, 0));
+        assert_eq!((entry.due_at, entry.settled_at), (later(400), None));
+    }
+    assert!(claim(&store, later(399)).await.1.is_empty());
+    let (_, again) = claim(&store, later(400)).await;
+    let mut attempts: Vec<_> = again.iter().map(|claimed| (claimed.item.id(), claimed.attempt)).collect();
+    attempts.sort_unstable();
+    assert_eq!(attempts, [(ids[0], 1), (ids[1], 1)]);
+}
+
+/// An actor who no longer may has nothing sent again.
+pub async fn a_dead_mail_is_requeued_only_as_decided(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let boss = admin(&store, ANA).await;
+    registered(&store, "new@example.org").await;
+    let (lease, claimed) = claim(&store, NOW).await;
+    let id = claimed[0].item.id();
+    let result = DeliveryResult::Dead { error: "no such mailbox".into() };
+    store.settle(Settle { now: NOW, id, lease, result }).await.unwrap();
+    let before = outbox(&store).await;
+    let (mut demoted, mut unknown) = (acting(&boss, &[]), acting(&boss, &[]));
+    demoted.roles = roles(&["user"]);
+    unknown.id = user_id();
+    for by in [demoted, unknown] {
+        let command = Requeue { by: Some(by), ..requeue(id, later(1)) };
+        assert_eq!(store.requeue(command).await.unwrap(), Requeued::NotPermitted);
+        assert_eq!(audited(&store).await.pop().as_deref(), Some("forbidden"));
+    }
+    assert_eq!(outbox(&store).await, before);
+    let command = Requeue { by: Some(acting(&boss, &["admin"])), ..requeue(id, later(1)) };
+    assert_eq!(store.requeue(command).await.unwrap(), Requeued::Requeued);
 }

@@ -1,211 +1,413 @@
-//! Laws of renewing sessions.
+//! Laws of refresh tokens, and of the list of sessions.
 
 use std::sync::Arc;
 
-use time::{Duration, OffsetDateTime};
-
 use super::StoreHarness;
-use super::build::{NOW, audit, audited, digest, end, holds, later, open, replace, user};
+use super::build::{
+    GRACE, NOW, audited, delete, digest, disable, end, entries, holds, later, open, outbox, replace, rotate,
+    session, signed_in, update, user,
+};
 use super::races::at_once;
 use crate::domain::audit::AuditEvent;
 use crate::domain::id::SessionId;
 use crate::domain::password::PasswordVersion;
+use crate::domain::secret::Digest;
+use crate::domain::user::{User, UserStatus};
 use crate::port::store::Store;
+use crate::port::store::account::{UserChange, UserUpdated};
 use crate::port::store::session::{
-    OpenSession, Rotate, Rotated, SessionKey, SessionQuery, SessionSelector, SessionsQuery,
+    NewSession, Rotate, Rotated, SessionKey, SessionOpened, SessionQuery, SessionSelector, SessionView,
+    SessionsQuery,
 };
 
 const ANA: &str = "ana@example.org";
 const FIRST: PasswordVersion = PasswordVersion::FIRST;
 
-/// A session of Ana's that lives 1000 seconds without being renewed and 5000 in all.
-async fn signed_in(store: &Arc<dyn Store>) -> OpenSession {
-    let ana = user(store, ANA).await;
-    let mut command = open(&ana, FIRST, NOW);
-    command.session.refresh = digest("token 0");
-    (command.session.idle_expires_at, command.session.expires_at) = (later(1000), later(5000));
-    store.open_session(command.clone()).await.unwrap();
-    command
+/// A user with a session of which the idle end is at 1000 seconds and the absolute end at 2000.
+async fn short(store: &Arc<dyn Store>, address: &str) -> (User, NewSession) {
+    let user = user(store, address).await;
+    let mut command = open(&user, FIRST, NOW);
+    (command.session.idle_expires_at, command.session.expires_at) = (later(1000), later(2000));
+    let session = command.session.clone();
+    store.open_session(command).await.unwrap();
+    (user, session)
 }
 
-/// Renews by token `n`, of which token `n + 1` is the successor, under the second of two keys.
-pub(super) fn rotate(id: SessionId, n: u32, now: OffsetDateTime) -> Rotate {
-    Rotate {
-        now,
-        id,
-        presented: digest(&format!("token {n}")),
-        next: vec![digest(&format!("token {}", n + 1)), digest(&format!("other token {}", n + 1))],
-        access: None,
-        idle_expires_at: now + Duration::seconds(1000),
-        grace: Duration::seconds(10),
-        audit: audit(AuditEvent::SessionRefresh),
+async fn renewed(store: &Arc<dyn Store>, command: Rotate) -> SessionView {
+    match store.rotate(command).await.unwrap() {
+        Rotated::Rotated(view) => *view,
+        outcome => panic!("not renewed: {outcome:?}"),
     }
 }
 
-fn kind(outcome: &Rotated) -> &'static str {
-    match outcome {
-        Rotated::Rotated(_) => "rotated",
-        Rotated::Repeated { .. } => "repeated",
-        Rotated::Reused => "reused",
-        Rotated::Ended => "ended",
-    }
+async fn view(store: &Arc<dyn Store>, key: SessionKey, seconds: i64) -> Option<SessionView> {
+    store.session(SessionQuery { now: later(seconds), key }).await.unwrap()
 }
 
-async fn rotated(store: &Arc<dyn Store>, id: SessionId, n: u32, seconds: i64) -> &'static str {
-    kind(&store.rotate(rotate(id, n, later(seconds))).await.unwrap())
+/// The reasons of the audit log that follow the first `before` entries.
+async fn audited_after(store: &Arc<dyn Store>, before: usize) -> Vec<String> {
+    audited(store).await.split_off(before)
 }
 
-/// Renewing moves the idle end, never past the absolute one, and adds an access token beside the one before.
-pub async fn a_renewal_moves_the_idle_end_up_to_the_absolute_one(harness: &dyn StoreHarness) {
+/// A token is renewed once: its successor is the current one, and the session was seen now.
+pub async fn a_refresh_token_is_renewed_once(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
-    let command = signed_in(&store).await;
-    let id = command.session.id;
-    let renewed = Rotate { access: Some((digest("access 1"), later(2000))), ..rotate(id, 0, later(999)) };
-    let Rotated::Rotated(view) = store.rotate(renewed).await.unwrap() else { panic!("refused") };
-    assert_eq!((view.session.last_seen_at, view.session.idle_expires_at), (later(999), later(1999)));
-    assert_eq!((view.session.authenticated_at, view.session.created_at), (NOW, NOW));
-    let mut seconds = 999;
-    for n in 1..5 {
-        seconds += 999;
-        assert_eq!(rotated(&store, id, n, seconds).await, "rotated");
-    }
-    let found = store.session(SessionQuery { now: later(4999), key: SessionKey::Id(id) }).await.unwrap();
-    assert_eq!(found.unwrap().session.idle_expires_at, later(5000), "the absolute end");
-    assert_eq!(rotated(&store, id, 5, 4999).await, "rotated");
-    assert_eq!(rotated(&store, id, 6, 5000).await, "ended");
-    let (before, _) = command.session.access.unwrap();
-    for (token, seconds, good) in [
-        (before, 899, true),
-        (before, 900, false),
-        (digest("access 1"), 1999, true),
-        (digest("access 1"), 2000, false),
-    ] {
-        let query = SessionQuery { now: later(seconds), key: SessionKey::Access(token) };
-        assert_eq!(store.session(query).await.unwrap().is_some(), good, "after {seconds} s");
-    }
+    let ana = user(&store, ANA).await;
+    let new = signed_in(&store, &ana, NOW).await;
+    let mut command = rotate(new.id, new.refresh, "second", later(60));
+    command.idle_expires_at = later(7000);
+    let entry = command.audit.id;
+    let seen = renewed(&store, command).await;
+    assert_eq!((seen.session.id, seen.user.id, seen.password_version), (new.id, ana.id, FIRST));
+    assert_eq!((seen.session.created_at, seen.session.authenticated_at), (NOW, NOW));
+    assert_eq!((seen.session.last_seen_at, seen.session.idle_expires_at), (later(60), later(7000)));
+    assert_eq!((seen.session.expires_at, seen.session.ip), (new.expires_at, new.ip));
+    assert_eq!(view(&store, SessionKey::Id(new.id), 61).await, Some(seen));
+    let written = entries(&store).await.pop().unwrap();
+    assert_eq!((written.id, written.event, written.at), (entry, AuditEvent::SessionRefresh, later(60)));
+    assert_eq!((written.subject, written.reason), (Some(ana.id), None));
+    assert!(outbox(&store).await.is_empty());
+    renewed(&store, rotate(new.id, digest("second"), "third", later(61))).await;
+    renewed(&store, rotate(new.id, digest("third"), "fourth", later(62))).await;
 }
 
-/// A session that is over is not renewed, whatever ended it.
-pub async fn a_session_that_is_over_is_not_renewed(harness: &dyn StoreHarness) {
-    for (seconds, answer) in [(999, "rotated"), (1000, "ended")] {
-        let store = harness.fresh().await;
-        let id = signed_in(&store).await.session.id;
-        assert_eq!(rotated(&store, id, 0, seconds).await, answer, "after {seconds} s");
-    }
+/// A renewal moves the idle end, and never past the absolute one.
+pub async fn a_renewal_moves_the_idle_end_to_the_absolute_end_at_most(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
-    let command = signed_in(&store).await;
-    let id = command.session.id;
-    store.replace_password(replace(command.user_id, FIRST, later(1))).await.unwrap();
-    assert_eq!(rotated(&store, id, 0, 2).await, "ended");
-    let store = harness.fresh().await;
-    let command = signed_in(&store).await;
-    store.end_sessions(end(command.user_id, SessionSelector::All, later(1))).await.unwrap();
-    assert_eq!(rotated(&store, command.session.id, 0, 2).await, "ended");
-    let nobody = SessionId::from_uuid(uuid::Uuid::nil());
-    assert_eq!(rotated(&store, nobody, 0, 2).await, "ended");
-    assert_eq!(audited(&store).await, ["done", "done", "done", "session_ended", "session_ended"]);
-}
-
-/// The token before counts for a while, until its successor is used; whoever asks gets the successor that is current.
-pub async fn asking_twice_is_answered_the_same(harness: &dyn StoreHarness) {
-    for (seconds, answer) in [(0, "repeated"), (9, "repeated"), (10, "reused")] {
-        let store = harness.fresh().await;
-        let id = signed_in(&store).await.session.id;
-        assert_eq!(rotated(&store, id, 0, 100).await, "rotated");
-        let mut again = rotate(id, 0, later(100 + seconds));
-        // By now another secret key is in force.
-        again.next.insert(0, digest("a newer key's"));
-        let outcome = store.rotate(again).await.unwrap();
-        assert_eq!(kind(&outcome), answer, "{seconds} s later");
-        if let Rotated::Repeated { view, successor } = outcome {
-            assert_eq!((view.session.id, successor), (id, 1));
-            assert_eq!(view.session.last_seen_at, later(100), "it was renewed once");
-            assert_eq!(rotated(&store, id, 1, 110).await, "rotated");
-        }
-    }
-    let store = harness.fresh().await;
-    let id = signed_in(&store).await.session.id;
-    assert_eq!(rotated(&store, id, 0, 100).await, "rotated");
-    assert_eq!(rotated(&store, id, 0, 99).await, "reused", "a clock that was set back opens no grace");
-    let store = harness.fresh().await;
-    let id = signed_in(&store).await.session.id;
-    assert_eq!(rotated(&store, id, 0, 100).await, "rotated");
-    let unknown = Rotate { next: vec![digest("of a lost key")], ..rotate(id, 0, later(101)) };
-    assert_eq!(kind(&store.rotate(unknown).await.unwrap()), "reused", "a successor that nobody can tell");
-}
-
-/// A token that was used up ends its session at once, and the token in force with it.
-pub async fn a_used_up_token_ends_its_session(harness: &dyn StoreHarness) {
-    let store = harness.fresh().await;
-    let id = signed_in(&store).await.session.id;
-    for n in 0..3 {
-        assert_eq!(rotated(&store, id, n, i64::from(n)).await, "rotated");
-    }
-    assert_eq!(rotated(&store, id, 1, 3).await, "reused", "within the grace, but its successor was used");
-    assert!(!holds(&store, id, later(3)).await);
-    assert_eq!(rotated(&store, id, 3, 4).await, "ended");
-    let log = audited(&store).await;
-    assert_eq!(log[log.len() - 2..], ["token_reused", "session_ended"]);
-}
-
-/// A user's sessions that hold, the one that was renewed last first, and nobody else's.
-pub async fn sessions_that_hold_are_listed(harness: &dyn StoreHarness) {
-    let store = harness.fresh().await;
-    let first = signed_in(&store).await;
-    let ana = store.user(first.user_id).await.unwrap().unwrap();
-    let bob = user(&store, "bob@example.org").await;
-    let (second, ended) = (open(&ana, FIRST, later(1)), open(&ana, FIRST, later(2)));
-    for command in [second.clone(), ended.clone(), open(&bob, FIRST, later(3))] {
-        store.open_session(command).await.unwrap();
-    }
-    store.end_sessions(end(ana.id, SessionSelector::One(ended.session.id), later(3))).await.unwrap();
-    assert_eq!(rotated(&store, first.session.id, 0, 4).await, "rotated");
-    let listed = async |seconds| -> Vec<SessionId> {
-        let query = SessionsQuery { now: later(seconds), user_id: ana.id };
-        store.sessions(query).await.unwrap().iter().map(|session| session.id).collect()
+    let (_, new) = short(&store, ANA).await;
+    let until = |presented, next, seconds, idle| Rotate {
+        idle_expires_at: later(idle),
+        ..rotate(new.id, presented, next, later(seconds))
     };
-    assert_eq!(listed(5).await, [first.session.id, second.session.id]);
-    assert_eq!(listed(1004).await, [second.session.id], "one is over by itself");
+    let seen = renewed(&store, until(new.refresh, "second", 500, 1500)).await;
+    assert_eq!((seen.session.idle_expires_at, seen.session.expires_at), (later(1500), later(2000)));
+    assert!(holds(&store, new.id, later(1499)).await && !holds(&store, new.id, later(1500)).await);
+    let seen = renewed(&store, until(digest("second"), "third", 1400, 2400)).await;
+    assert_eq!((seen.session.idle_expires_at, seen.session.expires_at), (later(2000), later(2000)));
+    assert!(holds(&store, new.id, later(1999)).await && !holds(&store, new.id, later(2000)).await);
+    renewed(&store, until(digest("third"), "fourth", 1999, 2999)).await;
+    assert_eq!(store.rotate(until(digest("fourth"), "fifth", 2000, 3000)).await.unwrap(), Rotated::Ended);
 }
 
-/// Of 16 that renew by one token, one rotates, all get the same successor, and the session goes on.
-pub async fn parallel_renewals_are_one(harness: &dyn StoreHarness) {
-    for round in 0..4 {
-        let store = harness.fresh().await;
-        let id = signed_in(&store).await.session.id;
-        let answers = at_once(&store, 16, move |store, n| async move {
-            let access = Some((digest(&format!("access {round} {n}")), later(900)));
-            store.rotate(Rotate { access, ..rotate(id, 0, later(1)) }).await.unwrap()
-        })
-        .await;
-        let of = |name| answers.iter().filter(|answer| kind(answer) == name).count();
-        assert_eq!((of("rotated"), of("repeated")), (1, 15), "{answers:?}");
-        for answer in &answers {
-            assert!(!matches!(answer, Rotated::Repeated { successor, .. } if *successor != 0));
+/// What ends a session before it is renewed.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    SignOut,
+    Disabled,
+    NewPassword,
+    Deleted,
+}
+
+/// A session that is over is not renewed, to the second, and nothing changes but the audit.
+pub async fn no_session_that_is_over_is_renewed(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for (n, (absolute, seconds, over)) in [
+        (false, 999, false),
+        (false, 1000, true),
+        (false, 1001, true),
+        (true, 999, false),
+        (true, 1000, true),
+        (true, 1001, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ana = user(&store, &format!("u{n}@example.org")).await;
+        let mut command = open(&ana, FIRST, NOW);
+        let session = &mut command.session;
+        let ends = if absolute { &mut session.expires_at } else { &mut session.idle_expires_at };
+        *ends = later(1000);
+        let new = session.clone();
+        store.open_session(command).await.unwrap();
+        let before = audited(&store).await.len();
+        let answer = store.rotate(rotate(new.id, new.refresh, "second", later(seconds))).await.unwrap();
+        assert_eq!(answer == Rotated::Ended, over, "{absolute} {seconds}: {answer:?}");
+        assert_eq!(audited_after(&store, before).await, [if over { "session_ended" } else { "done" }]);
+    }
+    for (n, how) in [End::SignOut, End::Disabled, End::NewPassword, End::Deleted].into_iter().enumerate() {
+        let ana = user(&store, &format!("e{n}@example.org")).await;
+        let new = signed_in(&store, &ana, NOW).await;
+        let seen = renewed(&store, rotate(new.id, new.refresh, "second", later(9))).await;
+        assert_eq!(seen.session.last_seen_at, later(9));
+        match how {
+            End::SignOut => {
+                store.end_sessions(end(ana.id, SessionSelector::All, later(10))).await.map(|_| ()).unwrap();
+            }
+            End::Disabled => store.update_user(disable(ana.id, later(10))).await.map(|_| ()).unwrap(),
+            End::NewPassword => {
+                store.replace_password(replace(ana.id, FIRST, later(10))).await.map(|_| ()).unwrap();
+            }
+            End::Deleted => store.delete_user(delete(ana.id, later(10))).await.map(|_| ()).unwrap(),
         }
-        for n in 0..16 {
-            let key = SessionKey::Access(digest(&format!("access {round} {n}")));
-            assert!(store.session(SessionQuery { now: later(2), key }).await.unwrap().is_some(), "tab {n}");
+        let before = audited(&store).await.len();
+        for presented in [digest("second"), new.refresh, digest("never")] {
+            let command = rotate(new.id, presented, "third", later(11));
+            let access = SessionKey::Access(command.access.unwrap().0);
+            assert_eq!(store.rotate(command).await.unwrap(), Rotated::Ended, "{how:?}");
+            assert!(view(&store, access, 11).await.is_none(), "{how:?}");
         }
-        assert_eq!(rotated(&store, id, 1, 2).await, "rotated");
+        assert_eq!(audited_after(&store, before).await, ["session_ended"; 3], "{how:?}");
+        assert_eq!(entries(&store).await.pop().unwrap().subject, Some(ana.id), "{how:?}");
+    }
+    let unknown = session(NOW);
+    let answer = store.rotate(rotate(unknown.id, unknown.refresh, "second", later(1))).await.unwrap();
+    assert_eq!(answer, Rotated::Ended);
+    let written = entries(&store).await.pop().unwrap();
+    assert_eq!((written.reason.as_deref(), written.subject), (Some("session_ended"), None));
+}
+
+/// A client that asks twice within the grace gets the successor of the first time, and no token changes.
+pub async fn a_renewal_asked_for_twice_has_one_successor(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let grace = GRACE.whole_seconds();
+    for (n, (seconds, repeated)) in
+        [(100, true), (100 + grace - 1, true), (100 + grace, false), (100 + grace + 1, false), (99, false)]
+            .into_iter()
+            .enumerate()
+    {
+        let ana = user(&store, &format!("u{n}@example.org")).await;
+        let new = signed_in(&store, &ana, NOW).await;
+        let first = renewed(&store, rotate(new.id, new.refresh, "second", later(100))).await;
+        let before = audited(&store).await.len();
+        let mut again = rotate(new.id, new.refresh, "second", later(seconds));
+        again.next = vec![digest("under a newer key"), digest("second")];
+        again.idle_expires_at = later(1);
+        let access = again.access.unwrap().0;
+        let answer = store.rotate(again).await.unwrap();
+        if !repeated {
+            assert_eq!(answer, Rotated::Reused, "after {seconds} s");
+            assert_eq!(audited_after(&store, before).await, ["token_reused"]);
+            assert!(!holds(&store, new.id, later(200)).await);
+            continue;
+        }
+        let Rotated::Repeated { view: seen, successor } = answer else { panic!("{seconds} s: {answer:?}") };
+        assert_eq!((successor, *seen), (1, first.clone()), "nothing of the session changed");
+        assert_eq!(audited_after(&store, before).await, ["done"]);
+        let by_access = view(&store, SessionKey::Access(access), seconds).await;
+        assert_eq!(by_access, Some(first), "the access token is good");
+        renewed(&store, rotate(new.id, digest("second"), "third", later(seconds + 1))).await;
     }
 }
 
-/// A session that is ended while it is renewed is over.
-pub async fn no_renewal_outlives_the_end_of_its_session(harness: &dyn StoreHarness) {
-    for _ in 0..8 {
+/// The very same renewal sent again is answered, and doubles nothing.
+pub async fn a_renewal_sent_again_is_one(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let new = signed_in(&store, &ana, NOW).await;
+    let mut command = rotate(new.id, new.refresh, "second", later(1));
+    let seen = renewed(&store, command.clone()).await;
+    command.audit = rotate(new.id, new.refresh, "second", later(1)).audit;
+    let again = store.rotate(command.clone()).await.unwrap();
+    assert_eq!(again, Rotated::Repeated { view: Box::new(seen.clone()), successor: 0 });
+    let access = command.access.unwrap().0;
+    assert_eq!(view(&store, SessionKey::Access(access), 2).await, Some(seen));
+}
+
+/// A token that was used up, and one that never was, end the session: the current one is dead too.
+pub async fn a_used_token_ends_its_session(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let successor_used = [("second", 2), ("third", 3)].as_slice();
+    let older = [("second", 2), ("third", 3), ("fourth", 4)].as_slice();
+    let late = [("second", 2)].as_slice();
+    let (soon, too_late) = (5, 2 + GRACE.whole_seconds());
+    for (n, (renewals, presented, seconds)) in [
+        (successor_used, None, soon),
+        (older, None, soon),
+        (older, Some("second"), soon),
+        (late, None, too_late),
+        (late, Some("never issued"), soon),
+        ([].as_slice(), Some("never issued"), soon),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ana = user(&store, &format!("u{n}@example.org")).await;
+        let (new, other) = (signed_in(&store, &ana, NOW).await, signed_in(&store, &ana, NOW).await);
+        let (mut current, mut tokens) = (new.refresh, vec![new.access.unwrap().0]);
+        for (next, at) in renewals {
+            let command = rotate(new.id, current, next, later(*at));
+            tokens.extend(command.access.map(|(digest, _)| digest));
+            renewed(&store, command).await;
+            current = digest(next);
+        }
+        let before = audited(&store).await.len();
+        let presented = presented.map_or(new.refresh, digest);
+        let stolen = rotate(new.id, presented, "stolen", later(seconds));
+        tokens.extend(stolen.access.map(|(digest, _)| digest));
+        assert_eq!(store.rotate(stolen).await.unwrap(), Rotated::Reused, "case {n}");
+        assert!(!holds(&store, new.id, later(seconds)).await, "case {n}");
+        for token in tokens {
+            assert!(view(&store, SessionKey::Access(token), seconds).await.is_none(), "case {n}");
+        }
+        let answer = store.rotate(rotate(new.id, current, "next", later(seconds + 1))).await.unwrap();
+        assert_eq!(answer, Rotated::Ended, "case {n}: the current token is dead too");
+        assert_eq!(audited_after(&store, before).await, ["token_reused", "session_ended"], "case {n}");
+        assert!(holds(&store, other.id, later(seconds)).await, "another session goes on");
+    }
+}
+
+/// The token before is used up, too, when its successor is not among those that it may have.
+pub async fn a_repeated_renewal_names_its_successor(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let new = signed_in(&store, &ana, NOW).await;
+    renewed(&store, rotate(new.id, new.refresh, "second", later(1))).await;
+    let answer = store.rotate(rotate(new.id, new.refresh, "another", later(2))).await.unwrap();
+    assert_eq!(answer, Rotated::Reused);
+    assert!(!holds(&store, new.id, later(2)).await);
+}
+
+/// Opaque access tokens of before a renewal are good until their own end.
+pub async fn access_tokens_outlive_a_renewal(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let new = signed_in(&store, &ana, NOW).await;
+    let (first, first_ends) = new.access.unwrap();
+    let command = rotate(new.id, new.refresh, "second", later(600));
+    let (second, second_ends) = command.access.unwrap();
+    renewed(&store, command).await;
+    let none = Rotate { access: None, ..rotate(new.id, digest("second"), "third", later(601)) };
+    renewed(&store, none).await;
+    for (token, ends_at) in [(first, first_ends), (second, second_ends)] {
+        let key = SessionKey::Access(token);
+        let seconds = (ends_at - NOW).whole_seconds();
+        assert_eq!(view(&store, key, seconds - 1).await.unwrap().session.id, new.id);
+        assert!(view(&store, key, seconds).await.is_none());
+    }
+}
+
+/// Of callers that renew by one token at once, one renews and all get the same successor; the session goes on.
+pub async fn one_of_many_renews_a_session(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let new = signed_in(&store, &ana, NOW).await;
+    let (id, first) = (new.id, new.refresh);
+    let answers = at_once(&store, 16, move |store, _| async move {
+        let command = rotate(id, first, "second", later(1));
+        (command.access.unwrap().0, store.rotate(command).await.unwrap())
+    })
+    .await;
+    let mut rotated = 0;
+    for (access, answer) in answers {
+        match answer {
+            Rotated::Rotated(_) => rotated += 1,
+            Rotated::Repeated { successor, .. } => assert_eq!(successor, 0),
+            other => panic!("{other:?}"),
+        }
+        assert!(view(&store, SessionKey::Access(access), 2).await.is_some());
+    }
+    assert_eq!(rotated, 1);
+    assert!(holds(&store, id, later(2)).await);
+    renewed(&store, rotate(id, digest("second"), "third", later(2))).await;
+    let answer = store.rotate(rotate(id, first, "second", later(3))).await.unwrap();
+    assert_eq!(answer, Rotated::Reused, "no other token is current");
+}
+
+/// Renews many times while something ends the session: it is over, whichever came first.
+async fn renewed_while<F>(harness: &dyn StoreHarness, ends: impl Fn(Arc<dyn Store>, User) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    for round in 0..8 {
         let store = harness.fresh().await;
-        let command = signed_in(&store).await;
-        let (id, user_id) = (command.session.id, command.user_id);
-        at_once(&store, 8, move |store, n| async move {
-            if n == 0 {
-                store.end_sessions(end(user_id, SessionSelector::All, later(1))).await.unwrap();
-            } else {
-                drop(store.rotate(rotate(id, 0, later(1))).await.unwrap());
+        let ana = user(&store, ANA).await;
+        let new = signed_in(&store, &ana, NOW).await;
+        let (id, first) = (new.id, new.refresh);
+        let answers = at_once(&store, 6, |store, n| {
+            let ended = (n == round % 6).then(|| ends(Arc::clone(&store), ana.clone()));
+            async move {
+                let Some(ended) = ended else {
+                    return Some(store.rotate(rotate(id, first, "second", later(1))).await.unwrap());
+                };
+                ended.await;
+                None
             }
         })
         .await;
-        assert!(!holds(&store, id, later(1)).await);
-        assert_eq!(rotated(&store, id, 1, 2).await, "ended");
+        let rotated = answers.iter().flatten().filter(|answer| matches!(answer, Rotated::Rotated(_))).count();
+        assert!(rotated <= 1, "{answers:?}");
+        assert!(answers.iter().flatten().all(|answer| *answer != Rotated::Reused), "{answers:?}");
+        assert_over(&store, id, [first, digest("second")]).await;
     }
+}
+
+async fn assert_over(store: &Arc<dyn Store>, id: SessionId, tokens: [Digest; 2]) {
+    assert!(!holds(store, id, later(2)).await);
+    for presented in tokens {
+        let answer = store.rotate(rotate(id, presented, "third", later(2))).await.unwrap();
+        assert_eq!(answer, Rotated::Ended);
+    }
+}
+
+/// A renewal that meets a sign-out does not outlive it.
+pub async fn no_renewal_outlives_a_sign_out(harness: &dyn StoreHarness) {
+    renewed_while(harness, |store, ana| async move {
+        store.end_sessions(end(ana.id, SessionSelector::All, later(1))).await.unwrap();
+    })
+    .await;
+}
+
+/// A renewal that meets its user's being disabled does not outlive it, also when the user is enabled again.
+pub async fn no_renewal_outlives_a_disabled_user(harness: &dyn StoreHarness) {
+    renewed_while(harness, |store, ana| async move {
+        store.update_user(disable(ana.id, later(1))).await.unwrap();
+        let enabled = UserChange { status: Some(UserStatus::Active), ..UserChange::default() };
+        let answer = store.update_user(update(ana.id, enabled, later(1))).await.unwrap();
+        assert!(matches!(answer, UserUpdated::Updated(_)), "{answer:?}");
+    })
+    .await;
+}
+
+/// The sessions of a user that hold are listed, the one that was renewed last first, and nobody else's.
+pub async fn sessions_are_listed_as_they_were_renewed(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (ana, bob) = (user(&store, ANA).await, user(&store, "bob@example.org").await);
+    let mut mine = Vec::new();
+    for seconds in [0, 10, 20] {
+        mine.push(signed_in(&store, &ana, later(seconds)).await);
+    }
+    let others = signed_in(&store, &bob, later(5)).await;
+    renewed(&store, rotate(mine[0].id, mine[0].refresh, "second", later(30))).await;
+    let listed = |user_id, seconds| {
+        let (store, query) = (Arc::clone(&store), SessionsQuery { now: later(seconds), user_id });
+        async move { store.sessions(query).await.unwrap() }
+    };
+    let seen = listed(ana.id, 40).await;
+    assert_eq!(ids(&seen), [mine[0].id, mine[2].id, mine[1].id]);
+    for session in &seen {
+        let held = view(&store, SessionKey::Id(session.id), 40).await.unwrap();
+        assert_eq!(*session, held.session);
+    }
+    assert_eq!(ids(&listed(bob.id, 40).await), [others.id]);
+    assert!(listed(super::build::user_id(), 40).await.is_empty());
+    store.end_sessions(end(ana.id, SessionSelector::One(mine[2].id), later(41))).await.unwrap();
+    assert_eq!(ids(&listed(ana.id, 41).await), [mine[0].id, mine[1].id]);
+    let idle = (mine[1].idle_expires_at - NOW).whole_seconds();
+    assert_eq!(ids(&listed(ana.id, idle - 1).await), [mine[0].id, mine[1].id]);
+    assert_eq!(ids(&listed(ana.id, idle).await), [mine[0].id], "the other's idle end has come");
+    store.replace_password(replace(ana.id, FIRST, later(42))).await.unwrap();
+    assert!(listed(ana.id, 43).await.is_empty());
+    store.update_user(disable(bob.id, later(42))).await.unwrap();
+    assert!(listed(bob.id, 43).await.is_empty());
+}
+
+fn ids(sessions: &[crate::domain::session::Session]) -> Vec<SessionId> {
+    sessions.iter().map(|session| session.id).collect()
+}
+
+/// No more sessions are listed than fit, the latest ones.
+pub async fn the_latest_sessions_are_listed(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let mut made = Vec::new();
+    for seconds in 0..=i64::try_from(SessionsQuery::MOST).unwrap() {
+        let command = open(&ana, FIRST, later(seconds));
+        made.push(command.session.id);
+        let opened = store.open_session(command).await.unwrap();
+        assert!(matches!(opened, SessionOpened::Opened(_)), "{opened:?}");
+    }
+    made.reverse();
+    made.pop();
+    let query = SessionsQuery { now: later(1000), user_id: ana.id };
+    assert_eq!(ids(&store.sessions(query).await.unwrap()), made);
 }

@@ -4,15 +4,18 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, audited, candidates, claim, failed, guard, holds, invite, later, open, outbox, owed, password_of,
-    purge, register, registered, request, right, rule, sent, user,
+    NOW, add_key, audited, candidates, claim, delete, entries, failed, guard, holds, invite, later, open,
+    outbox, owed, password_of, purge, register, registered, request, right, rotate, rule, sent, signed_in,
+    signing_key, user,
 };
+use crate::domain::audit::{AuditEntry, AuditEvent};
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::account::{CredentialsQuery, Registered};
 use crate::port::store::code::Redeemed;
+use crate::port::store::key::AddSigningKey;
 use crate::port::store::outbox::{DeliveryResult, OutboxStatus, Settle};
-use crate::port::store::session::SessionSelector;
+use crate::port::store::session::{Rotated, SessionKey, SessionOpened, SessionQuery, SessionSelector};
 use crate::port::store::upkeep::{Purge, Purged};
 
 const ANA: &str = "ana@example.org";
@@ -190,4 +193,136 @@ pub async fn a_purge_takes_no_code_from_under_a_redemption(harness: &dyn StoreHa
         purged = purged.plus(more);
     }
     assert_eq!((purged.registrations, purged.codes, purged.sessions), (24, 0, 0));
+}
+
+/// Who was deleted long ago goes with all that was theirs; the audit log tells of them by identifier alone.
+pub async fn a_deleted_user_is_purged_with_all_that_is_theirs(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (ana, bob) = (user(&store, ANA).await, user(&store, "bob@example.org").await);
+    let session = signed_in(&store, &ana, NOW).await;
+    let others = signed_in(&store, &bob, NOW).await;
+    let reset = CodePurpose::ResetPassword;
+    for address in [ANA, "bob@example.org"] {
+        store.request_code(request(address, reset, NOW)).await.unwrap();
+    }
+    let (lease, claimed) = claim(&store, later(1)).await;
+    for claimed in &claimed {
+        store.settle(sent(claimed, lease, later(1))).await.unwrap();
+    }
+    let told = |n: usize| {
+        let mut draft = super::build::audit(AuditEvent::SignOut);
+        draft.actor = [None, Some(ana.id), Some(bob.id), Some(ana.id)][n];
+        draft.email = Some(super::build::email(ANA).key().clone());
+        (draft.ip, draft.user_agent) = (Some([192, 0, 2, 9].into()), Some("agent".into()));
+        draft.request_id = Some("request".into());
+        draft.done(later(2), [Some(ana.id), Some(bob.id), Some(bob.id), None][n])
+    };
+    let written: Vec<_> = (0..4).map(told).collect();
+    for entry in &written {
+        store.record(entry.clone()).await.unwrap();
+    }
+    let mut deletion = delete(ana.id, later(10));
+    deletion.notice = None;
+    store.delete_user(deletion).await.unwrap();
+    let purged = |seconds| {
+        let epoch = time::OffsetDateTime::UNIX_EPOCH;
+        let command = Purge {
+            ended_before: epoch,
+            settled_before: epoch,
+            audited_before: epoch,
+            known_before: epoch,
+            deleted_before: later(seconds),
+            ..purge(later(500))
+        };
+        let store = std::sync::Arc::clone(&store);
+        async move { store.purge(command).await.unwrap() }
+    };
+    let before = entries(&store).await;
+    assert_eq!(purged(10).await.users, 0, "deleted at that moment, not before");
+    assert_eq!((entries(&store).await, outbox(&store).await.len()), (before.clone(), 2));
+    assert_eq!(purged(11).await.users, 1);
+    assert_eq!(purged(11).await, Purged::default());
+    let left = entries(&store).await;
+    assert_eq!(left.len(), before.len(), "no entry goes");
+    for (entry, before) in left.iter().zip(&before) {
+        if [entry.subject, entry.actor].contains(&Some(ana.id)) {
+            let bare = AuditEntry { email: None, ip: None, user_agent: None, ..before.clone() };
+            assert_eq!(*entry, bare);
+        } else {
+            assert_eq!(entry, before);
+        }
+    }
+    assert_eq!(owed(&store).await, ["reset_password_code to bob@example.org"]);
+    assert!(!holds(&store, session.id, later(20)).await && holds(&store, others.id, later(20)).await);
+    assert_eq!(candidates(&store, "bob@example.org", reset, later(20)).await.len(), 1);
+    let last = store.purge(Purge { known_before: later(500), ..purge(later(86_400 * 100)) }).await.unwrap();
+    assert_eq!((last.sessions, last.codes, last.networks), (1, 1, 1), "nothing of hers is left");
+    assert_eq!(user(&store, ANA).await.email, ana.email);
+}
+
+/// Whoever may still come back is of use; once that is over, they go like any other.
+pub async fn who_may_come_back_is_purged_when_that_is_over(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let mut deletion = delete(ana.id, later(10));
+    deletion.restorable_until = Some(later(1000));
+    store.delete_user(deletion).await.unwrap();
+    for (seconds, gone) in [(999, 0), (1000, 1)] {
+        let command = Purge { deleted_before: later(500), ..purge(later(seconds)) };
+        assert_eq!(store.purge(command).await.unwrap().users, gone, "after {seconds} s");
+    }
+    let again = open(&ana, PasswordVersion::FIRST, later(999));
+    assert_eq!(store.open_session(again).await.unwrap(), SessionOpened::NotActive);
+}
+
+/// Users go in batches, those who are not deleted never.
+pub async fn deleted_users_are_purged_in_batches(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let stays = user(&store, ANA).await;
+    for n in 0..5 {
+        let user = user(&store, &format!("u{n}@example.org")).await.id;
+        store.delete_user(delete(user, later(n))).await.unwrap();
+    }
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        let command =
+            Purge { batch: 2, deleted_before: later(100), audited_before: NOW, ..purge(later(100)) };
+        counts.push(store.purge(command).await.unwrap().users);
+    }
+    assert_eq!(counts, [2, 2, 1, 0]);
+    assert_eq!(super::build::read(&store, stays.id).await, Some(stays));
+}
+
+/// Access tokens go when they ran out; the others of their session stay good.
+pub async fn access_tokens_are_purged_when_they_ran_out(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let new = signed_in(&store, &ana, NOW).await;
+    let command = rotate(new.id, new.refresh, "second", later(600));
+    let (later_one, _) = command.access.unwrap();
+    assert!(matches!(store.rotate(command).await.unwrap(), Rotated::Rotated(_)));
+    let mut counts = Vec::new();
+    for seconds in [899, 900, 1499, 1500] {
+        counts.push(store.purge(purge(later(seconds))).await.unwrap().access_tokens);
+        let key = SessionKey::Access(later_one);
+        let found = store.session(SessionQuery { now: later(seconds), key }).await.unwrap();
+        assert_eq!(found.is_some(), seconds < 1500, "after {seconds} s");
+    }
+    assert_eq!(counts, [0, 1, 0, 1]);
+    assert!(holds(&store, new.id, later(1500)).await);
+}
+
+/// A key goes when another one has signed for long enough; the newest one never does.
+pub async fn superseded_keys_are_purged(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let keys = [signing_key(10, "EdDSA"), signing_key(20, "EdDSA"), signing_key(30, "EdDSA")];
+    for key in &keys {
+        store.add_signing_key(AddSigningKey { unless_since: None, ..add_key(key.clone()) }).await.unwrap();
+    }
+    for (seconds, gone, left) in [(10, 0, 3), (20, 0, 3), (21, 1, 2), (30, 0, 2), (31, 1, 1), (9999, 0, 1)] {
+        let command = Purge { retired_before: later(seconds), ..purge(later(10_000)) };
+        assert_eq!(store.purge(command).await.unwrap().signing_keys, gone, "before {seconds} s");
+        let stored = store.signing_keys().await.unwrap();
+        assert_eq!(stored, keys.iter().rev().take(left).cloned().collect::<Vec<_>>(), "before {seconds} s");
+    }
 }

@@ -51,8 +51,9 @@ impl KeyStore for MemoryStore {
         {
             let mut state = self.state()?;
             let is_there = |other: &SealedSigningKey| {
-                other.algorithm == key.algorithm
-                    && unless_since.is_some_and(|since| other.signs_from >= since)
+                other.id == key.id
+                    || other.algorithm == key.algorithm
+                        && unless_since.is_some_and(|since| other.signs_from >= since)
             };
             if !state.keys.iter().any(is_there) {
                 state.keys.push(key);
@@ -126,7 +127,10 @@ impl UpkeepStore for MemoryStore {
         let mut gone = Vec::new();
         let users = budget.take(|take| {
             remove(&mut state.users, |id, row| {
-                let over = row.deleted.is_some_and(|deleted| deleted.at < deleted_before) && take();
+                let over = row
+                    .deleted
+                    .is_some_and(|deleted| deleted.at < deleted_before && !deleted.is_restorable(now))
+                    && take();
                 if over {
                     gone.push(*id);
                 }

@@ -144,12 +144,13 @@ impl PgStore {
     }
 }
 
-/// Whether the transaction was rolled back only because another one was in its way, so that it may be run again.
+/// Whether the transaction was rolled back only because another one was in its way, so that it may be run again. A value
+/// that may be there once was taken at this very moment; the next run sees by whom.
 fn was_in_the_way(error: &StoreError) -> bool {
     let StoreError::Unavailable(source) = error else { return false };
     source
         .downcast_ref::<sqlx::Error>()
         .and_then(sqlx::Error::as_database_error)
-        .and_then(|error| error.code().map(|code| code == "40001" || code == "40P01"))
-        .unwrap_or(false)
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| ["40001", "40P01", "23505"].contains(&code.as_ref()))
 }

@@ -205,8 +205,8 @@ impl Store {
             events,
         } = command;
         let mut tx = self.begin().await?;
-        if let Some(before) = locked_user(&mut tx, id).await? {
-            return Ok(UserCreated::Created(Box::new(before.user)));
+        if let Some(before) = known_user(&mut tx, id).await? {
+            return Ok(UserCreated::Created(Box::new(before)));
         }
         let actor = lock_actor(&mut tx, by.as_ref()).await?;
         if !permits(by.as_ref(), actor.as_ref(), &roles) {
@@ -228,8 +228,8 @@ impl Store {
             last_login_at: None,
         };
         if !insert_user(&mut tx, &user, password.as_ref(), version).await? {
-            if let Some(before) = locked_user(&mut tx, id).await? {
-                return Ok(UserCreated::Created(Box::new(before.user)));
+            if let Some(before) = known_user(&mut tx, id).await? {
+                return Ok(UserCreated::Created(Box::new(before)));
             }
             let owner = user_of(&mut *tx, user.email.key()).await?.map(|owner| owner.user.id);
             audit_refused(&mut tx, audit, now, "email_taken", owner).await?;
@@ -460,7 +460,7 @@ impl Store {
             owe_mail(&mut tx, taken_mail, &Receiver::user(&other.user), None, now).await?;
             audit_refused(&mut tx, audit, now, "email_taken", Some(user_id)).await?;
         } else {
-            insert_code(&mut tx, &code, CodePurpose::ChangeEmail, owner, new_email.key()).await?;
+            insert_code(&mut tx, &code, CodePurpose::ChangeEmail, owner, found.user.email.key()).await?;
             name_new_email(&mut tx, code.id, &new_email).await?;
             let to = Receiver { email: &new_email, ..Receiver::user(&found.user) };
             owe_mail(&mut tx, code_mail, &to, Some(code.id), now).await?;
@@ -590,8 +590,8 @@ fn newest_users(query: &UserQuery) -> QueryBuilder<Db> {
 /// Users whose address or name begins so: two ranges of two indexes, merged. Who is found by both is found by the
 /// address.
 fn users_by_prefix(query: &UserQuery, prefix: &str) -> QueryBuilder<Db> {
-    // Whatever begins with the prefix is less than the prefix and the last character there is.
-    let end = format!("{prefix}{}", char::MAX);
+    // Whatever begins with the prefix is less than the prefix and more of the last character there is than a name has.
+    let end = prefix.to_owned() + &char::MAX.to_string().repeat(Username::MAX + 1);
     let size = i64::from(query.size.get()) + 1;
     let mut statement = QueryBuilder::new(concat!(
         "SELECT * FROM (SELECT u.email_key AS term, ",
@@ -770,6 +770,17 @@ pub(super) async fn locked_returning_user(
     .await
     .map_err(fault)?;
     row.map(UserRow::credentials).transpose()
+}
+
+/// A user, also a deleted one: what was made once is answered again.
+pub(super) async fn known_user(tx: &mut Tx, id: UserId) -> Result<Option<User>, StoreError> {
+    let row: Option<UserRow> =
+        sqlx::query_as(concat!("SELECT ", user_columns!(), " FROM usermgr_users u WHERE u.id = $1"))
+            .bind(id.as_uuid())
+            .fetch_optional(&mut **tx)
+            .await
+            .map_err(fault)?;
+    row.map(UserRow::user).transpose()
 }
 
 /// The user of an address.

@@ -14,7 +14,7 @@ use usermgr_core::port::store::session::{
 use usermgr_core::port::store::{Happened, StoreError};
 use uuid::Uuid;
 
-use super::account::{lock_user_and_actor, locked_returning_user, locked_user, permits};
+use super::account::{known_user, lock_user_and_actor, locked_returning_user, locked_user, permits};
 use super::rows::{UserRow, corrupt, user_columns};
 use super::writing::{Limits, audit_done, audit_refused, grant_access, is_known, open_session, owe_events};
 use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
@@ -127,14 +127,20 @@ impl Store {
             found = locked_returning_user(&mut tx, user_id, now).await?;
             returns = found.is_some();
         }
+        if found.is_none() {
+            // Another sign-in may have brought the user back while this one waited for it.
+            found = locked_user(&mut tx, user_id).await?;
+        }
         let before: Option<i64> =
             sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_sessions WHERE id = $1")
                 .bind(session.id.as_uuid())
                 .fetch_optional(&mut *tx)
                 .await
                 .map_err(fault)?;
-        if let (Some(_), Some(found)) = (before, &found) {
-            return Ok(SessionOpened::Opened(Box::new(found.user.clone())));
+        if before.is_some()
+            && let Some(user) = known_user(&mut tx, user_id).await?
+        {
+            return Ok(SessionOpened::Opened(Box::new(user)));
         }
         if let Some(guard) = &guard {
             let known = is_known(&mut *tx, Some(user_id), guard).await?;

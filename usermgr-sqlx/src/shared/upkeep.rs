@@ -143,10 +143,12 @@ impl Store {
         let mut tx = self.begin().await?;
         Self::lock_signing_keys(&mut tx).await.map_err(fault)?;
         let before: Option<i64> = sqlx::query_scalar(
-            "SELECT CAST(1 AS BIGINT) FROM usermgr_signing_keys WHERE algorithm = $1 AND signs_from >= $2 LIMIT 1",
+            "SELECT CAST(1 AS BIGINT) FROM usermgr_signing_keys \
+             WHERE id = $3 OR (algorithm = $1 AND signs_from >= $2) LIMIT 1",
         )
         .bind(&algorithm)
         .bind(unless_since.map(ts))
+        .bind(id.as_uuid())
         .fetch_optional(&mut *tx)
         .await
         .map_err(fault)?;
@@ -228,7 +230,7 @@ impl Store {
             audit: purge!("usermgr_audit", "id", "at < $1", audited_before),
             throttles: purge!("usermgr_throttles", "key", "ends_at <= $1", now),
             networks: purge!("usermgr_networks", "user_id, network", "seen_at < $1", known_before),
-            users: forget_users(&mut tx, deleted_before, batch).await?,
+            users: forget_users(&mut tx, deleted_before, now, batch).await?,
             access_tokens: purge!("usermgr_access_tokens", "digest", "expires_at <= $1", now),
             signing_keys: sqlx::query(
                 "DELETE FROM usermgr_signing_keys WHERE EXISTS (SELECT 1 FROM usermgr_signing_keys later \
@@ -245,15 +247,25 @@ impl Store {
     }
 }
 
-/// Removes users who were deleted long ago, with all that is theirs; audit entries keep their identifiers alone.
-async fn forget_users(tx: &mut Tx, before: OffsetDateTime, batch: i64) -> Result<u64, StoreError> {
-    let users: Vec<(Uuid,)> =
-        sqlx::query_as(skipping!("SELECT id FROM usermgr_users WHERE deleted_at < $1 LIMIT $2", ""))
-            .bind(ts(before))
-            .bind(batch)
-            .fetch_all(&mut **tx)
-            .await
-            .map_err(fault)?;
+/// Removes users who were deleted long ago and do not come back any more, with all that is theirs; audit entries keep
+/// their identifiers alone.
+async fn forget_users(
+    tx: &mut Tx,
+    before: OffsetDateTime,
+    now: OffsetDateTime,
+    batch: i64,
+) -> Result<u64, StoreError> {
+    let users: Vec<(Uuid,)> = sqlx::query_as(skipping!(
+        "SELECT id FROM usermgr_users \
+         WHERE deleted_at < $1 AND (restorable_until IS NULL OR restorable_until <= $3) LIMIT $2",
+        ""
+    ))
+    .bind(ts(before))
+    .bind(batch)
+    .bind(ts(now))
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(fault)?;
     for (user,) in &users {
         for statement in [
             "UPDATE usermgr_audit SET email = NULL, ip = NULL, user_agent = NULL WHERE subject = $1",

@@ -369,13 +369,16 @@ pub(super) async fn grant_access(
     access: Option<(Digest, OffsetDateTime)>,
 ) -> Result<(), StoreError> {
     let Some((digest, ends_at)) = access else { return Ok(()) };
-    sqlx::query("INSERT INTO usermgr_access_tokens (digest, session_id, expires_at) VALUES ($1, $2, $3)")
-        .bind(digest.as_bytes().as_slice())
-        .bind(session.as_uuid())
-        .bind(ts(ends_at))
-        .execute(&mut **tx)
-        .await
-        .map_err(fault)?;
+    sqlx::query(
+        "INSERT INTO usermgr_access_tokens (digest, session_id, expires_at) VALUES ($1, $2, $3) \
+         ON CONFLICT (digest) DO NOTHING",
+    )
+    .bind(digest.as_bytes().as_slice())
+    .bind(session.as_uuid())
+    .bind(ts(ends_at))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
     Ok(())
 }
 
