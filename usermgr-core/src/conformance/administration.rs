@@ -244,8 +244,8 @@ pub async fn nobody_is_not_found(harness: &dyn StoreHarness) {
     store.delete_user(deletion).await.unwrap();
     let before = seen(&store).await;
     for id in [gone.id, user_id()] {
-        for by in [None, Some(acting(&boss, &[]))] {
-            let mut change = update(id, status(UserStatus::Disabled), later(2));
+        for by in [None, Some(acting(&boss, &["chief"]))] {
+            let mut change = update(id, change_roles(RolesChange::Grant(role("chief"))), later(2));
             (change.by, change.events) = (by.clone(), all_events());
             assert_eq!(store.update_user(change).await.unwrap(), UserUpdated::NotFound);
             assert_eq!(last_entry(&store).await, (Some("not_found".into()), None));

@@ -7,18 +7,23 @@ use time::{Duration, OffsetDateTime};
 
 use super::StoreHarness;
 use super::build::{
-    NOW, add_key, all_events, candidates, create, email, end, entries, failed, guard, guess, invite, lease,
-    open, outbox, password_of, purge, register, replace, request, rule, session, set_password, signing_key,
-    verify,
+    NOW, acting, add_key, all_events, candidates, change_email, confirming, create, delete, email, end,
+    entries, failed, guard, guess, invite, lease, open, outbox, password_of, purge, register, replace,
+    request, requeue, role, rotate, rule, session, set_password, signing_key, undoing, update, verify,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
-use crate::domain::id::{CodeId, OutboxId, RegistrationId, UserId};
+use crate::domain::id::{CodeId, OutboxId, RegistrationId, SessionId, UserId};
 use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::role::Role;
+use crate::domain::secret::Digest;
+use crate::domain::user::{Locale, UserStatus, Username};
 use crate::memory::MemoryStore;
-use crate::port::store::account::{CredentialsQuery, UserCreated, UserQuery};
+use crate::port::store::account::{
+    Actor, Credentials, CredentialsQuery, RolesChange, UserChange, UserCreated, UserQuery,
+};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, RedeemEffect};
-use crate::port::store::outbox::{Claim, DeliveryResult, Lease, Settle};
-use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector};
+use crate::port::store::outbox::{Claim, DeliveryResult, Lease, OutboxStatus, Settle};
+use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector, SessionsQuery};
 use crate::port::store::upkeep::{Purge, Purged};
 use crate::port::store::{Store, StoreError};
 
@@ -57,6 +62,8 @@ struct Pair {
     codes: Vec<CodeId>,
     users: Vec<UserId>,
     sessions: Vec<NewSession>,
+    /// The refresh tokens that a session had, the latest last.
+    tokens: Vec<(SessionId, Digest)>,
     claims: Vec<(OutboxId, Lease)>,
 }
 
@@ -72,6 +79,7 @@ pub async fn any_sequence_answers_as_the_model_does(harness: &dyn StoreHarness) 
             codes: Vec::new(),
             users: Vec::new(),
             sessions: Vec::new(),
+            tokens: Vec::new(),
             claims: Vec::new(),
         };
         for step in 1..=COMMANDS {
@@ -122,7 +130,7 @@ fn answer<T: Debug>(outcome: &Result<T, StoreError>) -> String {
 impl Pair {
     async fn command(&mut self) -> Answers {
         let address = ADDRESSES[self.dice.roll(3)];
-        match self.dice.roll(16) {
+        match self.dice.roll(22) {
             0 | 1 => self.register(address).await,
             2 | 3 => self.request_code(address).await,
             4..=7 => self.redeem(address).await,
@@ -133,6 +141,10 @@ impl Pair {
             12 => self.claim().await,
             13 => self.settle().await,
             14 => self.end_sessions().await,
+            15 | 16 => self.rotate().await,
+            17 | 18 => self.update_user().await,
+            19 => self.delete_user().await,
+            20 => self.request_email_change(address).await,
             _ => self.upkeep().await,
         }
     }
@@ -151,7 +163,8 @@ impl Pair {
     async fn request_code(&mut self, address: &str) -> Answers {
         use crate::port::store::code::CodeRequested;
 
-        let purpose = CodePurpose::ALL[self.dice.roll(5)];
+        // A code of `ChangeEmail` names an address, so another command issues it.
+        let purpose = CodePurpose::ALL[self.dice.roll(4)];
         let mut command = request(address, purpose, self.now);
         command.throttle = vec![rule(&format!("code {address}"), 3, Duration::minutes(10))];
         let registration = self.dice.one_of(&self.registrations).map(CodeTarget::Registration);
@@ -189,12 +202,20 @@ impl Pair {
             _ => self.dice.one_of(&open),
         };
         let session = self.dice.one_in(2).then(|| session(self.now));
-        let effect = if self.dice.one_in(2) {
-            verify()
-        } else {
-            self.sessions.extend(session.clone());
-            set_password("set", session)
+        let effect = match self.dice.roll(6) {
+            0 | 1 => verify(),
+            2 | 3 => {
+                self.sessions.extend(session.clone());
+                set_password("set", session)
+            }
+            _ if self.dice.one_in(2) => undoing(self.now).0,
+            _ => confirming(self.now).0,
         };
+        if let RedeemEffect::ChangeEmail { undo: link, .. }
+        | RedeemEffect::UndoEmailChange { reset: link, .. } = &effect
+        {
+            self.codes.push(link.id);
+        }
         if let RedeemEffect::Verify { user_id, .. } | RedeemEffect::SetPassword { user_id, .. } = &effect {
             self.users.push(*user_id);
         }
@@ -213,6 +234,7 @@ impl Pair {
         let mut command =
             if self.dice.one_in(2) { create(address, self.now) } else { invite(address, self.now) };
         command.events = all_events();
+        command.roles.extend(self.dice.one_in(3).then(Role::admin));
         self.users.push(command.id);
         self.codes.extend(command.invitation.map(|(code, _)| code.id));
         both!(self.create_user(command), twice if UserCreated::Created(_))
@@ -221,13 +243,11 @@ impl Pair {
     async fn open_session(&mut self, address: &str) -> Answers {
         use crate::port::store::session::SessionOpened;
 
-        let known = password_of(&self.model, address).await;
-        let users = self.model.users(UserQuery::default()).await.unwrap().items;
-        let key = email(address);
-        let user = users.iter().find(|user| user.email.key() == key.key());
-        let (Some(user), Some((_, version))) = (user, known) else { return Answers::default() };
+        let query = CredentialsQuery { now: self.now, email: email(address).key().clone(), guard: None };
+        let known = self.model.credentials(query).await.unwrap().user;
+        let Some(Credentials { user, version, .. }) = known else { return Answers::default() };
         let version = if self.dice.one_in(4) { version.next() } else { version };
-        let mut command = open(user, version, self.now);
+        let mut command = open(&user, version, self.now);
         let network = NETWORKS[self.dice.roll(3)];
         command.session.network = super::build::digest(network);
         command.guard = self.dice.one_in(2).then(|| guard(address, network, self.now));
@@ -288,7 +308,96 @@ impl Pair {
         both!(self.end_sessions(end(user_id, which, self.now)))
     }
 
+    async fn rotate(&mut self) -> Answers {
+        let Some(session) =
+            self.dice.one_of(&self.sessions.iter().map(|new| (new.id, new.refresh)).collect::<Vec<_>>())
+        else {
+            return Answers::default();
+        };
+        let (id, first) = session;
+        let mut tokens = vec![first];
+        tokens.extend(self.tokens.iter().filter(|(of, _)| *of == id).map(|(_, token)| *token));
+        let (current, last) = (tokens[tokens.len() - 1], tokens.len().saturating_sub(2));
+        let presented = match self.dice.roll(8) {
+            0 => self.dice.one_of(&tokens).unwrap_or(current),
+            1 | 2 => tokens[last],
+            _ => current,
+        };
+        let mut command = rotate(id, presented, &format!("token {}", self.dice.0), self.now);
+        let next = command.next[0];
+        command.next.push(current);
+        if self.dice.one_in(4) {
+            command.access = None;
+        }
+        let answers = both!(self.rotate(command));
+        if answers.2.starts_with("Ok(Rotated(") {
+            self.tokens.push((id, next));
+        }
+        answers
+    }
+
+    /// Nobody, or a user as they are now, or almost.
+    async fn actor(&mut self) -> Option<Actor> {
+        let id = self.dice.one_of(&self.users).filter(|_| self.dice.one_in(2))?;
+        let user = self.model.user(id).await.unwrap()?;
+        let mut by = acting(&user, [&[][..], &["admin"], &["support"]][self.dice.roll(3)]);
+        if self.dice.one_in(6) {
+            by.roles.insert(role("other"));
+        }
+        Some(by)
+    }
+
+    async fn update_user(&mut self) -> Answers {
+        let Some(id) = self.dice.one_of(&self.users) else { return Answers::default() };
+        let (names, tags) = ([None, Some("Ana"), Some("Ñandú")], [None, Some("en"), Some("es-MX")]);
+        let name = names[self.dice.roll(3)].map(|name| Username::parse(name).unwrap());
+        let tag = tags[self.dice.roll(3)].map(|tag| Locale::parse(tag).unwrap());
+        let status = [UserStatus::Active, UserStatus::Active, UserStatus::Disabled][self.dice.roll(3)];
+        let which = role(["admin", "support", "user"][self.dice.roll(3)]);
+        let change = [
+            RolesChange::Grant(which.clone()),
+            RolesChange::Revoke(which.clone()),
+            RolesChange::Set([which].into()),
+        ];
+        let change = UserChange {
+            username: self.dice.one_in(2).then_some(name),
+            locale: self.dice.one_in(2).then_some(tag),
+            status: self.dice.one_in(2).then_some(status),
+            roles: Some(change[self.dice.roll(3)].clone()).filter(|_| self.dice.one_in(2)),
+        };
+        let mut command = update(id, change, self.now);
+        (command.by, command.events) = (self.actor().await, all_events());
+        both!(self.update_user(command))
+    }
+
+    async fn delete_user(&mut self) -> Answers {
+        let Some(id) = self.dice.one_of(&self.users) else { return Answers::default() };
+        let mut command = delete(id, self.now);
+        let until = [None, Some(Duration::HOUR), Some(Duration::DAY), Some(Duration::days(30))];
+        command.restorable_until = until[self.dice.roll(4)].map(|grace| self.now + grace);
+        let expect = [None, None, Some(PasswordVersion::FIRST), Some(PasswordVersion::FIRST.next())];
+        (command.expect, command.events) = (expect[self.dice.roll(4)], all_events());
+        command.by = self.actor().await;
+        both!(self.delete_user(command))
+    }
+
+    async fn request_email_change(&mut self, address: &str) -> Answers {
+        let Some(id) = self.dice.one_of(&self.users) else { return Answers::default() };
+        let mut command = change_email(id, address, self.now);
+        command.throttle = vec![rule(&format!("change {address}"), 3, Duration::minutes(10))];
+        let expect = [None, None, None, Some(PasswordVersion::FIRST)];
+        command.expect = expect[self.dice.roll(4)];
+        self.codes.push(command.code.id);
+        both!(self.request_email_change(command))
+    }
+
     async fn upkeep(&mut self) -> Answers {
+        let dead = outbox(&self.model).await.into_iter().find(|entry| entry.status == OutboxStatus::Dead);
+        if let Some(dead) = dead
+            && self.dice.one_in(4)
+        {
+            return both!(self.requeue(requeue(dead.item.id(), self.now)));
+        }
         if self.dice.one_in(4) {
             let key =
                 signing_key(u8::try_from(self.dice.roll(9)).unwrap(), ["EdDSA", "ES256"][self.dice.roll(2)]);
@@ -322,6 +431,14 @@ impl Pair {
         seen.extend(outbox(store).await.iter().map(|entry| format!("{entry:?}")));
         seen.push(format!("{:?}", store.users(UserQuery::default()).await));
         seen.push(format!("{:?}", store.signing_keys().await));
+        for prefix in ["", "a", "b", "ñ"] {
+            let query = UserQuery { prefix: Some(prefix.into()), ..UserQuery::default() };
+            seen.push(format!("{prefix} {:?}", store.users(query).await));
+        }
+        for user_id in self.users.iter().rev().take(10).copied() {
+            seen.push(format!("{user_id:?} {:?}", store.user(user_id).await));
+            seen.push(format!("{:?}", store.sessions(SessionsQuery { now, user_id }).await));
+        }
         for address in ADDRESSES {
             seen.push(format!("{:?}", password_of(store, address).await));
             for network in NETWORKS {

@@ -296,7 +296,7 @@ impl Store {
         let (found, actor) = lock_user_and_actor(&mut tx, id, by.as_ref()).await?;
         let before = found.map(|found| found.user);
         let mut reached = before.as_ref().map(|user| user.roles.clone()).unwrap_or_default();
-        let new_roles = roles.map(|roles| roles.applied_to(&reached));
+        let new_roles = before.as_ref().zip(roles).map(|(user, roles)| roles.applied_to(&user.roles));
         reached.extend(new_roles.iter().flatten().cloned());
         let refused = match &before {
             _ if !permits(by.as_ref(), actor.as_ref(), &reached) => {
