@@ -34,6 +34,7 @@ macro_rules! id {
             }
 
             /// The smallest identifier of a time: whatever was made then or later is not smaller.
+            #[cfg(feature = "manager")]
             pub fn first_of(time: OffsetDateTime) -> Self {
                 Self(uuid::Builder::from_unix_timestamp_millis(millis(time), &[0; 10]).into_uuid())
             }
@@ -119,6 +120,7 @@ fn uuid_v7(now: OffsetDateTime, random: &dyn Random) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis(now), &bytes).into_uuid()
 }
 
+#[cfg(feature = "manager")]
 fn millis(time: OffsetDateTime) -> u64 {
     u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
