@@ -179,8 +179,9 @@ async fn main() {
     for step in &steps {
         fill(&*store, filled, *step).await;
         filled = *step;
-        // Statistics and caches settle as they do in a database that lives.
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        // Statistics settle as they do in a database that lives: PostgreSQL gathers them once a minute.
+        let settle = if url.starts_with("postgres") { 75 } else { 5 };
+        tokio::time::sleep(std::time::Duration::from_secs(settle)).await;
         columns.push(measure(&store, *step).await);
     }
     let mut table = format!("{:<36}", "median, microseconds");
