@@ -172,13 +172,6 @@ impl Lane {
         self.ground.database.number(SQL, email).await
     }
 
-    /// How many live codes of digits an address has.
-    pub(crate) async fn live_codes(&self, email: &str) -> Result<i64, Trouble> {
-        const SQL: &str =
-            "SELECT count(*) FROM usermgr_codes WHERE email_key = $1 AND closed_at IS NULL AND digits > 0";
-        self.ground.database.number(SQL, email).await
-    }
-
     /// How many registrations wait at an address.
     pub(crate) async fn registrations(&self, email: &str) -> Result<i64, Trouble> {
         const SQL: &str = "SELECT count(*) FROM usermgr_registrations WHERE email_key = $1";

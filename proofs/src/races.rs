@@ -463,7 +463,6 @@ async fn refresh_refresh(lane: &mut Lane) -> Result<Round, Trouble> {
         round = round.must(call.status == 200, || format!("afterwards: {} {}", call.status, call.code));
         round.history.push(call);
     }
-    lane.ask(Request::new("logout", Method::POST, "/sessions/logout").by(&access)).await?.expect(204)?;
     Ok(round)
 }
 
