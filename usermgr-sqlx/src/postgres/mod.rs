@@ -150,6 +150,7 @@ fn was_in_the_way(error: &StoreError) -> bool {
     source
         .downcast_ref::<sqlx::Error>()
         .and_then(sqlx::Error::as_database_error)
-        .and_then(|error| error.code().map(|code| code == "40001" || code == "40P01"))
+        // Of two that take one address at once, the second finds it taken when it is run again (23505).
+        .and_then(|error| error.code().map(|code| matches!(&*code, "40001" | "40P01" | "23505")))
         .unwrap_or(false)
 }
