@@ -47,6 +47,8 @@ pub(crate) struct Lane {
     made: usize,
     /// When the round's calls were let go.
     begun: Instant,
+    /// Every call of the round so far.
+    pub(crate) calls: Vec<Call>,
 }
 
 impl Lane {
@@ -61,7 +63,16 @@ impl Lane {
             .enumerate()
             .map(|(n, address)| (0..MOST_CALLERS).map(|_| Line::new(n, *address)).collect())
             .collect();
-        Self { ground, chance, accounts: Vec::new(), lines, prefix, made: 0, begun: Instant::now() }
+        Self {
+            ground,
+            chance,
+            accounts: Vec::new(),
+            lines,
+            prefix,
+            made: 0,
+            begun: Instant::now(),
+            calls: Vec::new(),
+        }
     }
 
     /// An address that nobody has.
@@ -99,7 +110,9 @@ impl Lane {
         let begun = Instant::now();
         self.begun = begun;
         let calls = join_all(pairs.into_iter().map(|(line, request)| line.call(request, begun))).await;
-        Ok(calls.into_iter().flatten().collect())
+        let calls: Vec<_> = calls.into_iter().flatten().collect();
+        self.calls.extend_from_slice(&calls);
+        Ok(calls)
     }
 
     /// One call, at any server.
@@ -110,7 +123,9 @@ impl Lane {
 
     pub(crate) async fn ask_at(&mut self, server: usize, request: Request) -> Result<Call, Trouble> {
         let line = self.lines[server].first_mut().ok_or("no connection")?;
-        line.call(&request, self.begun).await.pop().ok_or_else(|| "no call".into())
+        let call = line.call(&request, self.begun).await.pop().ok_or("no call")?;
+        self.calls.push(call.clone());
+        Ok(call)
     }
 
     pub(crate) fn servers(&self) -> usize {

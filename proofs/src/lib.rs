@@ -172,10 +172,11 @@ impl Field<'_> {
                     if round >= rounds {
                         return done;
                     }
+                    lane.calls.clear();
                     let judged = match tokio::time::timeout(PATIENCE * 3, race.round(&mut lane)).await {
                         Ok(Ok(round)) => round,
-                        Ok(Err(trouble)) => Round::default().must(false, || trouble.to_string()),
-                        Err(_) => Round::default().must(false, || "stuck: a round took too long".to_owned()),
+                        Ok(Err(trouble)) => troubled(&lane, trouble.to_string()),
+                        Err(_) => troubled(&lane, "stuck: a round took too long".to_owned()),
                     };
                     if !judged.is_clean() {
                         // Whoever was in an odd state is left alone.
@@ -191,6 +192,12 @@ impl Field<'_> {
         rounds.sort_by_key(|(n, _)| *n);
         rounds
     }
+}
+
+/// A round that came to no judgement, with whatever was called in it.
+fn troubled(lane: &Lane, trouble: String) -> Round {
+    let round = Round { history: lane.calls.clone(), ..Round::default() };
+    round.must(false, || trouble)
 }
 
 /// Runs upkeep in processes beside the servers, one after the other.

@@ -534,7 +534,7 @@ async fn delete_use(lane: &mut Lane) -> Result<Round, Trouble> {
     Ok(round)
 }
 
-/// Two administrators who take each other's rights away: one of them wins, and one is left.
+/// Two administrators who take each other's rights away, or each their own: one of them wins, and one is left.
 async fn demote_demote(lane: &mut Lane) -> Result<Round, Trouble> {
     if lane.accounts.is_empty() {
         lane.need_accounts(1).await?;
@@ -544,7 +544,7 @@ async fn demote_demote(lane: &mut Lane) -> Result<Round, Trouble> {
         lane.accounts.push(admin);
     }
     let accounts = lane.accounts.clone();
-    let disable = lane.callers(0, 1) == 1;
+    let (disable, own) = (lane.callers(0, 1) == 1, lane.callers(0, 1) == 1);
     let change = |whom: &Account, by: &Account, back: bool| {
         if disable {
             let status = if back { "active" } else { "disabled" };
@@ -558,7 +558,8 @@ async fn demote_demote(lane: &mut Lane) -> Result<Round, Trouble> {
     let mut requests = Vec::new();
     for side in 0..2 {
         for _ in 0..lane.callers(1, 3) {
-            let mut request = change(&accounts[1 - side], &accounts[side], false).after(lane.jitter(500));
+            let whom = if own { side } else { 1 - side };
+            let mut request = change(&accounts[whom], &accounts[side], false).after(lane.jitter(500));
             request.label = format!("demote by {side}");
             let at = lane.callers(0, requests.len());
             requests.insert(at, request);
@@ -583,15 +584,18 @@ async fn demote_demote(lane: &mut Lane) -> Result<Round, Trouble> {
          WHERE r.role = $1 AND u.status = 'active' AND u.deleted_at IS NULL";
     let left = lane.ground.database.number(ADMINS, "admin").await?;
     round = round.must(left == 1, || format!("{left} administrators are left"));
-    let winner = usize::from(sides[1]);
-    let back = change(&accounts[1 - winner], &accounts[winner], true);
+    if !round.is_clean() {
+        return Ok(round);
+    }
+    let rules = usize::from(sides[1] != own);
+    let back = change(&accounts[1 - rules], &accounts[rules], true);
     let call = lane.ask(back).await?;
     round = round.must(call.status == 200, || format!("not put back: {} {}", call.status, call.code));
     round.history.push(call);
     if disable {
-        let mut account = accounts[1 - winner].clone();
+        let mut account = accounts[1 - rules].clone();
         lane.sign_in(&mut account).await?;
-        lane.accounts[1 - winner] = account;
+        lane.accounts[1 - rules] = account;
     }
     Ok(round)
 }
