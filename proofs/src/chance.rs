@@ -1,6 +1,6 @@
 //! Chance that can be had again: what a round does follows from the seed.
 
-/// SplitMix64.
+/// `SplitMix64`.
 #[derive(Debug, Clone)]
 pub(crate) struct Chance(u64);
 

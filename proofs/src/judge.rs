@@ -85,9 +85,9 @@ impl Round {
 
     /// What was granted after it was taken away, and what was refused before. `taken` is the label of what takes it.
     pub(crate) fn ends_with(mut self, taken: &str, granted: u16) -> Self {
-        let takes = || self.history.iter().filter(|call| call.label == taken && call.status / 100 == 2);
-        let begins = takes().map(|call| call.start).min();
-        let ends = takes().map(|call| call.end).min();
+        let successes = || self.history.iter().filter(|call| call.label == taken && call.status / 100 == 2);
+        let begins = successes().map(|call| call.start).min();
+        let ends = successes().map(|call| call.end).min();
         let uses = || self.history.iter().filter(|call| call.label != taken);
         let late =
             uses().filter(|call| call.status == granted && ends.is_some_and(|at| call.start > at)).count();

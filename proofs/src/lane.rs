@@ -177,7 +177,7 @@ impl Lane {
         let call = self.ask(login("sign in", &account.email, &account.password)).await?.expect(200)?;
         account.token = call.text("access_token");
         let id = call.body.pointer("/user/id").and_then(Value::as_str);
-        account.id = id.unwrap_or_default().to_owned();
+        id.unwrap_or_default().clone_into(&mut account.id);
         Ok(call)
     }
 

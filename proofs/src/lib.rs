@@ -20,7 +20,7 @@ use chance::Chance;
 use judge::Round;
 use lane::{ADMIN, Ground, Lane, PASSWORD};
 use mail::Mailbox;
-use races::Race;
+use races::{Heat, Race};
 pub use report::{Proof, Row};
 use server::{BRIEF, Database, Manner, Servers};
 
@@ -86,12 +86,12 @@ pub async fn prove(plan: &Plan) -> Result<Proof, Trouble> {
     });
     let mut proof = Proof::new(plan);
     for manner in [Manner::Free, Manner::Limited, Manner::Brief] {
-        let wanted = |race: &(usize, (Race, &'static str, usize, usize, Manner))| {
-            race.1.4 == manner && plan.only.as_ref().is_none_or(|only| race.1.1.contains(only.as_str()))
+        let wanted = |heat: &Heat| {
+            heat.manner == manner && plan.only.as_ref().is_none_or(|only| heat.name.contains(only.as_str()))
         };
-        let races: Vec<_> = Race::ALL.into_iter().enumerate().filter(wanted).collect();
-        if !races.is_empty() {
-            run_manner(plan, &ground, manner, &races, &mut proof).await?;
+        let heats: Vec<_> = Race::ALL.into_iter().filter(wanted).collect();
+        if !heats.is_empty() {
+            run_manner(plan, &ground, manner, &heats, &mut proof).await?;
         }
     }
     proof.took = begun.elapsed();
@@ -105,7 +105,7 @@ async fn run_manner(
     plan: &Plan,
     ground: &Arc<Ground>,
     manner: Manner,
-    races: &[(usize, (Race, &'static str, usize, usize, Manner))],
+    heats: &[Heat],
     proof: &mut Proof,
 ) -> Result<(), Trouble> {
     let mail = ground.mailbox.url();
@@ -113,25 +113,25 @@ async fn run_manner(
     if manner == Manner::Free {
         servers.create_user(&ground.database, &mail, ADMIN, PASSWORD, "admin").await?;
     }
-    for (index, (race, name, share, lanes, _)) in races {
+    for heat in heats {
         // With one server a second process delivers beside it.
-        if *race == Race::WorkerWorker && plan.set_up.servers() == 1 {
+        if heat.race == Race::WorkerWorker && plan.set_up.servers() == 1 {
             servers.add_worker(&ground.database, &mail)?;
         }
-        let rounds = (plan.rounds * share / 100).max(1);
-        let mut row = Row::new(name, plan.set_up);
+        let rounds = (plan.rounds * heat.share / 100).max(1);
+        let mut row = Row::new(heat.name, plan.set_up);
         let begun = Instant::now();
         let upkeep = (manner == Manner::Brief).then(|| keep_purging(&servers, ground)).transpose()?;
-        let field = Field { plan, ground, race: *race, index: *index, rounds };
-        for (n, round) in field.run(&servers, *lanes).await {
-            row.add(n, plan.seed, round);
+        let field = Field { plan, ground, heat: *heat, rounds };
+        for (n, round) in field.run(&servers).await {
+            row.add(n, plan.seed, &round);
         }
         if let Some(upkeep) = upkeep {
             upkeep.abort();
         }
         row.took = begun.elapsed();
         for fault in settle(ground).await? {
-            row.fault(fault);
+            row.fault(&fault);
         }
         proof.rows.push(row);
     }
@@ -150,21 +150,20 @@ async fn run_manner(
 struct Field<'a> {
     plan: &'a Plan,
     ground: &'a Arc<Ground>,
-    race: Race,
-    index: usize,
+    heat: Heat,
     rounds: usize,
 }
 
 impl Field<'_> {
     /// Runs them on several lanes at once; the answer is in no particular order.
-    async fn run(&self, servers: &Servers, lanes: usize) -> Vec<(usize, Round)> {
+    async fn run(&self, servers: &Servers) -> Vec<(usize, Round)> {
         let next = Arc::new(AtomicUsize::new(0));
         let mut tasks = tokio::task::JoinSet::new();
-        for n in 0..lanes.min(self.rounds) {
-            let chance = Chance::new(self.plan.seed, &[self.index as u64, n as u64]);
-            let prefix = format!("r{}-{n}", self.index);
+        for n in 0..self.heat.lanes.min(self.rounds) {
+            let chance = Chance::new(self.plan.seed, &[self.heat.race as u64, n as u64]);
+            let prefix = format!("{:?}-{}-{n}", self.heat.manner, self.heat.race as u8).to_lowercase();
             let mut lane = Lane::new(Arc::clone(self.ground), &servers.addresses, chance, prefix);
-            let (next, rounds, race) = (Arc::clone(&next), self.rounds, self.race);
+            let (next, rounds, race) = (Arc::clone(&next), self.rounds, self.heat.race);
             tasks.spawn(async move {
                 let mut done = Vec::new();
                 loop {
@@ -219,17 +218,7 @@ async fn purge_all(servers: &Servers, ground: &Ground) -> Result<i64, Trouble> {
     if !status.success() {
         return Err("maintenance run failed".into());
     }
-    // Those of the races with purge are all over; those of the others live for a day.
-    let mut left = 0;
-    for (index, (_, _, _, _, manner)) in Race::ALL.into_iter().enumerate() {
-        if manner == Manner::Brief {
-            left += match index {
-                13 => ground.database.number(SQL, "r13-%").await?,
-                _ => ground.database.number(SQL, "r14-%").await?,
-            };
-        }
-    }
-    Ok(left)
+    ground.database.number(SQL, "brief%").await
 }
 
 /// Waits until every mail has left, and says which came twice, or too often, or too seldom.

@@ -31,25 +31,43 @@ pub(crate) enum Race {
     WorkerWorker,
 }
 
+/// A race as it is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heat {
+    pub(crate) race: Race,
+    pub(crate) name: &'static str,
+    /// Its share of all rounds, in parts of a hundred.
+    pub(crate) share: usize,
+    /// How many rounds go on at once.
+    pub(crate) lanes: usize,
+    /// How the servers are configured for it.
+    pub(crate) manner: Manner,
+}
+
+impl Heat {
+    const fn new(race: Race, name: &'static str, share: usize, lanes: usize, manner: Manner) -> Self {
+        Self { race, name, share, lanes, manner }
+    }
+}
+
 impl Race {
-    /// Every race: its name, its share of all rounds in parts of a hundred, how many rounds go on at once, and how the
-    /// servers are configured for it.
-    pub(crate) const ALL: [(Self, &'static str, usize, usize, Manner); 15] = [
-        (Self::VerifyVerify, "verify x verify", 10, 6, Manner::Free),
-        (Self::VerifyResend, "verify x resend", 8, 6, Manner::Free),
-        (Self::RegisterRegister, "register x register", 5, 6, Manner::Free),
-        (Self::ResetReset, "reset x reset", 10, 6, Manner::Free),
-        (Self::ResetSignIn, "reset x sign-in", 8, 6, Manner::Free),
-        (Self::ChangeAddress, "change-address x change-address", 8, 6, Manner::Free),
-        (Self::RefreshRefresh, "refresh x refresh", 12, 6, Manner::Free),
-        (Self::DemoteUse, "demote x use", 8, 6, Manner::Free),
-        (Self::DeleteUse, "delete x use", 7, 6, Manner::Free),
-        (Self::DemoteDemote, "demote x demote", 6, 1, Manner::Free),
-        (Self::WorkerWorker, "worker x worker", 4, 6, Manner::Free),
-        (Self::ResendResend, "resend x resend", 6, 6, Manner::Limited),
-        (Self::GuessGuess, "guess x guess", 6, 6, Manner::Limited),
-        (Self::RegisterPurge, "register x purge", 1, 16, Manner::Brief),
-        (Self::VerifyPurge, "verify x purge", 1, 16, Manner::Brief),
+    /// Every race.
+    pub(crate) const ALL: [Heat; 15] = [
+        Heat::new(Self::VerifyVerify, "verify x verify", 10, 6, Manner::Free),
+        Heat::new(Self::VerifyResend, "verify x resend", 8, 6, Manner::Free),
+        Heat::new(Self::RegisterRegister, "register x register", 5, 6, Manner::Free),
+        Heat::new(Self::ResetReset, "reset x reset", 10, 6, Manner::Free),
+        Heat::new(Self::ResetSignIn, "reset x sign-in", 8, 6, Manner::Free),
+        Heat::new(Self::ChangeAddress, "change-address x change-address", 8, 6, Manner::Free),
+        Heat::new(Self::RefreshRefresh, "refresh x refresh", 12, 6, Manner::Free),
+        Heat::new(Self::DemoteUse, "demote x use", 8, 6, Manner::Free),
+        Heat::new(Self::DeleteUse, "delete x use", 7, 6, Manner::Free),
+        Heat::new(Self::DemoteDemote, "demote x demote", 6, 1, Manner::Free),
+        Heat::new(Self::WorkerWorker, "worker x worker", 4, 6, Manner::Free),
+        Heat::new(Self::ResendResend, "resend x resend", 6, 6, Manner::Limited),
+        Heat::new(Self::GuessGuess, "guess x guess", 6, 6, Manner::Limited),
+        Heat::new(Self::RegisterPurge, "register x purge", 1, 16, Manner::Brief),
+        Heat::new(Self::VerifyPurge, "verify x purge", 1, 16, Manner::Brief),
     ];
 
     /// One round of it.
@@ -238,7 +256,7 @@ async fn register_purge(lane: &mut Lane) -> Result<Round, Trouble> {
     let email = lane.fresh();
     lane.register(&email).await?;
     let early = lane.callers(0, 150) as u64;
-    tokio::time::sleep(BRIEF - Duration::from_millis(early)).await;
+    tokio::time::sleep(BRIEF.saturating_sub(Duration::from_millis(early))).await;
     let callers = lane.callers(2, 4);
     let requests: Vec<_> = (0..callers).map(|_| registration(&email).after(lane.jitter(100_000))).collect();
     let begun = Instant::now();
@@ -534,6 +552,10 @@ async fn delete_use(lane: &mut Lane) -> Result<Round, Trouble> {
     Ok(round)
 }
 
+/// How many administrators there are.
+const ADMINS: &str = "SELECT count(*) FROM usermgr_users u JOIN usermgr_user_roles r ON r.user_id = u.id \
+     WHERE r.role = $1 AND u.status = 'active' AND u.deleted_at IS NULL";
+
 /// Two administrators who take each other's rights away, or each their own: one of them wins, and one is left.
 async fn demote_demote(lane: &mut Lane) -> Result<Round, Trouble> {
     if lane.accounts.is_empty() {
@@ -580,8 +602,6 @@ async fn demote_demote(lane: &mut Lane) -> Result<Round, Trouble> {
     let mut round = Round::of(history, rule);
     round.winners = sides.iter().filter(|won| **won).count();
     round = round.one_wins();
-    const ADMINS: &str = "SELECT count(*) FROM usermgr_users u JOIN usermgr_user_roles r ON r.user_id = u.id \
-         WHERE r.role = $1 AND u.status = 'active' AND u.deleted_at IS NULL";
     let left = lane.ground.database.number(ADMINS, "admin").await?;
     round = round.must(left == 1, || format!("{left} administrators are left"));
     if !round.is_clean() {

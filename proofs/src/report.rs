@@ -43,9 +43,9 @@ impl Row {
         }
     }
 
-    pub(crate) fn add(&mut self, n: usize, seed: u64, round: Round) {
+    pub(crate) fn add(&mut self, n: usize, seed: u64, round: &Round) {
         if !round.is_clean() && self.told.len() < AT_LENGTH {
-            self.told.push(at_length(self.race, self.set_up, n, seed, &round));
+            self.told.push(at_length(self.race, self.set_up, n, seed, round));
         }
         self.rounds += 1;
         self.winners += round.winners;
@@ -56,7 +56,7 @@ impl Row {
     }
 
     /// A fault that belongs to no round.
-    pub(crate) fn fault(&mut self, fault: String) {
+    pub(crate) fn fault(&mut self, fault: &str) {
         self.unexpected += 1;
         if self.told.len() < 2 * AT_LENGTH {
             self.told.push(format!("{} on {}: {fault}\n", self.race, self.set_up.name()));
@@ -92,8 +92,10 @@ impl Proof {
 
     /// Every broken rule, with the history of its round. Without secrets.
     pub fn violations(&self) -> String {
-        let mut text: String =
-            self.rows.iter().flat_map(|row| &row.told).map(|told| format!("{told}\n")).collect();
+        let mut text = String::new();
+        for told in self.rows.iter().flat_map(|row| &row.told) {
+            let _ = writeln!(text, "{told}");
+        }
         for fault in &self.faults {
             let _ = writeln!(text, "{}: {fault}", self.set_up.name());
         }
