@@ -469,14 +469,15 @@ async fn refresh_refresh(lane: &mut Lane) -> Result<Round, Trouble> {
     let history = lane.at_once(&requests).await?;
     let rule = |call: &Call| if call.status == 200 { Verdict::Fine } else { Verdict::Wrong };
     let mut round = Round::of(history, rule);
-    let mut successors: Vec<_> = round.history.iter().map(|call| call.text("refresh_token")).collect();
-    let access = round.history.last().map(|call| call.text("access_token")).unwrap_or_default();
+    let renewals: Vec<_> = round.history.iter().filter(|call| call.status == 200).collect();
+    let mut successors: Vec<_> = renewals.iter().map(|call| call.text("refresh_token")).collect();
+    let access = renewals.last().map(|call| call.text("access_token")).unwrap_or_default();
     successors.sort_unstable();
     successors.dedup();
-    round.winners = 1;
+    round.winners = successors.len().min(1);
     round.doubles = successors.len().saturating_sub(1);
     let held = lane.ask(Request::get("use", "/users/me", &access)).await?;
-    let renewed = lane.ask(refresh(&successors[0])).await?;
+    let renewed = lane.ask(refresh(successors.first().map_or("", String::as_str))).await?;
     for call in [held, renewed] {
         round = round.must(call.status == 200, || format!("afterwards: {} {}", call.status, call.code));
         round.history.push(call);
