@@ -1,0 +1,178 @@
+//! Calls over HTTP, each on a connection of its own, and the record of each.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::{PATIENCE, Trouble};
+
+/// A call to make.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// What it is in the race. It holds no secret.
+    pub(crate) label: String,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) token: Option<String>,
+    pub(crate) body: Option<Value>,
+    /// How long after the start of the race it is made.
+    pub(crate) delay: Duration,
+    /// How many times in a row it is made.
+    pub(crate) times: usize,
+}
+
+impl Request {
+    pub(crate) fn new(label: impl Into<String>, method: Method, path: impl Into<String>) -> Self {
+        Self {
+            label: label.into(),
+            method,
+            path: path.into(),
+            token: None,
+            body: None,
+            delay: Duration::ZERO,
+            times: 1,
+        }
+    }
+
+    pub(crate) fn post(label: impl Into<String>, path: &str, body: Value) -> Self {
+        Self::new(label, Method::POST, path).with(body)
+    }
+
+    pub(crate) fn get(label: impl Into<String>, path: &str, token: &str) -> Self {
+        Self::new(label, Method::GET, path).by(token)
+    }
+
+    pub(crate) fn with(mut self, body: Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    pub(crate) fn by(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    pub(crate) fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    pub(crate) fn times(mut self, times: usize) -> Self {
+        self.times = times;
+        self
+    }
+}
+
+/// A call that was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) label: String,
+    pub(crate) server: usize,
+    /// Since the race began, as the end.
+    pub(crate) start: Duration,
+    pub(crate) end: Duration,
+    /// 0 when no answer came.
+    pub(crate) status: u16,
+    /// The `code` of a problem, or why no answer came.
+    pub(crate) code: String,
+    pub(crate) body: Value,
+}
+
+impl Call {
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// The call, if it was answered so.
+    pub(crate) fn expect(self, status: u16) -> Result<Self, Trouble> {
+        if self.status == status {
+            return Ok(self);
+        }
+        Err(format!("{} at server {}: {} {}, not {status}", self.label, self.server, self.status, self.code)
+            .into())
+    }
+}
+
+/// One connection to one server. It is made anew when the server has closed it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    address: SocketAddr,
+    server: usize,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Line {
+    pub(crate) const fn new(server: usize, address: SocketAddr) -> Self {
+        Self { address, server, sender: None }
+    }
+
+    /// Connects, if it is not.
+    pub(crate) async fn ready(&mut self) -> Result<(), Trouble> {
+        if let Some(sender) = &mut self.sender
+            && !sender.is_closed()
+            && sender.ready().await.is_ok()
+        {
+            return Ok(());
+        }
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(async move { drop(connection.await) });
+        self.sender = Some(sender);
+        Ok(())
+    }
+
+    /// Makes a call as often as it says, and records each.
+    pub(crate) async fn call(&mut self, request: &Request, begun: Instant) -> Vec<Call> {
+        if !request.delay.is_zero() {
+            tokio::time::sleep(request.delay).await;
+        }
+        let mut calls = Vec::with_capacity(request.times);
+        for _ in 0..request.times {
+            let start = begun.elapsed();
+            let (status, body, fault) = match tokio::time::timeout(PATIENCE, self.send(request)).await {
+                Ok(Ok((status, body))) => (status, body, String::new()),
+                Ok(Err(error)) => (0, Value::Null, format!("no answer: {error}")),
+                Err(_) => (0, Value::Null, "stuck: no answer in time".to_owned()),
+            };
+            if status == 0 {
+                self.sender = None;
+            }
+            let code = body.get("code").and_then(Value::as_str).map_or(fault, str::to_owned);
+            let (label, server) = (request.label.clone(), self.server);
+            calls.push(Call { label, server, start, end: begun.elapsed(), status, code, body });
+        }
+        calls
+    }
+
+    async fn send(&mut self, request: &Request) -> Result<(u16, Value), Trouble> {
+        self.ready().await?;
+        let Some(sender) = &mut self.sender else { return Err("no connection".into()) };
+        let mut head = http::Request::builder()
+            .method(request.method.clone())
+            .uri(format!("/v1{}", request.path))
+            .header("host", "localhost");
+        if let Some(token) = &request.token {
+            head = head.header("authorization", format!("Bearer {token}"));
+        }
+        let body = match &request.body {
+            Some(body) => {
+                head = head.header("content-type", "application/json");
+                Bytes::from(serde_json::to_vec(body)?)
+            }
+            None => Bytes::new(),
+        };
+        let answer = sender.send_request(head.body(Full::new(body))?).await?;
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await?.to_bytes();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
+        Ok((status, body))
+    }
+}
