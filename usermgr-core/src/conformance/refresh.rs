@@ -160,10 +160,17 @@ pub async fn no_session_that_is_over_is_renewed(harness: &dyn StoreHarness) {
 pub async fn a_renewal_asked_for_twice_has_one_successor(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let grace = GRACE.whole_seconds();
-    for (n, (seconds, repeated)) in
-        [(100, true), (100 + grace - 1, true), (100 + grace, false), (100 + grace + 1, false), (99, false)]
-            .into_iter()
-            .enumerate()
+    for (n, (seconds, repeated)) in [
+        (100, true),
+        (100 + grace - 1, true),
+        (100 + grace, false),
+        (100 + grace + 1, false),
+        (99, true),
+        (101 - grace, true),
+        (100 - grace, false),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let ana = user(&store, &format!("u{n}@example.org")).await;
         let new = signed_in(&store, &ana, NOW).await;

@@ -114,8 +114,7 @@ impl SessionStore for MemoryStore {
             state.audit_refused(audit, now, "session_ended", subject);
             return Ok(Rotated::Ended);
         };
-        let again =
-            row.previous.is_some_and(|(digest, at)| digest == presented && at <= now && now < at + grace);
+        let again = row.previous.is_some_and(|(digest, at)| digest == presented && (now - at).abs() < grace);
         let successor = next.iter().position(|digest| *digest == row.refresh).filter(|_| again);
         if let (true, Some(first)) = (row.refresh == presented, next.first()) {
             row.previous = Some((presented, now));

@@ -249,7 +249,7 @@ impl Store {
         };
         let is = |stored: &[u8], digest: &Digest| stored == digest.as_bytes().as_slice();
         let again = tokens.previous_refresh.as_deref().is_some_and(|before| is(before, &presented))
-            && tokens.previous_rotated_at.map(from_ts).is_some_and(|at| at <= now && now < at + grace);
+            && tokens.previous_rotated_at.map(from_ts).is_some_and(|at| (now - at).abs() < grace);
         let successor = next.iter().position(|next| is(&tokens.refresh, next)).filter(|_| again);
         if let (true, Some(first)) = (is(&tokens.refresh, &presented), next.first()) {
             view.session.last_seen_at = now;

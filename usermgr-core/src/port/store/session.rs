@@ -62,8 +62,9 @@ pub trait SessionStore: Send + Sync {
     /// 2. `presented` is the current digest: it becomes the one before, the first of `next` becomes the current one,
     ///    `last_seen_at` is now, the idle end is `idle_expires_at` or the absolute end if that is sooner, and the
     ///    access token is added. Audit as done, answer `Rotated`.
-    /// 3. `presented` is the one before, it was replaced less than `grace` ago (and not in the future), and the current
-    ///    one is among `next`: a client that asked twice. Add the access token, answer `Repeated` with the place of the
+    /// 3. `presented` is the one before, it was replaced less than `grace` before or after `now`, and the current one is
+    ///    among `next`: a client that asked twice. (After: `now` was read before the command waited for its turn, and the
+    ///    clocks of two servers differ.) Add the access token, answer `Repeated` with the place of the
     ///    current one. So every caller of one rotation gets the same successor.
     /// 4. Anything else is a token that was used up: end the session, audit as refused (`token_reused`), answer
     ///    `Reused`.
