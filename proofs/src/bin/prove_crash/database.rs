@@ -215,7 +215,9 @@ impl Reader {
                 snapshot.entry(owner).or_default().push(line);
             }
         }
-        snapshot.values_mut().for_each(|lines| lines.sort_unstable());
+        for lines in snapshot.values_mut() {
+            lines.sort_unstable();
+        }
         Ok(snapshot)
     }
 

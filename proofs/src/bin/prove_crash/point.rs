@@ -66,6 +66,9 @@ pub(crate) struct Template {
     pub(crate) lengths: Vec<Duration>,
 }
 
+/// The code and the link of a mail.
+type Secrets = (Option<String>, Option<String>);
+
 /// How far somebody came.
 struct Walk {
     person: Person,
@@ -120,9 +123,10 @@ impl Template {
         let server = Server::start(&launch, &Watch::No).await?;
         let create = |address: &str, role: &str| {
             let args = ["users", "create", address, "--password-stdin", "--role", role];
-            match run(&launch, &Watch::No, &args, FIRST)? {
-                true => Ok(()),
-                false => Err(crate::Failure::from(format!("{address} could not be created"))),
+            if run(&launch, &Watch::No, &args, FIRST)? {
+                Ok(())
+            } else {
+                Err(crate::Failure::from(format!("{address} could not be created")))
             }
         };
         let sign_in = async |address: &str| {
@@ -496,7 +500,7 @@ impl Template {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let mut arrived: BTreeMap<String, Vec<(Option<String>, Option<String>)>> = BTreeMap::new();
+        let mut arrived: BTreeMap<String, Vec<Secrets>> = BTreeMap::new();
         for mail in mailbox.mails() {
             arrived.entry(message_id(&mail)).or_default().push((mail.code(), mail.link_token()));
         }
@@ -513,7 +517,7 @@ impl Template {
                     faults.push((Fault::Half, format!("{name} was sent, and its code has no end")));
                 }
                 "void" if row.live == 1 => {
-                    faults.push((Fault::Half, format!("{name} is void, its code is not")))
+                    faults.push((Fault::Half, format!("{name} is void, its code is not")));
                 }
                 "dead" if !old => faults.push((Fault::Stuck, format!("{name} is dead"))),
                 _ => {}
@@ -553,8 +557,12 @@ async fn dead_mail(server: &Server, admin: &str, to: &str) -> Fallible<String> {
 /// The lines that stand on one side only.
 fn difference(expected: Option<&Vec<String>>, found: &[String]) -> String {
     let mut count: BTreeMap<&str, i32> = BTreeMap::new();
-    found.iter().for_each(|line| *count.entry(line).or_default() += 1);
-    expected.into_iter().flatten().for_each(|line| *count.entry(line).or_default() -= 1);
+    for line in found {
+        *count.entry(line).or_default() += 1;
+    }
+    for line in expected.into_iter().flatten() {
+        *count.entry(line).or_default() -= 1;
+    }
     let lines = count.into_iter().filter(|(_, count)| *count != 0);
     lines.map(|(line, count)| format!("{count:+} {line}")).collect::<Vec<_>>().join("; ")
 }
