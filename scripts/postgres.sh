@@ -1,7 +1,8 @@
 # What scripts share that need PostgreSQL. To be sourced, at the top of the repository, with `program` as the name to
 # speak under. It finds PostgreSQL's programs or installs them, starts a throw-away cluster on a free loopback port as an
 # unprivileged user, names it in USERMGR_TEST_POSTGRES_URL, and removes it at the end, also on failure and Ctrl-C.
-# What it leaves: `folder` for files that are removed too, `say`, `die`, `install`, `as_root`, and `run`.
+# What it leaves: `folder` for files that are removed too, `remove` for other paths to remove, and the functions `say`,
+# `die`, `install`, `as_root` and `run`.
 # shellcheck shell=bash
 
 say() { printf '%s: %s\n' "$program" "$*" >&2; }
@@ -44,6 +45,7 @@ fi
 [ -n "$bin" ] || die "PostgreSQL's initdb and postgres were not found"
 
 folder=
+remove=()
 postgres=
 tests=
 
@@ -65,7 +67,7 @@ cleanup() {
         kill -QUIT "$postgres" 2>/dev/null || true
         wait "$postgres" 2>/dev/null || true
     fi
-    [ -z "$folder" ] || rm -rf "$folder"
+    [ -z "$folder" ] || rm -rf "$folder" "${remove[@]}"
 }
 trap cleanup EXIT
 trap 'cleanup; exit 129' HUP

@@ -73,10 +73,11 @@ impl Database {
         Ok(Uuid::from_u128(milliseconds.saturating_sub(5000) << 80))
     }
 
-    /// The mails that carry a live code of digits to one of two addresses, made after another mail.
+    /// The mails that carry a live code of digits, to one of two addresses or to prove it, made after another mail.
     pub(crate) async fn live(&self, addresses: [&str; 2], after: Uuid) -> Result<Vec<Uuid>, Trouble> {
         const SQL: &str = "SELECT o.id FROM usermgr_outbox o JOIN usermgr_codes c ON c.id = o.code_id \
-             WHERE o.id > $1 AND c.email_key IN ($2, $3) AND c.closed_at IS NULL AND c.digits > 0";
+             WHERE o.id > $1 AND COALESCE(c.new_email, c.email_key) IN ($2, $3) \
+             AND c.closed_at IS NULL AND c.digits > 0";
         let [one, other] = addresses;
         Ok(match &self.pool {
             Pool::Sqlite(pool) => {
