@@ -440,3 +440,17 @@ async fn an_imported_user_signs_in_and_the_hash_is_replaced() {
     server.post("/users/login", right).await.expect(200);
     assert!(!server.log().contains(BCRYPT) && !server.log().contains(STAPLE));
 }
+
+#[test]
+fn hash_calibrate_measures_and_names_a_setting() {
+    let place = Place::new();
+    let said = place.run(&["hash", "calibrate", "--target", "60000ms"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.out.lines().filter(|line| line.trim_start().starts_with(char::is_numeric)).count(), 10);
+    assert!(said.out.contains("[passwords]\nmemory_kib = 131072\niterations = 3\n"), "{said:?}");
+    let nothing = place.run(&["hash", "calibrate", "--target", "0ms", "--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&nothing.out).unwrap();
+    assert_eq!(rows.len(), 10);
+    assert!(rows.iter().all(|row| row["hashes_per_second"].as_f64().unwrap() > 0.0), "{rows:?}");
+    assert_eq!(place.run(&["hash", "calibrate", "--target", "soon"]).code, 2);
+}

@@ -2,14 +2,14 @@
 //!
 //! A fixed number of threads hash, each with one block of memory for life; a bounded queue stands in front, and past it
 //! callers are refused at once, before any memory is taken. So memory does not grow with the number of callers, and
-//! a storm of sign-ins never takes a thread that serves requests.
+//! a storm of sign-ins never takes a thread that serves requests. The queue is [fair](super::hash_queue) to purposes and
+//! networks, and on Linux the threads give way to all others.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use password_hash::phc::{Ident, Output, PasswordHash as Phc, Salt};
@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::foreign_hash::{ForeignHash, UnsupportedHash};
+use super::hash_queue::{HashOrigin, HashQueue, Pushed};
 use super::password_text::NormalizedPassword;
 use crate::domain::password::PasswordHash;
 use crate::policy::HashPolicy;
@@ -46,6 +47,9 @@ const VERSION: Version = Version::V0x13;
 /// The fewest and the most bytes of a stored output.
 const STORED_OUTPUT_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
 
+/// The nice value of the threads, of -20 to 19: about a tenth of the weight of others while those are busy.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 /// What a job is taken to last until one was measured, in microseconds.
 const FIRST_JOB_MICROS: u64 = 20_000;
 /// The shortest wait that a refused caller is told.
@@ -61,7 +65,6 @@ struct Handle(Arc<Shared>);
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
-    limit: usize,
     params: Params,
     random: Arc<dyn Random>,
     /// Salt and output to compare with where there is no stored hash, or none that can be computed.
@@ -72,11 +75,18 @@ struct Shared {
     threads: usize,
 }
 
-#[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: HashQueue<Waiting>,
     running: usize,
+    /// How long the job that was begun last had waited.
+    last_wait: Duration,
     stopped: bool,
+}
+
+/// A job in the queue.
+struct Waiting {
+    since: Instant,
+    job: Job,
 }
 
 enum Job {
@@ -130,6 +140,13 @@ pub struct HashGauges {
     pub running: usize,
     /// Callers refused since the start.
     pub refused: u64,
+    /// How long the job that was begun last had waited.
+    pub wait: Duration,
+    /// How many threads there are.
+    pub threads: usize,
+    /// The memory that the threads hold for life, in KiB. Only a stored hash of other parameters takes more, for as
+    /// long as it is computed.
+    pub memory_kib: u64,
 }
 
 impl HashPool {
@@ -147,9 +164,13 @@ impl HashPool {
         let mut dummy = [0_u8; SALT_BYTES + OUTPUT_BYTES];
         random.fill(&mut dummy);
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue {
+                jobs: HashQueue::new(policy.queue.unwrap_or(QUEUE_PER_THREAD * threads)),
+                running: 0,
+                last_wait: Duration::ZERO,
+                stopped: false,
+            }),
             wake: Condvar::new(),
-            limit: policy.queue.unwrap_or(QUEUE_PER_THREAD * threads),
             params,
             random,
             dummy,
@@ -171,10 +192,15 @@ impl HashPool {
     /// Hashes a password by today's parameters with a new salt. Dropped while it waits, it is never computed.
     ///
     /// # Errors
-    /// [`HashError::Overloaded`] at once when the queue is full, [`HashError::Stopped`] when it could not be computed.
-    pub async fn hash(&self, password: NormalizedPassword) -> Result<PasswordHash, HashError> {
+    /// [`HashError::Overloaded`] at once when the queue is full, and when one who waits gives way to another network;
+    /// [`HashError::Stopped`] when it could not be computed.
+    pub async fn hash(
+        &self,
+        password: NormalizedPassword,
+        origin: HashOrigin,
+    ) -> Result<PasswordHash, HashError> {
         let (answer, wait) = oneshot::channel();
-        self.0.0.enqueue(Job::Hash(password, answer))?;
+        self.0.0.enqueue(origin, Job::Hash(password, answer))?;
         wait.await.unwrap_or(Err(HashError::Stopped))
     }
 
@@ -183,7 +209,8 @@ impl HashPool {
     /// `Mismatch`. Dropped while it waits, it is never computed.
     ///
     /// # Errors
-    /// [`HashError::Overloaded`] at once when the queue is full, [`HashError::Stopped`] when it could not be computed.
+    /// [`HashError::Overloaded`] at once when the queue is full, and when one who waits gives way to another network;
+    /// [`HashError::Stopped`] when it could not be computed.
     ///
     /// # Security
     /// Whether there was a hash cannot be told from the time this takes, as long as the stored hashes have today's
@@ -193,9 +220,10 @@ impl HashPool {
         &self,
         password: NormalizedPassword,
         stored: Option<PasswordHash>,
+        origin: HashOrigin,
     ) -> Result<Verified, HashError> {
         let (answer, wait) = oneshot::channel();
-        self.0.0.enqueue(Job::Verify(password, stored, answer))?;
+        self.0.0.enqueue(origin, Job::Verify(password, stored, answer))?;
         wait.await.unwrap_or(Err(HashError::Stopped))
     }
 
@@ -207,6 +235,9 @@ impl HashPool {
             queued: queue.jobs.len(),
             running: queue.running,
             refused: shared.refused.load(Ordering::Relaxed),
+            wait: queue.last_wait,
+            threads: shared.threads,
+            memory_kib: u64::from(shared.params.m_cost()) * u64::try_from(shared.threads).unwrap_or(u64::MAX),
         }
     }
 }
@@ -232,6 +263,14 @@ impl Job {
             Self::Verify(_, _, answer) => answer.is_closed(),
         }
     }
+
+    /// Tells who waits that there is no place any more.
+    fn refuse(self, error: HashError) {
+        match self {
+            Self::Hash(_, answer) => drop(answer.send(Err(error))),
+            Self::Verify(_, _, answer) => drop(answer.send(Err(error))),
+        }
+    }
 }
 
 impl Shared {
@@ -239,31 +278,38 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(&self, job: Job) -> Result<(), HashError> {
+    fn enqueue(&self, origin: HashOrigin, job: Job) -> Result<(), HashError> {
         let mut queue = self.queue();
-        if queue.jobs.len() >= self.limit {
+        if queue.jobs.is_full() {
             // Those who went away while they waited make room.
-            queue.jobs.retain(|job| !job.is_abandoned());
+            queue.jobs.retain(|waiting| !waiting.job.is_abandoned());
         }
-        if queue.jobs.len() >= self.limit {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            let micros = self.job_micros.load(Ordering::Relaxed);
-            let waiting = u64::try_from(queue.jobs.len() / self.threads + 1).unwrap_or(u64::MAX);
-            let retry_after = Duration::from_micros(micros.saturating_mul(waiting)).max(MIN_RETRY_AFTER);
-            return Err(HashError::Overloaded { retry_after });
-        }
-        queue.jobs.push_back(job);
+        let pushed = queue.jobs.push(origin, Waiting { since: Instant::now(), job });
+        let waiting = queue.jobs.len();
         drop(queue);
-        self.wake.notify_one();
+        match pushed {
+            Pushed::Queued => self.wake.notify_one(),
+            Pushed::Displaced(other) => other.job.refuse(self.overloaded(waiting)),
+            Pushed::Refused(_) => return Err(self.overloaded(waiting)),
+        }
         Ok(())
+    }
+
+    fn overloaded(&self, waiting: usize) -> HashError {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let micros = self.job_micros.load(Ordering::Relaxed);
+        let turns = u64::try_from(waiting / self.threads + 1).unwrap_or(u64::MAX);
+        let retry_after = Duration::from_micros(micros.saturating_mul(turns)).max(MIN_RETRY_AFTER);
+        HashError::Overloaded { retry_after }
     }
 
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue();
         loop {
-            while let Some(job) = queue.jobs.pop_front() {
+            while let Some(Waiting { since, job }) = queue.jobs.pop() {
                 if !job.is_abandoned() {
                     queue.running += 1;
+                    queue.last_wait = since.elapsed();
                     return Some(job);
                 }
             }
@@ -275,9 +321,10 @@ impl Shared {
     }
 
     fn work(&self) {
+        give_way();
         let mut memory = vec![Block::default(); self.params.block_count()];
         while let Some(job) = self.next() {
-            let begun = std::time::Instant::now();
+            let begun = Instant::now();
             // A fault in one job must not take the thread with it: its caller is told, the next one is served.
             let computed = catch_unwind(AssertUnwindSafe(|| self.compute(job, &mut memory)));
             if computed.is_err() {
@@ -359,6 +406,19 @@ impl Shared {
         }
     }
 }
+
+/// Lets every other thread of the machine go before this one: whoever waits for a hash waits for milliseconds anyway,
+/// whoever waits for anything else should not wait for hashes.
+#[cfg(target_os = "linux")]
+fn give_way() {
+    // Without an identifier it is the calling thread, not the process.
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "the hashing threads keep their priority");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn give_way() {}
 
 /// A stored hash, parsed and within bounds.
 struct Stored {
@@ -456,6 +516,7 @@ fn encode(params: &Params, salt: &[u8], output: &[u8]) -> Option<PasswordHash> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hash_queue::HashPurpose;
     use super::*;
     use crate::domain::secret::Password;
     use crate::port::random::SystemRandom;
@@ -467,6 +528,10 @@ mod tests {
         HashPool::start(&policy, Arc::new(SystemRandom)).unwrap()
     }
 
+    fn client() -> HashOrigin {
+        HashOrigin { purpose: HashPurpose::SignIn, network: "192.0.2.1".into() }
+    }
+
     fn password(text: &str) -> NormalizedPassword {
         NormalizedPassword::parse(&Password::new(text)).unwrap()
     }
@@ -474,9 +539,9 @@ mod tests {
     #[tokio::test]
     async fn a_password_matches_itself_only() {
         let pool = pool(|_| {});
-        let hash = pool.hash(password("correct horse")).await.unwrap();
+        let hash = pool.hash(password("correct horse"), client()).await.unwrap();
         assert!(hash.expose().starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
-        let verify = |text: &str, stored| pool.verify(password(text), stored);
+        let verify = |text: &str, stored| pool.verify(password(text), stored, client());
         assert_eq!(verify("correct horse", Some(hash.clone())).await, Ok(Verified::Match { upgrade: false }));
         assert_eq!(verify("correct horsf", Some(hash)).await, Ok(Verified::Mismatch));
         assert_eq!(verify("correct horse", None).await, Ok(Verified::Mismatch));
@@ -485,7 +550,7 @@ mod tests {
     #[tokio::test]
     async fn the_hash_is_that_of_the_argon2_crate() {
         let pool = pool(|_| {});
-        let hash = pool.hash(password("correct horse")).await.unwrap();
+        let hash = pool.hash(password("correct horse"), client()).await.unwrap();
         let phc = Phc::new(hash.expose()).unwrap();
         let mut expected = [0_u8; OUTPUT_BYTES];
         Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, Some(OUTPUT_BYTES)).unwrap())
@@ -517,7 +582,7 @@ mod tests {
             (FOREIGN_SHORT_OUTPUT, true),
             (FOREIGN, false),
         ] {
-            let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)));
+            let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)), client());
             assert_eq!(verify("correct horse").await, Ok(Verified::Match { upgrade }), "{stored}");
             assert_eq!(verify("Correct horse").await, Ok(Verified::Mismatch), "{stored}");
         }
@@ -536,7 +601,7 @@ mod tests {
     async fn hashes_of_other_systems_match_and_want_an_upgrade() {
         let pool = pool(|_| {});
         for stored in OTHER_SYSTEMS {
-            let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)));
+            let verify = |text: &str| pool.verify(password(text), Some(PasswordHash::new(stored)), client());
             let upgrade = Ok(Verified::Match { upgrade: true });
             assert_eq!(verify("p\u{e4}ssw\u{f6}rd-\u{f1}").await, upgrade, "{stored}");
             assert_eq!(verify("pa\u{308}sswo\u{308}rd-n\u{303}").await, upgrade, "decomposed: {stored}");
@@ -560,9 +625,9 @@ mod tests {
 
     #[tokio::test]
     async fn older_parameters_match_and_want_an_upgrade() {
-        let hash = pool(|_| {}).hash(password("correct horse")).await.unwrap();
+        let hash = pool(|_| {}).hash(password("correct horse"), client()).await.unwrap();
         for stronger in [pool(|p| p.memory_kib = 128), pool(|p| p.iterations = 2)] {
-            let verified = stronger.verify(password("correct horse"), Some(hash.clone())).await;
+            let verified = stronger.verify(password("correct horse"), Some(hash.clone()), client()).await;
             assert_eq!(verified, Ok(Verified::Match { upgrade: true }));
         }
     }
@@ -570,7 +635,7 @@ mod tests {
     #[tokio::test]
     async fn a_hostile_stored_hash_is_a_mismatch() {
         let pool = pool(|_| {});
-        let good = pool.hash(password("correct horse")).await.unwrap().expose().to_owned();
+        let good = pool.hash(password("correct horse"), client()).await.unwrap().expose().to_owned();
         for hostile in [
             String::new(),
             "plain".into(),
@@ -600,11 +665,12 @@ mod tests {
             good[..good.len() - 5].into(),
             format!("{good}\u{e9}"),
         ] {
-            let verified =
-                pool.verify(password("correct horse"), Some(PasswordHash::new(hostile.clone()))).await;
+            let verified = pool
+                .verify(password("correct horse"), Some(PasswordHash::new(hostile.clone())), client())
+                .await;
             assert_eq!(verified, Ok(Verified::Mismatch), "{hostile}");
         }
-        let verified = pool.verify(password("correct horse"), Some(PasswordHash::new(good))).await;
+        let verified = pool.verify(password("correct horse"), Some(PasswordHash::new(good)), client()).await;
         assert_eq!(verified, Ok(Verified::Match { upgrade: false }), "the pool goes on");
     }
 
@@ -618,8 +684,9 @@ mod tests {
                     continue;
                 }
                 let altered = String::from_utf8(bytes).unwrap();
-                let verified =
-                    pool.verify(password("correct horse"), Some(PasswordHash::new(altered.clone()))).await;
+                let verified = pool
+                    .verify(password("correct horse"), Some(PasswordHash::new(altered.clone())), client())
+                    .await;
                 assert_eq!(verified, Ok(Verified::Mismatch), "{altered}");
             }
         }
@@ -647,11 +714,11 @@ mod tests {
         let pool = HashPool::start(&policy, Arc::clone(&random) as Arc<dyn Random>).unwrap();
         random.panics.store(true, Ordering::SeqCst);
         for _ in 0..3 {
-            assert_eq!(pool.hash(password("correct horse")).await.unwrap_err(), HashError::Stopped);
+            assert_eq!(pool.hash(password("correct horse"), client()).await.unwrap_err(), HashError::Stopped);
         }
         random.panics.store(false, Ordering::SeqCst);
-        let hash = pool.hash(password("correct horse")).await.unwrap();
-        let verified = pool.verify(password("correct horse"), Some(hash)).await;
+        let hash = pool.hash(password("correct horse"), client()).await.unwrap();
+        let verified = pool.verify(password("correct horse"), Some(hash), client()).await;
         assert_eq!(verified, Ok(Verified::Match { upgrade: false }));
     }
 
@@ -663,7 +730,7 @@ mod tests {
         let pool = HashPool::start(&policy, Arc::clone(&random) as Arc<dyn Random>).unwrap();
         let job = || {
             let pool = pool.clone();
-            tokio::spawn(async move { pool.hash(password("correct horse")).await })
+            tokio::spawn(async move { pool.hash(password("correct horse"), client()).await })
         };
         let first = job();
         while pool.gauges().running == 0 {
@@ -708,7 +775,7 @@ mod tests {
         });
         let job = || {
             let pool = pool.clone();
-            tokio::spawn(async move { pool.hash(password("correct horse")).await })
+            tokio::spawn(async move { pool.hash(password("correct horse"), client()).await })
         };
         let first = job();
         while pool.gauges().running == 0 {
@@ -718,15 +785,63 @@ mod tests {
         while pool.gauges().queued < 2 {
             tokio::task::yield_now().await;
         }
-        let refused = pool.hash(password("correct horse")).await;
+        let refused = pool.hash(password("correct horse"), client()).await;
         assert!(matches!(refused, Err(HashError::Overloaded { .. })), "{refused:?}");
         assert_eq!(pool.gauges().refused, 1);
         for job in waiting {
             job.abort();
             assert!(job.await.unwrap_err().is_cancelled());
         }
-        pool.hash(password("correct horse")).await.unwrap();
+        pool.hash(password("correct horse"), client()).await.unwrap();
         first.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_flood_from_one_network_gives_way_to_others() {
+        let pool = pool(|p| {
+            p.memory_kib = 65_536;
+            p.iterations = 8;
+            p.queue = Some(2);
+        });
+        let job = |network: &str| {
+            let (pool, origin) = (pool.clone(), HashOrigin { network: network.into(), ..client() });
+            tokio::spawn(async move { pool.hash(password("correct horse"), origin).await })
+        };
+        let first = job("192.0.2.1");
+        while pool.gauges().running == 0 {
+            tokio::task::yield_now().await;
+        }
+        let flood = [job("192.0.2.1"), job("192.0.2.1")];
+        while pool.gauges().queued < 2 {
+            tokio::task::yield_now().await;
+        }
+        let other = job("192.0.2.2");
+        let [kept, displaced] = flood;
+        assert!(matches!(displaced.await.unwrap(), Err(HashError::Overloaded { .. })));
+        for job in [first, kept, other] {
+            job.await.unwrap().unwrap();
+        }
+        assert_eq!(pool.gauges().refused, 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_threads_give_way_and_no_others_do() {
+        // The name may hold blanks; of what follows it, the seventeenth is the nice value.
+        let nice_of = |stat: &str| {
+            stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse::<i32>().unwrap()
+        };
+        let own = || nice_of(&std::fs::read_to_string("/proc/thread-self/stat").unwrap());
+        let before = own();
+        let pool = pool(|_| {});
+        pool.hash(password("correct horse"), client()).await.unwrap();
+        // Those of other tests' pools may just be starting.
+        let gave_way = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.contains("(usermgr-hash-0)") && nice_of(&stat) == NICENESS
+        };
+        assert!(std::fs::read_dir("/proc/self/task").unwrap().any(|task| gave_way(task.unwrap())));
+        assert_eq!(own(), before);
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@ pub mod digest;
 #[cfg(feature = "manager")]
 pub mod foreign_hash;
 #[cfg(feature = "manager")]
+pub mod hash_queue;
+#[cfg(feature = "manager")]
 pub mod hasher;
 #[cfg(feature = "manager")]
 pub mod jwt;

@@ -55,7 +55,7 @@ impl Passwords<'_> {
         let now = inner.clock.now();
         let audit = inner.audit_draft(AuditEvent::PasswordChange, Some(key), Some(user.id), client, now);
         let expect = inner.prove_password(caller, current, client, &audit).await?;
-        let password = inner.hash(new).await?;
+        let password = inner.hash(new, client).await?;
         let now = inner.clock.now();
         let command = ReplacePassword {
             now,

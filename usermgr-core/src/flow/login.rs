@@ -48,7 +48,7 @@ impl Sessions<'_> {
         }
         let user_id = view.user.as_ref().map(|found| found.user.id);
         let stored = view.user.as_ref().and_then(|found| found.password.clone());
-        let verified = inner.verify_password(typed.clone(), stored).await?;
+        let verified = inner.verify_password(typed.clone(), stored, client).await?;
         let audit = inner.audit_draft(AuditEvent::SignIn, Some(key), None, client, now);
         let restore = inner.audit_draft(AuditEvent::UserRestoration, Some(key), user_id, client, now);
         let (Some(found), Verified::Match { upgrade }) =
@@ -63,7 +63,8 @@ impl Sessions<'_> {
             });
         };
 
-        let upgrade = if upgrade { Some(inner.hash(typed).await?) } else { None };
+        // Without a place in the queue it is made at the next sign-in.
+        let upgrade = if upgrade { inner.hash(typed, client).await.ok() } else { None };
         let now = inner.clock.now();
         let issued = inner.new_session(AuthMethod::Password, client, now).await?;
         let command = OpenSession {

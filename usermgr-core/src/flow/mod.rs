@@ -18,6 +18,7 @@ pub mod update_user;
 pub mod users;
 pub mod verify_email;
 
+mod hashing;
 mod input;
 mod limits;
 mod redeem;

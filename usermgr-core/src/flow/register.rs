@@ -119,7 +119,7 @@ impl Registration<'_> {
             return Err(Error::RateLimited { retry_after: wait(retry_after) });
         }
         // Hashed whether or not the address is taken: the work is the same.
-        let password = self.inner.hash(password).await?;
+        let password = self.inner.hash(password, client).await?;
         let now = self.inner.clock.now();
         let id = RegistrationId::new(now, &*self.inner.random);
         let key = email.key().clone();

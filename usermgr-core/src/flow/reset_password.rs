@@ -77,7 +77,7 @@ impl Passwords<'_> {
         if !candidates.iter().any(|candidate| candidate.purpose == CodePurpose::ResetPassword) {
             return Err(Error::InvalidLink);
         }
-        let hash = inner.hash(password).await?;
+        let hash = inner.hash(password, client).await?;
         let now = inner.clock.now();
         let command = Redeem {
             now,

@@ -170,7 +170,7 @@ impl Passwords<'_> {
         let hit = guess.hit().map(|candidate| candidate.id);
         // A password is hashed only for a right code; a wrong one still needs an effect that is never applied.
         let hash = match hit {
-            Some(_) => inner.hash(password).await?,
+            Some(_) => inner.hash(password, client).await?,
             None => crate::domain::password::PasswordHash::new(""),
         };
         let now = inner.clock.now();

@@ -58,7 +58,7 @@ impl Inner {
             return Err(Error::TooManyAttempts { retry_after: wait(retry_after) });
         }
         let credentials = view.user.filter(|found| found.user.id == user.id).ok_or(Error::SessionEnded)?;
-        if let Verified::Match { .. } = self.verify_password(typed, credentials.password).await? {
+        if let Verified::Match { .. } = self.verify_password(typed, credentials.password, client).await? {
             return Ok(credentials.version);
         }
         let failed =

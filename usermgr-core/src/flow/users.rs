@@ -94,7 +94,7 @@ impl Users<'_> {
 
         let password = match password {
             None => None,
-            Some(password) => Some(inner.hash(password).await?),
+            Some(password) => Some(inner.hash(password, client).await?),
         };
         let now = inner.clock.now();
         let invitation = password.is_none().then(|| {
@@ -168,7 +168,7 @@ impl Users<'_> {
         }
         input.check()?;
         let Some(new) = new else { return Err(input.refusal()) };
-        let hash = inner.hash(new).await?;
+        let hash = inner.hash(new, client).await?;
         for _ in 0..2 {
             let now = inner.clock.now();
             let query = CredentialsQuery { now, email: user.email.key().clone(), guard: None };

@@ -5,7 +5,6 @@ use super::limits::wait;
 use super::redeem::{Guess, Judgement};
 use super::register::Registration;
 use crate::crypto::hasher::Verified;
-use crate::crypto::password_text::NormalizedPassword;
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
@@ -15,7 +14,6 @@ use crate::domain::password::PasswordHash;
 use crate::domain::secret::{Code, Password, RegistrationToken};
 use crate::domain::user::User;
 use crate::error::Error;
-use crate::manager::Inner;
 use crate::port::store::account::CredentialsQuery;
 use crate::port::store::code::{Candidate, CodeOwner, RedeemEffect};
 use crate::port::store::session::{LoginCounted, LoginFailed};
@@ -79,7 +77,7 @@ impl Registration<'_> {
         if let Some(Some(password)) = password {
             // Without a hit the same work is done on a dummy.
             let stored = hit.and_then(registered_password);
-            let belongs = self.inner.verify_password(password, stored.clone()).await?;
+            let belongs = self.inner.verify_password(password, stored.clone(), client).await?;
             if stored.is_some() && !matches!(belongs, Verified::Match { .. }) {
                 hit = None;
             }
@@ -115,7 +113,8 @@ impl Registration<'_> {
         let guess = self.inner.guess(key, &PURPOSE, None, &code, now).await?;
         // Always exactly one hash: the hit's, else the newest registration's, else a dummy.
         let stored = guess.hit().or_else(|| guess.newest()).and_then(registered_password);
-        let proven = matches!(self.inner.verify_password(password, stored).await?, Verified::Match { .. });
+        let proven =
+            matches!(self.inner.verify_password(password, stored, client).await?, Verified::Match { .. });
         let hit = guess.hit().filter(|_| proven).map(|candidate| candidate.id);
         let now = self.inner.clock.now();
         let judged = self.judge_verification(&guess, hit, true, client, now).await;
@@ -159,21 +158,5 @@ fn registered_password(candidate: &Candidate) -> Option<PasswordHash> {
     match &candidate.owner {
         CodeOwner::Registration { password, .. } => Some(password.clone()),
         CodeOwner::User { .. } => None,
-    }
-}
-
-impl Inner {
-    /// Hashes a password in the pool.
-    pub(super) async fn hash(&self, password: NormalizedPassword) -> Result<PasswordHash, Error> {
-        Ok(self.hasher.hash(password).await?)
-    }
-
-    /// Compares a password in the pool; without a hash the same work is done on a dummy.
-    pub(super) async fn verify_password(
-        &self,
-        password: NormalizedPassword,
-        stored: Option<PasswordHash>,
-    ) -> Result<Verified, Error> {
-        Ok(self.hasher.verify(password, stored).await?)
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Failure {
     #[error("{0}")]
     Store(#[from] usermgr_core::port::store::StoreError),
     #[error("{0}")]
+    HashPool(#[from] usermgr_core::crypto::hasher::HashPoolError),
+    #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },

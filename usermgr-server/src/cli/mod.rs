@@ -3,6 +3,7 @@
 mod audit;
 mod config;
 mod failure;
+mod hash;
 mod import;
 mod keys;
 mod operator;
@@ -68,6 +69,9 @@ enum Command {
     /// List and rotate the keys that sign access tokens
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Measure what hashing a password costs on this machine
+    #[command(subcommand)]
+    Hash(hash::HashCommand),
     /// List mails and events that are owed, and have dead ones sent again
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
@@ -129,6 +133,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Users(command) => users::run(&config, command).await,
         Command::Roles(command) => roles::run(&config, command).await,
         Command::Keys(command) => keys::run(&config, command).await,
+        Command::Hash(command) => hash::run(&config, command).await,
         Command::Outbox(command) => outbox::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Maintenance(MaintenanceCommand::Run) => tables::maintain(&config).await,

@@ -1,0 +1,34 @@
+//! Passwords through the hash pool, in the name of a client.
+
+use crate::crypto::hash_queue::{HashOrigin, HashPurpose};
+use crate::crypto::hasher::Verified;
+use crate::crypto::password_text::NormalizedPassword;
+use crate::domain::client::ClientContext;
+use crate::domain::password::PasswordHash;
+use crate::error::Error;
+use crate::manager::Inner;
+
+impl Inner {
+    /// Hashes a new password in the pool.
+    pub(super) async fn hash(
+        &self,
+        password: NormalizedPassword,
+        client: &ClientContext,
+    ) -> Result<PasswordHash, Error> {
+        Ok(self.hasher.hash(password, origin(HashPurpose::NewPassword, client)).await?)
+    }
+
+    /// Compares a password in the pool; without a hash the same work is done on a dummy.
+    pub(super) async fn verify_password(
+        &self,
+        password: NormalizedPassword,
+        stored: Option<PasswordHash>,
+        client: &ClientContext,
+    ) -> Result<Verified, Error> {
+        Ok(self.hasher.verify(password, stored, origin(HashPurpose::SignIn, client)).await?)
+    }
+}
+
+fn origin(purpose: HashPurpose, client: &ClientContext) -> HashOrigin {
+    HashOrigin { purpose, network: client.network() }
+}
