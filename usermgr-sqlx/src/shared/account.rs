@@ -24,7 +24,7 @@ use super::super::Db;
 use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_older};
 use super::rows::{UserRow, roles_text, user_columns};
 use super::writing::{
-    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, is_known, owe_events, owe_mail,
+    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, owe_events, owe_mail,
 };
 use super::{Store, Tx, fault, transact, ts};
 
@@ -54,9 +54,7 @@ impl AccountStore for Store {
             None => None,
             Some(guard) => {
                 let limits = Limits::read(self, &[&guard.own, &guard.network, &guard.far], now).await?;
-                let known =
-                    is_known(self.readers(), user.as_ref().map(|found| found.user.id), &guard).await?;
-                limits.refused_by(&guard, known)
+                limits.refused(self.readers(), &guard, user.as_ref().map(|found| found.user.id)).await?
             }
         };
         Ok(CredentialsView { throttled, user })
@@ -151,9 +149,10 @@ impl Store {
             return Ok(Registered::Throttled { retry_after });
         }
         for rule in &throttle {
-            limits.count(&mut tx, rule).await?;
+            limits.count(rule);
         }
-        limits.reset(&mut tx, &tries).await?;
+        limits.reset(&tries);
+        limits.write(&mut tx).await?;
         let outcome = if let Some(owner) = user_of(&mut *tx, email.key()).await? {
             owe_mail(&mut tx, taken_mail, &Receiver::user(&owner.user), None, now).await?;
             audit_refused(&mut tx, audit, now, "email_taken", Some(owner.user.id)).await?;
@@ -432,9 +431,10 @@ impl Store {
             return Ok(EmailChangeRequested::Throttled { retry_after });
         }
         for rule in &throttle {
-            limits.count(&mut tx, rule).await?;
+            limits.count(rule);
         }
-        limits.reset(&mut tx, &tries).await?;
+        limits.reset(&tries);
+        limits.write(&mut tx).await?;
         let found = locked_user(&mut tx, user_id).await?;
         let refused = match &found {
             Some(found) if found.user.status != UserStatus::Active => {

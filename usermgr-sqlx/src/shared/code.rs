@@ -107,11 +107,12 @@ impl Store {
             return Ok(CodeRequested::Throttled { retry_after });
         }
         for rule in &throttle {
-            limits.count(&mut tx, rule).await?;
+            limits.count(rule);
         }
         if let Some(tries) = &tries {
-            limits.reset(&mut tx, tries).await?;
+            limits.reset(tries);
         }
+        limits.write(&mut tx).await?;
         let Some(owner) = owner(&mut tx, &email, purpose, target, now).await? else {
             audit_refused(&mut tx, audit, now, "nobody", None).await?;
             tx.commit().await.map_err(fault)?;
@@ -197,8 +198,9 @@ impl Store {
             Redeemed::Exhausted { retry_after: *retry_after }
         } else {
             for rule in tries.iter().chain(&budget) {
-                limits.count(&mut tx, rule).await?;
+                limits.count(rule);
             }
+            limits.write(&mut tx).await?;
             audit_refused(&mut tx, audit, now, "invalid_code", None).await?;
             Redeemed::Wrong
         };

@@ -7,6 +7,7 @@ use usermgr_core::domain::password::PasswordHash;
 use usermgr_core::domain::secret::Digest;
 use usermgr_core::domain::session::{AuthMethod, Session};
 use usermgr_core::domain::user::UserStatus;
+use usermgr_core::port::store::account::Credentials;
 use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionKey, SessionOpened,
     SessionQuery, SessionSelector, SessionStore, SessionView, SessionsEnded, SessionsQuery,
@@ -120,8 +121,8 @@ impl Store {
         let OpenSession { now, user_id, expect, session, upgrade, guard, restore, audit, events } = command;
         let mut tx = self.begin().await?;
         let rules = guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]);
-        let limits = Limits::lock(&mut tx, rules, now).await?;
-        let mut found = locked_user(&mut tx, user_id).await?;
+        let limits = Limits::lock_present(&mut tx, rules, now).await?;
+        let (mut found, opened_before) = opening_user(&mut tx, user_id, session.id).await?;
         let mut returns = false;
         if found.is_none() {
             found = locked_returning_user(&mut tx, user_id, now).await?;
@@ -131,23 +132,14 @@ impl Store {
             // Another sign-in may have brought the user back while this one waited for it.
             found = locked_user(&mut tx, user_id).await?;
         }
-        let before: Option<i64> =
-            sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_sessions WHERE id = $1")
-                .bind(session.id.as_uuid())
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(fault)?;
-        if before.is_some()
-            && let Some(user) = known_user(&mut tx, user_id).await?
-        {
+        if opened_before && let Some(user) = known_user(&mut tx, user_id).await? {
             return Ok(SessionOpened::Opened(Box::new(user)));
         }
-        if let Some(guard) = &guard {
-            let known = is_known(&mut *tx, Some(user_id), guard).await?;
-            if let Some(retry_after) = limits.refused_by(guard, known) {
-                limits.leave(tx).await?;
-                return Ok(SessionOpened::Throttled { retry_after });
-            }
+        if let Some(guard) = &guard
+            && let Some(retry_after) = limits.refused(&mut *tx, guard, Some(user_id)).await?
+        {
+            limits.leave(tx).await?;
+            return Ok(SessionOpened::Throttled { retry_after });
         }
         let refused = match &found {
             Some(found) if found.user.status == UserStatus::Active && found.version == expect => None,
@@ -167,7 +159,7 @@ impl Store {
                 .await
                 .map_err(fault)?;
         }
-        if let Some(guard) = &guard {
+        if let Some(guard) = guard.as_ref().filter(|guard| limits.has(&guard.own)) {
             sqlx::query("DELETE FROM usermgr_throttles WHERE key = $1")
                 .bind(guard.own.key.as_bytes().as_slice())
                 .execute(&mut *tx)
@@ -211,11 +203,12 @@ impl Store {
                 limits.leave(tx).await?;
                 return Ok(LoginCounted::Throttled { retry_after });
             }
-            limits.count(&mut tx, &guard.own).await?;
-            limits.count(&mut tx, &guard.network).await?;
+            limits.count(&guard.own);
+            limits.count(&guard.network);
             if !known {
-                limits.count(&mut tx, &guard.far).await?;
+                limits.count(&guard.far);
             }
+            limits.write(&mut tx).await?;
         }
         audit_refused(&mut tx, audit, now, "invalid_credentials", user_id).await?;
         tx.commit().await.map_err(fault)?;
@@ -319,6 +312,44 @@ impl Store {
         tx.commit().await.map_err(fault)?;
         Ok(SessionsEnded::Ended(ended))
     }
+}
+
+/// A user who is not deleted, locked, and whether a session of this identifier was opened before.
+async fn opening_user(
+    tx: &mut Tx,
+    id: UserId,
+    session: SessionId,
+) -> Result<(Option<Credentials>, bool), StoreError> {
+    let row: Option<OpeningRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        user_columns!(),
+        locking!(
+            ", EXISTS (SELECT 1 FROM usermgr_sessions WHERE id = $2) AS opened_before \
+             FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NULL"
+        )
+    ))
+    .bind(id.as_uuid())
+    .bind(session.as_uuid())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    if let Some(row) = row {
+        return Ok((Some(row.user.credentials()?), row.opened_before));
+    }
+    let opened_before: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM usermgr_sessions WHERE id = $1)")
+            .bind(session.as_uuid())
+            .fetch_one(&mut **tx)
+            .await
+            .map_err(fault)?;
+    Ok((None, opened_before))
+}
+
+#[derive(sqlx::FromRow)]
+struct OpeningRow {
+    #[sqlx(flatten)]
+    user: UserRow,
+    opened_before: bool,
 }
 
 /// A session that holds, with its user.

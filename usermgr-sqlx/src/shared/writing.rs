@@ -1,6 +1,6 @@
 //! What commands write along: limits, mails, events, the audit log, and sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::QueryBuilder;
 use time::{Duration, OffsetDateTime};
@@ -21,9 +21,14 @@ use super::{Store, Tx, fault, from_ts, ts};
 pub(super) struct Limits {
     rows: BTreeMap<Digest, (i64, OffsetDateTime)>,
     now: OffsetDateTime,
+    /// The rows that are to be written.
+    changed: BTreeSet<Digest>,
     /// Whether an end was brought back that a clock had left too far away when it was set back.
     clamped: bool,
 }
+
+/// A row of the throttle table: key, count, end.
+type LimitRow = (Vec<u8>, i64, super::Ts);
 
 impl Limits {
     /// Reads and locks the rows of some rules, always in the order of their keys, so that commands wait for each other
@@ -33,34 +38,35 @@ impl Limits {
         rules: impl IntoIterator<Item = &'a ThrottleRule>,
         now: OffsetDateTime,
     ) -> Result<Self, StoreError> {
-        let mut rules: Vec<&ThrottleRule> = rules.into_iter().collect();
-        rules.sort_unstable_by_key(|rule| rule.key);
-        rules.dedup_by_key(|rule| rule.key);
-        let mut limits = Self { rows: BTreeMap::new(), now, clamped: false };
-        for rule in rules {
-            let (count, ends_at) = sqlx::query_as(
-                "INSERT INTO usermgr_throttles (key, count, ends_at) VALUES ($1, 0, $2) \
-                 ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING count, ends_at",
-            )
-            .bind(rule.key.as_bytes().as_slice())
-            // Over at any time, also for a clock that is set back.
-            .bind(ts(OffsetDateTime::UNIX_EPOCH))
-            .fetch_one(&mut **tx)
-            .await
-            .map_err(fault)?;
-            let ends_at = from_ts(ends_at);
-            limits.rows.insert(rule.key, (count, ends_at));
-            if rule.is_too_far(ends_at, now) {
-                limits.set(tx, rule, count, now + rule.window).await?;
-                limits.clamped = true;
-            }
+        let rules = in_order(rules);
+        if rules.is_empty() {
+            return Ok(Self::of(&[], &[], now));
         }
-        Ok(limits)
+        let mut statement = QueryBuilder::<Db>::new("INSERT INTO usermgr_throttles (key, count, ends_at) ");
+        statement.push_values(&rules, |mut row, rule| {
+            row.push_bind(rule.key.as_bytes().to_vec()).push_bind(0_i64);
+            // Over at any time, also for a clock that is set back.
+            row.push_bind(ts(OffsetDateTime::UNIX_EPOCH));
+        });
+        statement.push(" ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING key, count, ends_at");
+        let rows: Vec<LimitRow> = statement.build_query_as().fetch_all(&mut **tx).await.map_err(fault)?;
+        Self::brought_back(tx, &rows, &rules, now).await
     }
 
-    /// Leaves without doing what was asked. What was brought back stays.
-    pub(super) async fn leave(&self, tx: Tx) -> Result<(), StoreError> {
-        if self.clamped { tx.commit().await.map_err(fault) } else { Ok(()) }
+    /// Reads and locks those rows of some rules that are there, for a command that counts nothing.
+    pub(super) async fn lock_present<'a>(
+        tx: &mut Tx,
+        rules: impl IntoIterator<Item = &'a ThrottleRule>,
+        now: OffsetDateTime,
+    ) -> Result<Self, StoreError> {
+        let rules = in_order(rules);
+        if rules.is_empty() {
+            return Ok(Self::of(&[], &[], now));
+        }
+        let mut statement = select_limits(&rules);
+        statement.push(locking!(" ORDER BY key"));
+        let rows: Vec<LimitRow> = statement.build_query_as().fetch_all(&mut **tx).await.map_err(fault)?;
+        Self::brought_back(tx, &rows, &rules, now).await
     }
 
     /// Reads the rows of some rules, without locking them.
@@ -69,26 +75,48 @@ impl Limits {
         rules: &[&ThrottleRule],
         now: OffsetDateTime,
     ) -> Result<Self, StoreError> {
-        let mut statement = QueryBuilder::<super::super::Db>::new(
-            "SELECT key, count, ends_at FROM usermgr_throttles WHERE key IN (",
-        );
-        let mut keys = statement.separated(", ");
-        for rule in rules {
-            keys.push_bind(rule.key.as_bytes().to_vec());
-        }
-        statement.push(")");
-        let found: Vec<(Vec<u8>, i64, super::Ts)> =
-            statement.build_query_as().fetch_all(store.readers()).await.map_err(fault)?;
-        let rows = found
-            .into_iter()
+        let rows: Vec<LimitRow> =
+            select_limits(rules).build_query_as().fetch_all(store.readers()).await.map_err(fault)?;
+        // What is too far away does not count; the command that follows brings it back and decides.
+        let mut limits = Self::of(&rows, rules, now);
+        limits.rows.retain(|key, (_, ends_at)| !is_too_far(rules, key, *ends_at, now));
+        Ok(limits)
+    }
+
+    fn of(rows: &[LimitRow], rules: &[&ThrottleRule], now: OffsetDateTime) -> Self {
+        let rows = rows
+            .iter()
             .filter_map(|(key, count, ends_at)| {
-                let (key, ends_at) = (Digest::from_bytes(key.try_into().ok()?), from_ts(ends_at));
-                // The command that follows brings these back and decides.
-                let too_far = rules.iter().any(|rule| rule.key == key && rule.is_too_far(ends_at, now));
-                (!too_far).then_some((key, (count, ends_at)))
+                let key = Digest::from_bytes(key.as_slice().try_into().ok()?);
+                rules.iter().any(|rule| rule.key == key).then_some((key, (*count, from_ts(*ends_at))))
             })
             .collect();
-        Ok(Self { rows, now, clamped: false })
+        Self { rows, now, changed: BTreeSet::new(), clamped: false }
+    }
+
+    /// With the ends brought back that a clock left too far away.
+    async fn brought_back(
+        tx: &mut Tx,
+        rows: &[LimitRow],
+        rules: &[&ThrottleRule],
+        now: OffsetDateTime,
+    ) -> Result<Self, StoreError> {
+        let mut limits = Self::of(rows, rules, now);
+        for rule in rules {
+            if let Some((count, ends_at)) = limits.rows.get(&rule.key).copied()
+                && rule.is_too_far(ends_at, now)
+            {
+                limits.set(rule, count, now + rule.window);
+                limits.clamped = true;
+            }
+        }
+        limits.write(tx).await?;
+        Ok(limits)
+    }
+
+    /// Leaves without doing what was asked. What was brought back stays.
+    pub(super) async fn leave(&self, tx: Tx) -> Result<(), StoreError> {
+        if self.clamped { tx.commit().await.map_err(fault) } else { Ok(()) }
     }
 
     fn counted(&self, rule: &ThrottleRule) -> (i64, Duration) {
@@ -111,40 +139,82 @@ impl Limits {
             .max()
     }
 
-    /// Counts a rule once.
-    pub(super) async fn count(&mut self, tx: &mut Tx, rule: &ThrottleRule) -> Result<(), StoreError> {
+    /// Whether there is a row of a rule.
+    pub(super) fn has(&self, rule: &ThrottleRule) -> bool {
+        self.rows.contains_key(&rule.key)
+    }
+
+    /// Counts a rule once. To be written.
+    pub(super) fn count(&mut self, rule: &ThrottleRule) {
         let (count, left) = self.counted(rule);
-        self.set(tx, rule, count.saturating_add(1), self.now + left).await
+        self.set(rule, count.saturating_add(1), self.now + left);
     }
 
-    /// Sets a rule to 0 with a whole window.
-    pub(super) async fn reset(&mut self, tx: &mut Tx, rule: &ThrottleRule) -> Result<(), StoreError> {
-        self.set(tx, rule, 0, self.now + rule.window).await
+    /// Sets a rule to 0 with a whole window. To be written.
+    pub(super) fn reset(&mut self, rule: &ThrottleRule) {
+        self.set(rule, 0, self.now + rule.window);
     }
 
-    async fn set(
-        &mut self,
-        tx: &mut Tx,
-        rule: &ThrottleRule,
-        count: i64,
-        ends_at: OffsetDateTime,
-    ) -> Result<(), StoreError> {
+    fn set(&mut self, rule: &ThrottleRule, count: i64, ends_at: OffsetDateTime) {
         self.rows.insert(rule.key, (count, ends_at));
-        sqlx::query("UPDATE usermgr_throttles SET count = $2, ends_at = $3 WHERE key = $1")
-            .bind(rule.key.as_bytes().as_slice())
-            .bind(count)
-            .bind(ts(ends_at))
-            .execute(&mut **tx)
-            .await
-            .map_err(fault)?;
+        self.changed.insert(rule.key);
+    }
+
+    /// Writes what was counted, at once.
+    pub(super) async fn write(&mut self, tx: &mut Tx) -> Result<(), StoreError> {
+        let changed = std::mem::take(&mut self.changed);
+        let rows = changed.iter().filter_map(|key| self.rows.get(key).map(|row| (key, row)));
+        let rows: Vec<_> = rows.collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut statement = QueryBuilder::<Db>::new("INSERT INTO usermgr_throttles (key, count, ends_at) ");
+        statement.push_values(rows, |mut row, (key, (count, ends_at))| {
+            row.push_bind(key.as_bytes().to_vec()).push_bind(*count).push_bind(ts(*ends_at));
+        });
+        statement.push(" ON CONFLICT (key) DO UPDATE SET count = excluded.count, ends_at = excluded.ends_at");
+        statement.build().execute(&mut **tx).await.map_err(fault)?;
         Ok(())
     }
 
-    /// The wait when a guard refuses.
+    /// The wait when a guard refuses, from a network that the account knows or does not know.
     pub(super) fn refused_by(&self, guard: &LoginGuard, known: bool) -> Option<Duration> {
         let far = (!known).then_some(&guard.far);
         self.used_up([&guard.own, &guard.network].into_iter().chain(far))
     }
+
+    /// The wait when a guard refuses. Whether the account knows the network is only asked when it matters.
+    pub(super) async fn refused(
+        &self,
+        executor: impl sqlx::Executor<'_, Database = Db>,
+        guard: &LoginGuard,
+        user: Option<UserId>,
+    ) -> Result<Option<Duration>, StoreError> {
+        let known = self.used_up([&guard.far]).is_some() && is_known(executor, user, guard).await?;
+        Ok(self.refused_by(guard, known))
+    }
+}
+
+/// Rules in the order in which their rows are locked, each once.
+fn in_order<'a>(rules: impl IntoIterator<Item = &'a ThrottleRule>) -> Vec<&'a ThrottleRule> {
+    let mut rules: Vec<_> = rules.into_iter().collect();
+    rules.sort_unstable_by_key(|rule| rule.key);
+    rules.dedup_by_key(|rule| rule.key);
+    rules
+}
+
+fn select_limits(rules: &[&ThrottleRule]) -> QueryBuilder<Db> {
+    let mut statement = QueryBuilder::new("SELECT key, count, ends_at FROM usermgr_throttles WHERE key IN (");
+    let mut keys = statement.separated(", ");
+    for rule in rules {
+        keys.push_bind(rule.key.as_bytes().to_vec());
+    }
+    statement.push(")");
+    statement
+}
+
+fn is_too_far(rules: &[&ThrottleRule], key: &Digest, ends_at: OffsetDateTime, now: OffsetDateTime) -> bool {
+    rules.iter().any(|rule| rule.key == *key && rule.is_too_far(ends_at, now))
 }
 
 /// Whether a network signed in to the account lately.
