@@ -19,7 +19,7 @@ use crate::port::mailer::Mailer;
 use crate::port::random::{Random, SystemRandom};
 use crate::port::store::{Store, StoreError};
 use crate::template::{BuiltInTemplates, MailTemplates};
-use crate::worker::{MailWorker, MailWorkerParts, Upkeep, Workers};
+use crate::worker::{EventWorker, EventWorkerParts, MailWorker, MailWorkerParts, Upkeep, Workers};
 
 /// Registration, passwords, sessions and users over a store and a mailer: what a host keeps.
 ///
@@ -107,16 +107,29 @@ impl UserManager {
     /// Starts what works in the background on the current tokio runtime: the delivery of mails and events, and, each
     /// `upkeep_interval`, the removal of what is over. Any number of processes may do so on one store.
     pub fn start_workers(&self, upkeep_interval: Option<std::time::Duration>) -> Workers {
-        Workers::start(self.mail_worker(), upkeep_interval.map(|interval| (self.upkeep(), interval)))
+        let upkeep = upkeep_interval.map(|interval| (self.upkeep(), interval));
+        Workers::start(self.mail_worker(), self.event_worker(), upkeep)
     }
 
-    /// The delivery of mails and events, to be run by hand.
+    /// The publishing of events, to be run by hand; none where nobody is to be told of them.
+    pub fn event_worker(&self) -> Option<EventWorker> {
+        let inner = &self.inner;
+        inner.events.as_ref().map(|publisher| {
+            EventWorker::new(EventWorkerParts {
+                store: Arc::clone(&inner.store),
+                publisher: Arc::clone(publisher),
+                clock: Arc::clone(&inner.clock),
+                random: Arc::clone(&inner.random),
+            })
+        })
+    }
+
+    /// The delivery of mails, to be run by hand.
     pub fn mail_worker(&self) -> MailWorker {
         let inner = &self.inner;
         MailWorker::new(MailWorkerParts {
             store: Arc::clone(&inner.store),
             mailer: Arc::clone(&inner.mailer),
-            events: inner.events.clone(),
             templates: Arc::clone(&inner.templates),
             clock: Arc::clone(&inner.clock),
             random: Arc::clone(&inner.random),
@@ -217,7 +230,8 @@ impl UserManagerBuilder {
         self
     }
 
-    /// Who is told what happened. Without one, no events are written.
+    /// Who is told what happened. Without one, events wait for readers of the feed ([`Users::events`]) until they are too
+    /// old to be kept.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventPublisher>) -> Self {
         self.events = Some(events);

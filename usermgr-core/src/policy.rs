@@ -28,7 +28,7 @@ pub struct Policies {
     pub tokens: TokenPolicy,
     /// Sessions.
     pub sessions: SessionPolicy,
-    /// Delivery of mails and events.
+    /// Delivery of mails.
     pub outbox: OutboxPolicy,
     /// What is removed when.
     pub retention: RetentionPolicy,
@@ -244,7 +244,7 @@ impl Default for SessionPolicy {
     }
 }
 
-/// Delivery of mails and events.
+/// Delivery of mails.
 #[derive(Debug, Clone)]
 pub struct OutboxPolicy {
     /// Deliveries at once; 8 by default.
@@ -266,11 +266,14 @@ impl Default for OutboxPolicy {
 pub struct RetentionPolicy {
     /// How long audit entries are kept; 365 days by default.
     pub audit: Duration,
+    /// How long events are kept, delivered or not; 30 days by default. A reader of the feed, and a receiver that is down,
+    /// has this long.
+    pub events: Duration,
 }
 
 impl Default for RetentionPolicy {
     fn default() -> Self {
-        Self { audit: Duration::days(365) }
+        Self { audit: Duration::days(365), events: Duration::days(30) }
     }
 }
 
@@ -434,6 +437,7 @@ impl Policies {
         need(outbox.max_attempts >= 1, "outbox.max_attempts", "1 or more");
         need(!outbox.keep_sent.is_negative(), "outbox.keep_sent", "0s or more");
         need(!retention.audit.is_negative(), "audit.keep", "0s or more");
+        need(retention.events >= Duration::HOUR, "events.keep", "1h or more");
         need(
             mail.public_url.starts_with("http://") || mail.public_url.starts_with("https://"),
             "http.public_url",

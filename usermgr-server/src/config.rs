@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use usermgr_core::SecretKey;
+use usermgr_core::crypto::webhook::WebhookSecret;
 use usermgr_core::domain::code::CodeLength;
 use usermgr_core::domain::role::{Permission, Role};
 use usermgr_core::policy::{
@@ -90,6 +91,10 @@ const KEYS: &[Key] = &[
     plain("outbox.concurrency", "8"),
     plain("outbox.max_attempts", "12"),
     plain("outbox.keep_sent", "7d"),
+    Key { name: "events.url", default: "", secrecy: Secrecy::Url },
+    Key { name: "events.secret", default: "", secrecy: Secrecy::Secret },
+    plain("events.allow_plaintext", "false"),
+    plain("events.keep", "30d"),
     plain("maintenance.enabled", "true"),
     plain("maintenance.interval", "1h"),
     plain("audit.keep", "365d"),
@@ -120,6 +125,7 @@ pub struct Config {
     pub mail_from: Sender,
     pub mail_templates: Option<PathBuf>,
     pub mail_plaintext: PlaintextPolicy,
+    pub events: EventTarget,
     pub secret_key: Option<SecretKey>,
     pub previous_keys: Vec<SecretKey>,
     pub policies: Policies,
@@ -129,6 +135,24 @@ pub struct Config {
     pub log_level: String,
     /// Every value as text and where it came from, for `config`.
     pub values: Values,
+}
+
+/// Where events go, beside the feed.
+#[derive(Debug)]
+pub enum EventTarget {
+    /// Nowhere.
+    Nowhere,
+    /// Standard output.
+    Console,
+    /// A URL of the host's.
+    Webhook {
+        /// The URL.
+        url: SecretString,
+        /// What each is signed with, the secret in force first.
+        secrets: Vec<WebhookSecret>,
+        /// Whether it may travel unencrypted.
+        plaintext: PlaintextPolicy,
+    },
 }
 
 /// How log lines look.
@@ -479,6 +503,7 @@ impl Reader {
             self.list("secret.previous_keys", "keys as secret.key, with commas between", |text| {
                 SecretKey::from_base64(text).ok()
             });
+        let events = self.event_target();
         let maintenance = self.flag("maintenance.enabled");
         let interval = self.duration("maintenance.interval");
         let log_format = self.value("log.format", "pretty or json", |text| match text {
@@ -512,6 +537,7 @@ impl Reader {
             mail_from: mail_from?,
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
             mail_plaintext: plaintext,
+            events: events?,
             secret_key: secret_key?,
             previous_keys: previous_keys?,
             policies: policies?,
@@ -520,6 +546,32 @@ impl Reader {
             log_level: log_level?,
             values: self.values.clone(),
         })
+    }
+
+    fn event_target(&mut self) -> Option<EventTarget> {
+        let takes =
+            "whsec_ and 24 to 64 bytes in base64; while it is replaced, the new one, a comma and the old one";
+        let secrets = self.list("events.secret", takes, |text| text.parse().ok());
+        let plaintext = self.flag("events.allow_plaintext");
+        let plaintext =
+            if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
+        let url = self.text("events.url");
+        match url.as_str() {
+            "" | "none" => Some(EventTarget::Nowhere),
+            "console:" => Some(EventTarget::Console),
+            _ if !url.starts_with("https://") && !url.starts_with("http://") => {
+                self.faults.push("events.url: it takes https://…, console: or none".into());
+                None
+            }
+            _ => {
+                let secrets = secrets?;
+                if secrets.is_empty() {
+                    self.faults.push(format!("events.secret: webhooks need one to be signed with: {takes}"));
+                    return None;
+                }
+                Some(EventTarget::Webhook { url: url.into(), secrets, plaintext })
+            }
+        }
     }
 
     fn policies(&mut self) -> Option<Policies> {
@@ -589,7 +641,10 @@ impl Reader {
                 max_attempts: self.number("outbox.max_attempts")?,
                 keep_sent: self.duration("outbox.keep_sent")?,
             },
-            retention: RetentionPolicy { audit: self.duration("audit.keep")? },
+            retention: RetentionPolicy {
+                audit: self.duration("audit.keep")?,
+                events: self.duration("events.keep")?,
+            },
             mail: MailPolicy {
                 public_url: self.text("http.public_url").trim_end_matches('/').to_owned(),
                 service_name: Sender::parse(&self.text("mail.from"))
@@ -772,6 +827,26 @@ mod tests {
         assert_eq!(names, ["mailroom", "support"]);
         let said = read("[roles]\nSupport = [\"everything\"]\nadmin = [\"users:read\"]\n", &[]).unwrap_err();
         assert!(said.contains("roles.Support (usermgr.toml): it takes a name"), "{said}");
+    }
+
+    #[test]
+    fn webhooks_are_signed_or_not_sent() {
+        const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let webhook = ("USERMGR_EVENTS_URL", "https://app.example.org/hooks");
+        let said = read("", &[webhook]).unwrap_err();
+        assert!(said.contains("events.secret: webhooks need one"), "{said}");
+        let said = read("", &[webhook, ("USERMGR_EVENTS_SECRET", "secret")]).unwrap_err();
+        assert!(said.contains("events.secret (USERMGR_EVENTS_SECRET): it takes whsec_"), "{said}");
+        let said = read("", &[("USERMGR_EVENTS_URL", "ftp://app.example.org")]).unwrap_err();
+        assert!(said.contains("events.url: it takes https://"), "{said}");
+        let two = format!("{SECRET}, {SECRET}");
+        let config = read("", &[webhook, ("USERMGR_EVENTS_SECRET", &two)]).unwrap();
+        assert!(matches!(&config.events, EventTarget::Webhook { secrets, .. } if secrets.len() == 2));
+        assert!(!format!("{config:?} {:?}", config.values).contains("MfKQ9r8"));
+        for (url, is_console) in [("", false), ("none", false), ("console:", true)] {
+            let config = read("", &[("USERMGR_EVENTS_URL", url)]).unwrap();
+            assert_eq!(matches!(config.events, EventTarget::Console), is_console);
+        }
     }
 
     #[test]

@@ -15,15 +15,16 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use usermgr_core::memory::MemoryStore;
+use usermgr_core::port::clock::SystemClock;
 use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 use usermgr_core::port::random::{Random as _, SystemRandom};
 use usermgr_core::port::store::Store;
 use usermgr_core::template::{FolderTemplates, TemplateError};
 use usermgr_core::{BuildError, SecretKey, UserManager};
-use usermgr_smtp::MailUrlError;
+use usermgr_smtp::{ConsoleEvents, MailUrlError, Webhook, WebhookUrlError};
 use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SqliteStore};
 
-use crate::config::Config;
+use crate::config::{Config, EventTarget};
 use crate::http::client::PeerAddr;
 use crate::http::{ServiceOptions, service};
 
@@ -48,6 +49,8 @@ pub enum StartError {
     Migrate(#[from] MigrateError),
     #[error("mail.url: {0}")]
     Mail(#[from] MailUrlError),
+    #[error("events.url: {0}")]
+    Webhook(#[from] WebhookUrlError),
     #[error("mail.templates: {0}")]
     Templates(#[from] TemplateError),
     #[error(transparent)]
@@ -145,6 +148,15 @@ pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> 
     if let Some(folder) = &config.mail_templates {
         let templates = FolderTemplates::load(folder)?.with_default(&config.policies.mail.default_locale);
         builder = builder.templates(Arc::new(templates));
+    }
+    match &config.events {
+        EventTarget::Nowhere => {}
+        EventTarget::Console => builder = builder.events(Arc::new(ConsoleEvents)),
+        EventTarget::Webhook { url, secrets, plaintext } => {
+            let clock = Arc::new(SystemClock);
+            let webhook = Webhook::new(url.expose_secret(), secrets.clone(), *plaintext, clock)?;
+            builder = builder.events(Arc::new(webhook));
+        }
     }
     Ok(builder.build()?)
 }

@@ -143,6 +143,7 @@ fn matrix() -> Vec<Row> {
         row("GET", "/audit", None, [401, 403, 200, 200]),
         row("GET", "/outbox", None, [401, 403, 403, 200]),
         row("POST", "/outbox/{id}/retry", None, [401, 403, 403, 404]),
+        row("GET", "/events", None, [401, 403, 403, 200]),
         row("POST", "/sessions/logout", None, [401, 204, 204, 204]),
     ]
 }
@@ -354,7 +355,7 @@ async fn administrators_manage_users(db: Db) {
     assert_eq!(names, ["admin", "support", "user"]);
     let outbox = server.get_as("/outbox?status=sent&limit=1", &admin).await.expect(200);
     let mail = &outbox["items"][0];
-    assert_eq!((&mail["kind"], &mail["status"]), (&json!("mail"), &json!("sent")), "{mail}");
+    assert_eq!((&mail["name"], &mail["status"]), (&json!("verify_email"), &json!("sent")), "{mail}");
     assert!(outbox["next_cursor"].is_string());
     let retry = format!("/outbox/{}/retry", text(mail, "id"));
     server.post_as(&retry, &admin, None).await.problem(404, "not_found");

@@ -139,7 +139,9 @@ fn authorization(url: &url::Url) -> Result<Option<HeaderValue>, MailUrlError> {
     Ok(Some(value))
 }
 
-fn client(encrypted: bool) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, MailUrlError> {
+pub(crate) fn client(
+    encrypted: bool,
+) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, MailUrlError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(HttpApi::CONNECT_TIMEOUT));
@@ -170,7 +172,7 @@ impl Mailer for HttpApi {
 }
 
 /// Reads what is left of a short answer, so that its connection can be used again. Nothing depends on it.
-async fn discard(body: Incoming) {
+pub(crate) async fn discard(body: Incoming) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let _ = tokio::time::timeout(PATIENCE, Limited::new(body, HttpApi::MAX_RESPONSE_BODY).collect()).await;
 }

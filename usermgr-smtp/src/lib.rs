@@ -5,6 +5,7 @@
 #[cfg(feature = "smtp")]
 mod before_tls;
 mod console;
+mod console_events;
 mod folder;
 #[cfg(feature = "http-api")]
 mod http_api;
@@ -16,8 +17,11 @@ mod smtp;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
+#[cfg(feature = "http-api")]
+mod webhook;
 
 pub use console::Console;
+pub use console_events::ConsoleEvents;
 pub use folder::Folder;
 #[cfg(feature = "http-api")]
 pub use http_api::HttpApi;
@@ -26,3 +30,5 @@ pub use sender::{InvalidSender, Sender};
 #[cfg(feature = "smtp")]
 pub use smtp::{Smtp, SmtpBuilder};
 pub use transport::from_url;
+#[cfg(feature = "http-api")]
+pub use webhook::{Webhook, WebhookUrlError};

@@ -5,11 +5,15 @@ mod support;
 
 use support::Database;
 use time::OffsetDateTime;
-use usermgr_core::domain::id::{SessionId, UserId};
+use usermgr_core::domain::event::EventKind;
+use usermgr_core::domain::id::{EventId, SessionId, UserId};
+use usermgr_core::domain::mail::MailKind;
 use usermgr_core::domain::role::Role;
 use usermgr_core::domain::secret::Digest;
 use usermgr_core::port::store::account::{AccountStore as _, UserQuery};
+use usermgr_core::port::store::event::{EventFeed, EventQuery, EventStore as _};
 use usermgr_core::port::store::key::KeyStore as _;
+use usermgr_core::port::store::outbox::{OutboxQuery, OutboxStore as _};
 use usermgr_core::port::store::session::{SessionKey, SessionQuery, SessionStore as _};
 use usermgr_sqlx::{PgStore, SqliteStore};
 use uuid::Uuid;
@@ -41,6 +45,19 @@ macro_rules! rows_of_version_1 {
                 e = $time(NOW + 900)
             ),
             format!(
+                "INSERT INTO usermgr_outbox (id, kind, name, email, user_id, created_at, due_at, attempts, status) VALUES \
+                 ({}, 'event', 'signed_in', NULL, {}, {t}, {t}, 3, 'queued'), \
+                 ({}, 'event', 'user_registered', NULL, {}, {t}, {t}, 1, 'sent'), \
+                 ({}, 'mail', 'welcome', 'bob@example.org', {}, {t}, {t}, 0, 'queued')",
+                $id(5),
+                $id(1),
+                $id(6),
+                $id(2),
+                $id(7),
+                $id(2),
+                t = $time(NOW)
+            ),
+            format!(
                 "INSERT INTO usermgr_signing_keys (id, algorithm, created_at, sealed) VALUES ({}, 'EdDSA', {}, {})",
                 $id(4),
                 $time(NOW),
@@ -69,6 +86,15 @@ macro_rules! finds_what_version_1_wrote {
         }
         let keys = $store.signing_keys().await.unwrap();
         assert_eq!((keys.len(), keys[0].signs_from), (1, keys[0].created_at), "the key goes on signing");
+        let EventFeed::Page { events, .. } = $store.events(EventQuery::default()).await.unwrap() else {
+            panic!("nothing was purged");
+        };
+        let told: Vec<_> =
+            events.iter().map(|event| (event.id, event.kind, event.user_id, event.at)).collect();
+        let queued = EventId::from_uuid(Uuid::from_u128(5));
+        assert_eq!(told, [(queued, EventKind::SignedIn, ana, now)], "what was not told yet still is to be");
+        let mails = $store.outbox(OutboxQuery::default()).await.unwrap().items;
+        assert_eq!(mails.iter().map(|entry| entry.mail.kind).collect::<Vec<_>>(), [MailKind::Welcome]);
     }};
 }
 

@@ -22,6 +22,7 @@ use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, Redeemed, RequestCode,
 };
+use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use crate::port::store::outbox::{
     Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
@@ -251,6 +252,25 @@ impl OutboxStore for Broken {
 
     async fn wait_for_due(&self, at_most: std::time::Duration) {
         self.inner.wait_for_due(at_most).await;
+    }
+}
+
+#[async_trait]
+impl EventStore for Broken {
+    async fn events(&self, query: EventQuery) -> Result<EventFeed, StoreError> {
+        self.inner.events(query).await
+    }
+
+    async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
+        self.inner.claim_events(command).await
+    }
+
+    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError> {
+        self.inner.settle_event(command).await
+    }
+
+    async fn wait_for_events(&self, at_most: std::time::Duration) {
+        self.inner.wait_for_events(at_most).await;
     }
 }
 

@@ -9,7 +9,10 @@ use uuid::Uuid;
 use crate::domain::audit::{AuditDraft, AuditEntry, AuditEvent};
 use crate::domain::code::{CodeForm, CodeLength, CodePurpose};
 use crate::domain::email::Email;
-use crate::domain::id::{AuditId, CodeId, OutboxId, RegistrationId, SessionId, SigningKeyId, UserId};
+use crate::domain::event::{Event, EventKind};
+use crate::domain::id::{
+    AuditId, CodeId, EventId, OutboxId, RegistrationId, SessionId, SigningKeyId, UserId,
+};
 use crate::domain::mail::MailKind;
 use crate::domain::page::PageSize;
 use crate::domain::password::{PasswordHash, PasswordVersion};
@@ -25,9 +28,10 @@ use crate::port::store::audit::AuditQuery;
 use crate::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeTarget, NewCode, Redeem, RedeemEffect, RequestCode,
 };
+use crate::port::store::event::{EventFeed, EventQuery};
 use crate::port::store::key::{AddSigningKey, SealedSigningKey};
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, Requeue, Settle,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, Requeue, Settle,
 };
 use crate::port::store::session::{
     EndSessions, LoginFailed, NewSession, OpenSession, Rotate, SessionKey, SessionOpened, SessionQuery,
@@ -88,9 +92,7 @@ pub(super) fn mail(kind: MailKind) -> MailDraft {
 }
 
 pub(super) fn all_events() -> Vec<EventDraft> {
-    crate::domain::event::EventKind::ALL
-        .map(|kind| EventDraft { id: OutboxId::from_uuid(fresh()), kind })
-        .into()
+    EventKind::ALL.map(|kind| EventDraft { id: EventId::from_uuid(fresh()), kind }).into()
 }
 
 pub(super) fn code(now: OffsetDateTime) -> NewCode {
@@ -244,7 +246,7 @@ pub(super) fn replace(user_id: UserId, expect: PasswordVersion, now: OffsetDateT
 }
 
 pub(super) fn end(user_id: UserId, which: SessionSelector, now: OffsetDateTime) -> EndSessions {
-    EndSessions { now, user_id, which, by: None, audit: audit(AuditEvent::SignOut) }
+    EndSessions { now, user_id, which, by: None, audit: audit(AuditEvent::SignOut), events: Vec::new() }
 }
 
 /// Renews a session by the token `presented`; its successor is `next`.
@@ -258,6 +260,7 @@ pub(super) fn rotate(id: SessionId, presented: Digest, next: &str, now: OffsetDa
         idle_expires_at: now + Duration::days(14),
         grace: GRACE,
         audit: audit(AuditEvent::SessionRefresh),
+        events: Vec::new(),
     }
 }
 
@@ -368,7 +371,8 @@ pub(super) fn imported(address: &str, now: OffsetDateTime) -> ImportedUser {
         updated_at: now,
         last_login_at: None,
     };
-    ImportedUser { user, password, audit: audit(AuditEvent::UserImport) }
+    let event = EventDraft { id: EventId::from_uuid(fresh()), kind: EventKind::UserRegistered };
+    ImportedUser { user, password, audit: audit(AuditEvent::UserImport), event }
 }
 
 pub(super) fn requeue(id: OutboxId, now: OffsetDateTime) -> Requeue {
@@ -377,7 +381,7 @@ pub(super) fn requeue(id: OutboxId, now: OffsetDateTime) -> Requeue {
 
 pub(super) fn sent(claimed: &Claimed, lease: Lease, now: OffsetDateTime) -> Settle {
     let result = DeliveryResult::Sent { code_ttl: Some(TTL) };
-    Settle { now, id: claimed.item.id(), lease, result }
+    Settle { now, id: claimed.mail.id, lease, result }
 }
 
 /// Removes all that is over at `now`, however lately.
@@ -387,6 +391,7 @@ pub(super) fn purge(now: OffsetDateTime) -> Purge {
         ended_before: now,
         settled_before: now,
         audited_before: now,
+        events_before: now - Duration::days(30),
         deleted_before: now,
         retired_before: now,
         known_before: now - Duration::days(30),
@@ -554,18 +559,33 @@ pub(super) async fn audited(store: &Arc<dyn Store>) -> Vec<String> {
     entries.iter().map(|entry| entry.reason.as_deref().unwrap_or("done").to_owned()).collect()
 }
 
-/// The mails and events that are owed, left or were given up, by kind, the oldest first.
+/// The mails that are owed, left or were given up, by kind, the oldest first; then the events.
 pub(super) async fn owed(store: &Arc<dyn Store>) -> Vec<String> {
-    let named = |entry: &OutboxEntry| match &entry.item {
-        OutboxItem::Mail(mail) => format!("{} to {}", mail.kind, mail.to),
-        OutboxItem::Event(event) => event.kind.as_str().to_owned(),
-    };
-    outbox(store).await.iter().map(named).collect()
+    let named = |entry: &OutboxEntry| format!("{} to {}", entry.mail.kind, entry.mail.to);
+    let mails = outbox(store).await;
+    mails.iter().map(named).chain(events(store).await).collect()
 }
 
-/// The events among what is owed.
+/// The events by kind, in order.
 pub(super) async fn events(store: &Arc<dyn Store>) -> Vec<String> {
-    owed(store).await.into_iter().filter(|item| !item.contains(" to ")).collect()
+    feed(store).await.iter().map(|event| event.kind.as_str().to_owned()).collect()
+}
+
+/// All that the feed holds.
+pub(super) async fn feed(store: &Arc<dyn Store>) -> Vec<Event> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let query = EventQuery { after, size: PageSize::new(PageSize::MAX) };
+        let EventFeed::Page { events, next } = store.events(query).await.unwrap() else {
+            panic!("a gap where everything is read");
+        };
+        if events.is_empty() {
+            return all;
+        }
+        all.extend(events);
+        after = Some(next);
+    }
 }
 
 /// Whether a session holds.

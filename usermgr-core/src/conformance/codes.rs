@@ -82,7 +82,7 @@ pub async fn a_code_lives_from_its_hand_over(harness: &dyn StoreHarness) {
         let (lease, claimed) = claim(&store, later(7200)).await;
         let settle = Settle {
             now: later(7200),
-            id: claimed[0].item.id(),
+            id: claimed[0].mail.id,
             lease,
             result: DeliveryResult::Sent { code_ttl: Some(Duration::minutes(10)) },
         };
@@ -102,7 +102,7 @@ pub async fn a_right_code_too_late_is_expired(harness: &dyn StoreHarness) {
     let code = registered(&store, ANA).await;
     let (lease, claimed) = claim(&store, NOW).await;
     let result = DeliveryResult::Sent { code_ttl: Some(Duration::minutes(10)) };
-    store.settle(Settle { now: NOW, id: claimed[0].item.id(), lease, result }).await.unwrap();
+    store.settle(Settle { now: NOW, id: claimed[0].mail.id, lease, result }).await.unwrap();
     for _ in 0..7 {
         assert_eq!(store.redeem(right(ANA, code, later(600))).await.unwrap(), Redeemed::Expired);
     }

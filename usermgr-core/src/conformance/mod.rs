@@ -30,6 +30,7 @@ pub mod codes;
 pub mod deletion;
 pub mod drops;
 pub mod email_change;
+pub mod events;
 pub mod keys;
 pub mod limits;
 pub mod listing;
@@ -102,6 +103,14 @@ macro_rules! conformance_suite {
                 a_commit_wakes_the_worker, the_outbox_is_paged, only_true_events_are_owed,
                 events_tell_of_passwords_and_sign_ins, a_dead_mail_is_requeued,
                 a_dead_mail_is_requeued_only_as_decided;
+            events: an_event_comes_back_as_it_was_written, ended_sessions_are_told_of,
+                a_purged_user_is_told_of, imported_users_are_told_of, the_feed_is_read_on_from_a_position,
+                a_reader_learns_that_events_are_gone, a_position_that_was_never_given_is_a_gap,
+                a_purge_of_events_keeps_their_order, events_of_a_user_are_told_one_after_the_other,
+                the_oldest_event_is_claimed_first, a_lease_of_an_event_is_fenced,
+                a_purge_passes_the_turn_on, a_commit_wakes_whoever_waits_for_events,
+                no_reader_misses_an_event, workers_at_once_keep_the_order_of_each_user,
+                an_event_and_its_change_are_one;
             upkeep: a_purge_removes_only_what_is_over, codes_are_purged_when_they_ended_long_ago,
                 the_outbox_keeps_what_is_owed_or_dead, a_purge_frees_nobody,
                 a_purge_takes_no_code_from_under_a_redemption,
@@ -171,6 +180,7 @@ mod tests {
             include_str!("deletion.rs"),
             include_str!("drops.rs"),
             include_str!("email_change.rs"),
+            include_str!("events.rs"),
             include_str!("keys.rs"),
             include_str!("limits.rs"),
             include_str!("listing.rs"),

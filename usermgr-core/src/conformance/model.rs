@@ -8,11 +8,11 @@ use time::{Duration, OffsetDateTime};
 use super::StoreHarness;
 use super::build::{
     NOW, acting, add_key, all_events, candidates, change_email, confirming, create, delete, email, end,
-    entries, failed, guard, guess, invite, lease, open, outbox, password_of, purge, register, replace,
+    entries, failed, feed, guard, guess, invite, lease, open, outbox, password_of, purge, register, replace,
     request, requeue, role, rotate, rule, session, set_password, signing_key, undoing, update, verify,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
-use crate::domain::id::{CodeId, OutboxId, RegistrationId, SessionId, UserId};
+use crate::domain::id::{CodeId, EventId, OutboxId, RegistrationId, SessionId, UserId};
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::Role;
 use crate::domain::secret::Digest;
@@ -22,6 +22,7 @@ use crate::port::store::account::{
     Actor, Credentials, CredentialsQuery, RolesChange, UserChange, UserCreated, UserQuery,
 };
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, RedeemEffect};
+use crate::port::store::event::{EventResult, SettleEvent};
 use crate::port::store::outbox::{Claim, DeliveryResult, Lease, OutboxStatus, Settle};
 use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector, SessionsQuery};
 use crate::port::store::upkeep::{Purge, Purged};
@@ -65,6 +66,7 @@ struct Pair {
     /// The refresh tokens that a session had, the latest last.
     tokens: Vec<(SessionId, Digest)>,
     claims: Vec<(OutboxId, Lease)>,
+    event_claims: Vec<(EventId, Lease)>,
 }
 
 /// Seeded sequences of commands with a jumping clock, on the store under test and on the reference model.
@@ -81,6 +83,7 @@ pub async fn any_sequence_answers_as_the_model_does(harness: &dyn StoreHarness) 
             sessions: Vec::new(),
             tokens: Vec::new(),
             claims: Vec::new(),
+            event_claims: Vec::new(),
         };
         for step in 1..=COMMANDS {
             let jump = [0, 0, 1, 30, 599, 600, 7200, 90_000, -60, -3600][pair.dice.roll(10)];
@@ -138,7 +141,9 @@ impl Pair {
             9 => self.open_session(address).await,
             10 => self.login_failed(address).await,
             11 => self.replace_password().await,
+            12 if self.dice.one_in(2) => self.claim_events().await,
             12 => self.claim().await,
+            13 if self.dice.one_in(2) => self.settle_event().await,
             13 => self.settle().await,
             14 => self.end_sessions().await,
             15 | 16 => self.rotate().await,
@@ -280,8 +285,8 @@ impl Pair {
         let answers = both!(self.claim(command));
         // What was claimed is what has now been tried once more; a stale lease is drawn as well as the last one.
         for entry in outbox(&self.model).await {
-            if answers.2.contains(&format!("{:?}", entry.item.id())) {
-                self.claims.push((entry.item.id(), command.lease));
+            if answers.2.contains(&format!("{:?}", entry.mail.id)) {
+                self.claims.push((entry.mail.id, command.lease));
             }
         }
         answers
@@ -297,6 +302,28 @@ impl Pair {
         both!(self.settle(Settle { now: self.now, id, lease, result }))
     }
 
+    async fn claim_events(&mut self) -> Answers {
+        let lease_until = self.now + Duration::minutes(5);
+        let limit = [1, 2, 100][self.dice.roll(3)];
+        let command = Claim { now: self.now, lease: lease(), lease_until, limit };
+        let answers = both!(self.claim_events(command));
+        for event in feed(&self.model).await {
+            if answers.2.contains(&format!("{:?}", event.id)) {
+                self.event_claims.push((event.id, command.lease));
+            }
+        }
+        answers
+    }
+
+    async fn settle_event(&mut self) -> Answers {
+        let Some((id, lease)) = self.dice.one_of(&self.event_claims) else { return Answers::default() };
+        let result = match self.dice.roll(3) {
+            0 => EventResult::Retry { at: self.now + Duration::MINUTE },
+            _ => EventResult::Delivered,
+        };
+        both!(self.settle_event(SettleEvent { now: self.now, id, lease, result }))
+    }
+
     async fn end_sessions(&mut self) -> Answers {
         let Some(user_id) = self.dice.one_of(&self.users) else { return Answers::default() };
         let sessions: Vec<_> = self.sessions.iter().map(|session| session.id).collect();
@@ -305,7 +332,9 @@ impl Pair {
             (Some(session), 1) => SessionSelector::AllBut(session),
             _ => SessionSelector::All,
         };
-        both!(self.end_sessions(end(user_id, which, self.now)))
+        let mut command = end(user_id, which, self.now);
+        command.events = all_events();
+        both!(self.end_sessions(command))
     }
 
     async fn rotate(&mut self) -> Answers {
@@ -326,6 +355,7 @@ impl Pair {
         let mut command = rotate(id, presented, &format!("token {}", self.dice.0), self.now);
         let next = command.next[0];
         command.next.push(current);
+        command.events = all_events();
         if self.dice.one_in(4) {
             command.access = None;
         }
@@ -396,7 +426,7 @@ impl Pair {
         if let Some(dead) = dead
             && self.dice.one_in(4)
         {
-            return both!(self.requeue(requeue(dead.item.id(), self.now)));
+            return both!(self.requeue(requeue(dead.mail.id, self.now)));
         }
         if self.dice.one_in(4) {
             let key =
@@ -412,6 +442,7 @@ impl Pair {
             deleted_before: age(),
             retired_before: age(),
             audited_before: age(),
+            events_before: age(),
             known_before: age(),
             ..purge(now)
         };
@@ -429,6 +460,7 @@ impl Pair {
         let mut seen = Vec::new();
         seen.extend(entries(store).await.iter().map(|entry| format!("{entry:?}")));
         seen.extend(outbox(store).await.iter().map(|entry| format!("{entry:?}")));
+        seen.extend(feed(store).await.iter().map(|event| format!("{event:?}")));
         seen.push(format!("{:?}", store.users(UserQuery::default()).await));
         seen.push(format!("{:?}", store.signing_keys().await));
         for prefix in ["", "a", "b", "ñ"] {

@@ -15,7 +15,7 @@ use crate::domain::id::OutboxId;
 use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::outbox::{
-    Claim, DeliveryResult, OutboxItem, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
+    Claim, DeliveryResult, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
 };
 
 const ANA: &str = "ana@example.org";
@@ -29,7 +29,7 @@ pub async fn a_claim_is_leased(harness: &dyn StoreHarness) {
     assert!(claim(&store, later(299)).await.1.is_empty());
     let (_, again) = claim(&store, later(300)).await;
     assert_eq!((again.len(), again[0].attempt), (1, 2));
-    assert_eq!(again[0].item, first[0].item);
+    assert_eq!(again[0].mail, first[0].mail);
 }
 
 /// Whoever lost the lease cannot settle.
@@ -40,7 +40,7 @@ pub async fn a_lease_is_fenced(harness: &dyn StoreHarness) {
     let (new, _) = claim(&store, later(300)).await;
     let settle = |lease| Settle {
         now: later(301),
-        id: claimed[0].item.id(),
+        id: claimed[0].mail.id,
         lease,
         result: DeliveryResult::Sent { code_ttl: None },
     };
@@ -57,7 +57,7 @@ pub async fn a_mail_of_a_dead_code_is_void(harness: &dyn StoreHarness) {
     store.request_code(newer.clone()).await.unwrap();
     let (_, claimed) = claim(&store, later(1)).await;
     assert_eq!(claimed.len(), 1);
-    assert_eq!(claimed[0].item.id(), newer.mail.id);
+    assert_eq!(claimed[0].mail.id, newer.mail.id);
     let query = OutboxQuery { status: Some(OutboxStatus::Void), ..OutboxQuery::default() };
     assert_eq!(store.outbox(query).await.unwrap().items.len(), 1);
     assert!(claim(&store, later(90_000)).await.1.is_empty(), "the registration is over");
@@ -68,7 +68,7 @@ pub async fn a_failed_mail_waits_its_turn(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     registered(&store, ANA).await;
     let (lease, claimed) = claim(&store, NOW).await;
-    let id = claimed[0].item.id();
+    let id = claimed[0].mail.id;
     let result = DeliveryResult::Retry { at: later(60), error: "busy".into() };
     store.settle(Settle { now: NOW, id, lease, result }).await.unwrap();
     assert!(claim(&store, later(59)).await.1.is_empty());
@@ -113,7 +113,7 @@ pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
             let now = later(seconds);
             let claim = Claim { now, lease: lease(), lease_until: now + Duration::MINUTE, limit };
             let claimed = store.claim(claim).await.unwrap();
-            (claim.lease, claimed.iter().map(|claimed| claimed.item.id()).collect::<Vec<_>>())
+            (claim.lease, claimed.iter().map(|claimed| claimed.mail.id).collect::<Vec<_>>())
         }
     };
     assert_eq!(taken(19, 0).await.1, []);
@@ -136,7 +136,7 @@ pub async fn a_spent_code_is_not_mailed(harness: &dyn StoreHarness) {
     store.replace_password(replace(bob.id, PasswordVersion::FIRST, later(1))).await.unwrap();
     let eva = registered(&store, "eva@example.org").await;
     let mut early = claim(&store, later(2)).await;
-    early.1.retain(|claimed| matches!(&claimed.item, OutboxItem::Mail(mail) if mail.code.is_some()));
+    early.1.retain(|claimed| claimed.mail.code.is_some());
     assert_eq!(early.1.len(), 1, "one code is live: {:?}", early.1);
     store.redeem(right("eva@example.org", eva, later(3))).await.unwrap();
     assert_eq!(store.settle(sent(&early.1[0], early.0, later(4))).await.unwrap(), Settled::Settled);
@@ -166,7 +166,7 @@ pub async fn the_outbox_is_paged(harness: &dyn StoreHarness) {
                 .await
                 .unwrap();
             assert!(page.items.iter().all(|entry| status.is_none_or(|status| entry.status == status)));
-            seen.extend(page.items.iter().map(|entry| entry.item.id()));
+            seen.extend(page.items.iter().map(|entry| entry.mail.id));
             (pages, after) = (pages + 1, page.next);
             if after.is_none() {
                 break;
@@ -236,7 +236,7 @@ pub async fn a_dead_mail_is_requeued(harness: &dyn StoreHarness) {
     }
     drop(claim(&store, NOW).await);
     let (lease, claimed) = claim(&store, later(300)).await;
-    let ids: Vec<_> = claimed.iter().map(|claimed| claimed.item.id()).collect();
+    let ids: Vec<_> = claimed.iter().map(|claimed| claimed.mail.id).collect();
     for id in [ids[0], ids[1]] {
         let result = DeliveryResult::Dead { error: "no such mailbox".into() };
         store.settle(Settle { now: later(301), id, lease, result }).await.unwrap();
@@ -253,13 +253,13 @@ pub async fn a_dead_mail_is_requeued(harness: &dyn StoreHarness) {
         let written = entries(&store).await.pop().unwrap();
         assert_eq!((written.reason, written.subject), (None, subject));
         assert_eq!(store.requeue(requeue(id, later(400))).await.unwrap(), Requeued::NotFound, "not again");
-        let entry = outbox(&store).await.into_iter().find(|entry| entry.item.id() == id).unwrap();
+        let entry = outbox(&store).await.into_iter().find(|entry| entry.mail.id == id).unwrap();
         assert_eq!((entry.status, entry.attempts), (OutboxStatus::Queued, 0));
         assert_eq!((entry.due_at, entry.settled_at), (later(400), None));
     }
     assert!(claim(&store, later(399)).await.1.is_empty());
     let (_, again) = claim(&store, later(400)).await;
-    let mut attempts: Vec<_> = again.iter().map(|claimed| (claimed.item.id(), claimed.attempt)).collect();
+    let mut attempts: Vec<_> = again.iter().map(|claimed| (claimed.mail.id, claimed.attempt)).collect();
     attempts.sort_unstable();
     assert_eq!(attempts, [(ids[0], 1), (ids[1], 1)]);
 }
@@ -270,7 +270,7 @@ pub async fn a_dead_mail_is_requeued_only_as_decided(harness: &dyn StoreHarness)
     let boss = admin(&store, ANA).await;
     registered(&store, "new@example.org").await;
     let (lease, claimed) = claim(&store, NOW).await;
-    let id = claimed[0].item.id();
+    let id = claimed[0].mail.id;
     let result = DeliveryResult::Dead { error: "no such mailbox".into() };
     store.settle(Settle { now: NOW, id, lease, result }).await.unwrap();
     let before = outbox(&store).await;

@@ -124,11 +124,11 @@ pub async fn claims_are_disjoint(harness: &dyn StoreHarness) {
     }
     let claims = at_once(&store, 8, |store, _| async move {
         let (_, claimed) = claim(&store, later(1)).await;
-        claimed.iter().map(|claimed| claimed.item.id()).collect::<Vec<_>>()
+        claimed.iter().map(|claimed| claimed.mail.id).collect::<Vec<_>>()
     })
     .await;
     let mut ids: Vec<_> = claims.into_iter().flatten().collect();
-    ids.extend(claim(&store, later(2)).await.1.iter().map(|claimed| claimed.item.id()));
+    ids.extend(claim(&store, later(2)).await.1.iter().map(|claimed| claimed.mail.id));
     let all = ids.len();
     ids.sort_unstable();
     ids.dedup();

@@ -36,6 +36,7 @@ pub async fn a_purge_removes_only_what_is_over(harness: &dyn StoreHarness) {
             ended_before: now - Duration::DAY,
             settled_before: now - Duration::WEEK,
             audited_before: now - Duration::days(365),
+            events_before: now - Duration::days(30),
             deleted_before: now - Duration::days(30),
             retired_before: now - Duration::days(2),
             known_before: now - Duration::days(30),
@@ -105,7 +106,7 @@ pub async fn the_outbox_keeps_what_is_owed_or_dead(harness: &dyn StoreHarness) {
     let (lease, claimed) = claim(&store, NOW).await;
     store.settle(sent(&claimed[0], lease, later(10))).await.unwrap();
     let result = DeliveryResult::Dead { error: "no such mailbox".into() };
-    store.settle(Settle { now: later(10), id: claimed[1].item.id(), lease, result }).await.unwrap();
+    store.settle(Settle { now: later(10), id: claimed[1].mail.id, lease, result }).await.unwrap();
     let purged = |seconds| {
         let command = Purge { settled_before: later(seconds), ..purge(later(80_000)) };
         let store = std::sync::Arc::clone(&store);
@@ -252,7 +253,7 @@ pub async fn a_deleted_user_is_purged_with_all_that_is_theirs(harness: &dyn Stor
             assert_eq!(entry, before);
         }
     }
-    assert_eq!(owed(&store).await, ["reset_password_code to bob@example.org"]);
+    assert_eq!(owed(&store).await, ["reset_password_code to bob@example.org", "user_purged"]);
     assert!(!holds(&store, session.id, later(20)).await && holds(&store, others.id, later(20)).await);
     assert_eq!(candidates(&store, "bob@example.org", reset, later(20)).await.len(), 1);
     let last = store.purge(Purge { known_before: later(500), ..purge(later(86_400 * 100)) }).await.unwrap();

@@ -15,3 +15,4 @@ pub mod jwt;
 pub mod password_text;
 #[cfg(feature = "manager")]
 pub mod secret_keys;
+pub mod webhook;

@@ -101,8 +101,12 @@ id!(
     SessionId
 );
 id!(
-    /// Names a mail or an event in the outbox; also the `Message-ID` and the `Idempotency-Key` of its delivery.
+    /// Names a mail in the outbox; also the `Message-ID` and the `Idempotency-Key` of its delivery.
     OutboxId
+);
+id!(
+    /// Names an event; also the `webhook-id` of its delivery.
+    EventId
 );
 id!(
     /// Names an entry of the audit log.

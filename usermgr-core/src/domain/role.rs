@@ -81,14 +81,18 @@ impl Permission {
     /// To see owed mails and to have dead ones sent again.
     pub const OUTBOX_MANAGE: Self = Self(Cow::Borrowed("outbox:manage"));
 
+    /// To read the feed of events.
+    pub const EVENTS_READ: Self = Self(Cow::Borrowed("events:read"));
+
     /// The permissions that calls of this library ask for.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::USERS_READ,
         Self::USERS_WRITE,
         Self::USERS_DELETE,
         Self::ROLES_ASSIGN,
         Self::AUDIT_READ,
         Self::OUTBOX_MANAGE,
+        Self::EVENTS_READ,
     ];
 
     /// The permission's name.

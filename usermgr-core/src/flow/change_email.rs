@@ -141,7 +141,7 @@ impl Account<'_> {
                 reset_mail: inner.mail(MailKind::ResetPasswordLink, now),
             },
             audit: inner.audit_draft(AuditEvent::EmailChangeUndo, None, None, client, now),
-            events: inner.event_drafts(&[EventKind::EmailChanged], now),
+            events: inner.event_drafts(&[EventKind::EmailChanged, EventKind::SessionsEnded], now),
         };
         match inner.store.redeem(command).await? {
             Redeemed::Redeemed(_) => Ok(()),

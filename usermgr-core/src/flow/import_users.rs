@@ -8,12 +8,14 @@ use crate::crypto::hasher::check_stored;
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::email::Email;
-use crate::domain::id::UserId;
+use crate::domain::event::EventKind;
+use crate::domain::id::{EventId, UserId};
 use crate::domain::password::PasswordHash;
 use crate::domain::role::{InvalidRole, Role, Roles};
 use crate::domain::user::{InvalidUsername, Locale, User, UserStatus, Username};
 use crate::error::Error;
 use crate::manager::Inner;
+use crate::port::store::EventDraft;
 use crate::port::store::account::{ImportUsers, ImportedUser, UserImported};
 
 /// A user as another system tells of one.
@@ -222,6 +224,7 @@ impl Inner {
             updated_at: now,
             last_login_at: None,
         };
-        Ok(ImportedUser { user, password, audit })
+        let event = EventDraft { id: EventId::new(now, &*self.random), kind: EventKind::UserRegistered };
+        Ok(ImportedUser { user, password, audit, event })
     }
 }

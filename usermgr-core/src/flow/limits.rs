@@ -7,7 +7,7 @@ use crate::domain::client::ClientContext;
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::email::EmailKey;
 use crate::domain::event::EventKind;
-use crate::domain::id::{AuditId, CodeId, OutboxId, UserId};
+use crate::domain::id::{AuditId, CodeId, EventId, OutboxId, UserId};
 use crate::domain::mail::MailKind;
 use crate::manager::Inner;
 use crate::policy::ThrottlePolicy;
@@ -107,12 +107,9 @@ impl Inner {
         self.policies.registration.welcome_mail.then(|| self.mail(MailKind::Welcome, now))
     }
 
-    /// Drafts of these events, if anybody listens.
+    /// Drafts of these events.
     pub(super) fn event_drafts(&self, kinds: &[EventKind], now: OffsetDateTime) -> Vec<EventDraft> {
-        if self.events.is_none() {
-            return Vec::new();
-        }
-        kinds.iter().map(|kind| EventDraft { id: OutboxId::new(now, &*self.random), kind: *kind }).collect()
+        kinds.iter().map(|kind| EventDraft { id: EventId::new(now, &*self.random), kind: *kind }).collect()
     }
 
     pub(super) fn audit_draft(

@@ -1,4 +1,4 @@
-//! What those see and do who keep the installation running: the audit log and owed mails.
+//! What those see and do who keep the installation running: the audit log, owed mails, and the feed of events.
 
 use super::permission::Principal;
 use super::users::Users;
@@ -9,6 +9,7 @@ use crate::domain::page::Page;
 use crate::domain::role::Permission;
 use crate::error::Error;
 use crate::port::store::audit::AuditQuery;
+use crate::port::store::event::{EventFeed, EventQuery};
 use crate::port::store::outbox::{OutboxEntry, OutboxQuery, Requeue, Requeued};
 
 impl Users<'_> {
@@ -26,7 +27,7 @@ impl Users<'_> {
         Ok(self.inner.store.audit(query).await?)
     }
 
-    /// Owed mails and events, newest first, a page at a time. No secret is among them.
+    /// Owed mails, newest first, a page at a time. No secret is among them.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `outbox:manage`.
@@ -40,7 +41,22 @@ impl Users<'_> {
         Ok(self.inner.store.outbox(query).await?)
     }
 
-    /// Has a dead mail or event sent again.
+    /// What happened after a position, in order, a page at a time. Whoever remembers the `next` of each page and asks with
+    /// it misses nothing: see [`EventFeed`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `events:read`.
+    pub async fn events(
+        &self,
+        by: Principal<'_>,
+        query: EventQuery,
+        client: &ClientContext,
+    ) -> Result<EventFeed, Error> {
+        self.inner.permit(by, &Permission::EVENTS_READ, client).await?;
+        Ok(self.inner.store.events(query).await?)
+    }
+
+    /// Has a dead mail sent again.
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such item or it is not dead, [`Error::Unavailable`]; of a user who acts,

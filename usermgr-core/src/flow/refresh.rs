@@ -4,6 +4,7 @@ use super::sessions::{Sessions, SignedIn, TokenFacts};
 use crate::crypto::digest::token_digest;
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
+use crate::domain::event::EventKind;
 use crate::domain::secret::RefreshToken;
 use crate::error::Error;
 use crate::port::store::session::{Rotate, Rotated};
@@ -38,6 +39,7 @@ impl Sessions<'_> {
             idle_expires_at: now + sessions.idle_ttl,
             grace: sessions.refresh_grace,
             audit: inner.audit_draft(AuditEvent::SessionRefresh, None, None, client, now),
+            events: inner.event_drafts(&[EventKind::SessionsEnded], now),
         };
         let (view, successor) = match inner.store.rotate(command).await? {
             Rotated::Rotated(view) => (view, 0),

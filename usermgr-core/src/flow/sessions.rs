@@ -9,6 +9,7 @@ use crate::crypto::access_token::{AccessClaims, Expected};
 use crate::crypto::digest::{random_token, token_digest};
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
+use crate::domain::event::EventKind;
 use crate::domain::id::SessionId;
 use crate::domain::secret::{AccessToken, RefreshToken};
 use crate::domain::session::{AuthMethod, Session};
@@ -150,7 +151,8 @@ impl Sessions<'_> {
         let user = &caller.user;
         let audit =
             inner.audit_draft(AuditEvent::SignOut, Some(user.email.key()), Some(user.id), client, now);
-        let command = EndSessions { now, user_id: user.id, which, by: None, audit };
+        let events = inner.event_drafts(&[EventKind::SessionsEnded], now);
+        let command = EndSessions { now, user_id: user.id, which, by: None, audit, events };
         match inner.store.end_sessions(command).await? {
             SessionsEnded::Ended(ended) => Ok(ended),
             SessionsEnded::NotPermitted => Err(Error::Forbidden),

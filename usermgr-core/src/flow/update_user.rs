@@ -124,8 +124,10 @@ impl Users<'_> {
         let user = inner.store.user(id).await?.ok_or(Error::NotFound)?;
         let now = inner.clock.now();
         let audit = inner.audit_draft(AuditEvent::SignOut, Some(user.email.key()), by.actor(), client, now);
+        let events = inner.event_drafts(&[EventKind::SessionsEnded], now);
         let which = SessionSelector::All;
-        match inner.store.end_sessions(EndSessions { now, user_id: id, which, by: actor, audit }).await? {
+        let command = EndSessions { now, user_id: id, which, by: actor, audit, events };
+        match inner.store.end_sessions(command).await? {
             SessionsEnded::Ended(ended) => Ok(ended),
             SessionsEnded::NotPermitted => Err(Error::Forbidden),
         }

@@ -372,7 +372,7 @@ impl AccountStore for MemoryStore {
         let ImportUsers { now, users } = command;
         let mut state = self.state()?;
         let mut answers = Vec::with_capacity(users.len());
-        for ImportedUser { user, password, audit } in users {
+        for ImportedUser { user, password, audit, event } in users {
             let id = user.id;
             if state.users.contains_key(&id) || state.user_of(user.email.key()).is_some() {
                 answers.push(UserImported::Exists);
@@ -380,9 +380,13 @@ impl AccountStore for MemoryStore {
             }
             let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
             state.users.insert(id, UserRow::new(user, password, version));
+            let happened = Happened { user_registered: true, ..Happened::default() };
+            state.owe_events(&[event], happened, id, now);
             state.audit_done(audit, now, Some(id));
             answers.push(UserImported::Added);
         }
+        drop(state);
+        self.wake();
         Ok(answers)
     }
 }

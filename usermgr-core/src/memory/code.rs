@@ -258,13 +258,18 @@ impl State {
                 self.end_sessions_of(id, None, now);
                 self.void_codes_of(Owner::User(id), now, |_| true);
                 self.owe_mail(notice, &Receiver::user(&told), None, now);
-                let signed_in = session.is_some();
+                let opened = session.as_ref().map(|session| session.id);
                 if let Some(session) = session {
                     self.open(session, id, version, now);
                 }
                 let user = self.users.get(&id)?.user.clone();
-                let happened =
-                    Happened { email_verified, password_changed: true, signed_in, ..Happened::default() };
+                let happened = Happened {
+                    email_verified,
+                    password_changed: true,
+                    signed_in: opened.is_some(),
+                    session: opened,
+                    ..Happened::default()
+                };
                 Some((user, happened))
             }
             (Owner::User(id), RedeemEffect::ChangeEmail { undo, undo_mail }) => {
@@ -287,7 +292,7 @@ impl State {
                 self.void_codes_of(Owner::User(id), now, |_| true);
                 self.codes.insert(reset.id, CodeRow::new(reset, CodePurpose::ResetPassword, row.owner));
                 self.owe_mail(reset_mail, &Receiver::user(&told), Some(reset.id), now);
-                Some((told, Happened { email_changed: true, ..Happened::default() }))
+                Some((told, Happened { email_changed: true, sessions_ended: true, ..Happened::default() }))
             }
             (Owner::Registration(_), _) => None,
         }
@@ -353,12 +358,17 @@ impl State {
         }
         self.users.insert(id, UserRow::new(user, Some(hash), PasswordVersion::FIRST));
         self.remove_registrations(|_, row| row.email.key() == &email);
-        let signed_in = session.is_some();
+        let opened = session.as_ref().map(|session| session.id);
         if let Some(session) = session {
             self.open(session, id, PasswordVersion::FIRST, now);
         }
-        let happened =
-            Happened { user_registered: true, email_verified: true, signed_in, ..Happened::default() };
+        let happened = Happened {
+            user_registered: true,
+            email_verified: true,
+            signed_in: opened.is_some(),
+            session: opened,
+            ..Happened::default()
+        };
         Some((self.users.get(&id)?.user.clone(), happened))
     }
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod code;
+mod event;
 mod outbox;
 mod session;
 mod upkeep;
@@ -15,9 +16,8 @@ use tokio::sync::Notify;
 use crate::domain::audit::{AuditDraft, AuditEntry};
 use crate::domain::code::CodePurpose;
 use crate::domain::email::{Email, EmailKey};
-use crate::domain::event::Event;
 use crate::domain::id::{CodeId, OutboxId, RegistrationId, SessionId, UserId};
-use crate::domain::mail::OwedMail;
+use crate::domain::mail::{OwedCode, OwedMail};
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::Digest;
@@ -26,16 +26,17 @@ use crate::domain::user::{Locale, User, UserStatus, Username};
 use crate::port::store::account::Actor;
 use crate::port::store::code::NewCode;
 use crate::port::store::key::SealedSigningKey;
-use crate::port::store::outbox::{Lease, OutboxItem, OutboxStatus};
+use crate::port::store::outbox::{Lease, OutboxStatus};
 use crate::port::store::session::{NewSession, SessionView};
 use crate::port::store::throttle::{LoginGuard, ThrottleRule};
-use crate::port::store::{EventDraft, Happened, MailDraft, StoreError};
+use crate::port::store::{MailDraft, StoreError};
 
 /// A store in memory. Clones share it. Everything is gone with the last of them.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     due: Arc<Notify>,
+    events_due: Arc<Notify>,
 }
 
 impl std::fmt::Debug for MemoryStore {
@@ -55,8 +56,10 @@ impl MemoryStore {
     }
 
     pub(crate) fn wake(&self) {
-        self.due.notify_waiters();
-        self.due.notify_one();
+        for due in [&self.due, &self.events_due] {
+            due.notify_waiters();
+            due.notify_one();
+        }
     }
 }
 
@@ -67,6 +70,7 @@ pub(crate) struct State {
     pub(crate) codes: BTreeMap<CodeId, CodeRow>,
     pub(crate) sessions: BTreeMap<SessionId, SessionRow>,
     pub(crate) outbox: BTreeMap<OutboxId, OutboxRow>,
+    pub(crate) feed: event::Feed,
     pub(crate) audit: Vec<AuditEntry>,
     pub(crate) throttles: BTreeMap<Digest, ThrottleRow>,
     pub(crate) networks: BTreeMap<(UserId, Digest), OffsetDateTime>,
@@ -158,14 +162,10 @@ pub(crate) struct SessionRow {
 }
 
 #[derive(Clone)]
-pub(crate) enum OwedItem {
-    Mail { mail: Box<OwedMail>, code: Option<CodeId>, user: Option<UserId> },
-    Event(Event),
-}
-
-#[derive(Clone)]
 pub(crate) struct OutboxRow {
-    pub(crate) item: OwedItem,
+    pub(crate) mail: OwedMail,
+    pub(crate) code: Option<CodeId>,
+    pub(crate) user: Option<UserId>,
     pub(crate) status: OutboxStatus,
     pub(crate) attempts: u32,
     pub(crate) due_at: OffsetDateTime,
@@ -313,7 +313,7 @@ impl State {
     // ---- what every command writes along ----
 
     fn owe_mail(&mut self, draft: MailDraft, to: &Receiver<'_>, code: Option<CodeId>, now: OffsetDateTime) {
-        let mail = Box::new(OwedMail {
+        let mail = OwedMail {
             id: draft.id,
             kind: draft.kind,
             to: to.email.clone(),
@@ -321,26 +321,11 @@ impl State {
             username: to.username.cloned(),
             code: None,
             created_at: now,
-        });
-        self.owe(draft.id, OwedItem::Mail { mail, code, user: to.user }, now);
-    }
-
-    fn owe_events(
-        &mut self,
-        drafts: &[EventDraft],
-        happened: Happened,
-        user_id: UserId,
-        now: OffsetDateTime,
-    ) {
-        for draft in drafts.iter().filter(|draft| happened.includes(draft.kind)) {
-            let event = Event { id: draft.id, at: now, kind: draft.kind, user_id };
-            self.owe(draft.id, OwedItem::Event(event), now);
-        }
-    }
-
-    fn owe(&mut self, id: OutboxId, item: OwedItem, now: OffsetDateTime) {
+        };
         let row = OutboxRow {
-            item,
+            mail,
+            code,
+            user: to.user,
             status: OutboxStatus::Queued,
             attempts: 0,
             due_at: now,
@@ -348,7 +333,7 @@ impl State {
             settled_at: None,
             error: None,
         };
-        self.outbox.insert(id, row);
+        self.outbox.insert(draft.id, row);
     }
 
     fn audit_done(&mut self, draft: AuditDraft, now: OffsetDateTime, subject: Option<UserId>) {
@@ -434,27 +419,14 @@ impl State {
 }
 
 impl OutboxRow {
-    /// The user whom it is for or tells of.
-    const fn user(&self) -> Option<UserId> {
-        match &self.item {
-            OwedItem::Event(event) => Some(event.user_id),
-            OwedItem::Mail { user, .. } => *user,
-        }
-    }
-
-    fn item(&self, codes: &BTreeMap<CodeId, CodeRow>) -> OutboxItem {
-        match &self.item {
-            OwedItem::Event(event) => OutboxItem::Event(event.clone()),
-            OwedItem::Mail { mail, code, user: _ } => {
-                let mut mail = mail.clone();
-                mail.code = code.and_then(|id| codes.get(&id)).map(|row| crate::domain::mail::OwedCode {
-                    id: row.code.id,
-                    purpose: row.purpose,
-                    form: row.code.form,
-                    key: row.code.key,
-                });
-                OutboxItem::Mail(mail)
-            }
-        }
+    fn mail(&self, codes: &BTreeMap<CodeId, CodeRow>) -> OwedMail {
+        let mut mail = self.mail.clone();
+        mail.code = self.code.and_then(|id| codes.get(&id)).map(|row| OwedCode {
+            id: row.code.id,
+            purpose: row.purpose,
+            form: row.code.form,
+            key: row.code.key,
+        });
+        mail
     }
 }

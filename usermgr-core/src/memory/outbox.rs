@@ -1,8 +1,8 @@
-//! Mails and events that are owed.
+//! Mails that are owed.
 
 use async_trait::async_trait;
 
-use super::{MemoryStore, OwedItem};
+use super::MemoryStore;
 use crate::domain::id::OutboxId;
 use crate::domain::page::Page;
 use crate::domain::role::Roles;
@@ -24,7 +24,7 @@ impl OutboxStore for MemoryStore {
             if row.status != OutboxStatus::Queued || row.due_at > now || !is_free {
                 continue;
             }
-            if let OwedItem::Mail { code: Some(code), .. } = &row.item
+            if let Some(code) = &row.code
                 && state.codes.get(code).is_none_or(|code| code.closed_at.is_some() || code.is_over(now))
             {
                 row.status = OutboxStatus::Void;
@@ -40,7 +40,7 @@ impl OutboxStore for MemoryStore {
             if let Some(row) = state.outbox.get_mut(&id) {
                 row.lease = Some((lease, lease_until));
                 row.attempts += 1;
-                claimed.push(Claimed { item: row.item(&state.codes), attempt: row.attempts });
+                claimed.push(Claimed { mail: row.mail(&state.codes), attempt: row.attempts });
             }
         }
         Ok(claimed)
@@ -61,7 +61,7 @@ impl OutboxStore for MemoryStore {
                 row.status = OutboxStatus::Sent;
                 row.settled_at = Some(now);
                 row.error = None;
-                if let (OwedItem::Mail { code: Some(code), .. }, Some(ttl)) = (&row.item, code_ttl)
+                if let (Some(code), Some(ttl)) = (&row.code, code_ttl)
                     && let Some(code) = state.codes.get_mut(code)
                     && code.expires_at.is_none()
                 {
@@ -96,7 +96,7 @@ impl OutboxStore for MemoryStore {
         row.attempts = 0;
         row.due_at = now;
         row.settled_at = None;
-        let user = row.user();
+        let user = row.user;
         state.audit_done(audit, now, user);
         drop(state);
         self.wake();
@@ -114,11 +114,11 @@ impl OutboxStore for MemoryStore {
             .filter(|(id, row)| {
                 after.is_none_or(|after| **id < after)
                     && status.is_none_or(|s| row.status == s)
-                    && user.is_none_or(|user| row.user() == Some(user))
+                    && user.is_none_or(|user| row.user == Some(user))
             })
             .take(size + 1)
             .map(|(_, row)| OutboxEntry {
-                item: row.item(&state.codes),
+                mail: row.mail(&state.codes),
                 status: row.status,
                 attempts: row.attempts,
                 due_at: row.due_at,
@@ -128,7 +128,7 @@ impl OutboxStore for MemoryStore {
             .collect();
         let more = items.len() > size;
         items.truncate(size);
-        let next = items.last().filter(|_| more).map(|entry| entry.item.id());
+        let next = items.last().filter(|_| more).map(|entry| entry.mail.id);
         Ok(Page::new(items, next))
     }
 

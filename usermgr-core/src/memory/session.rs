@@ -52,10 +52,16 @@ impl SessionStore for MemoryStore {
         if let Some(guard) = guard {
             state.throttles.remove(&guard.own.key);
         }
+        let opened = session.id;
         state.open(session, user_id, expect, now);
         let user = state.users.get(&user_id).map(|row| row.user.clone());
         let Some(user) = user else { return Ok(SessionOpened::NotActive) };
-        let happened = Happened { signed_in: true, user_restored: returns, ..Happened::default() };
+        let happened = Happened {
+            signed_in: true,
+            user_restored: returns,
+            session: Some(opened),
+            ..Happened::default()
+        };
         state.owe_events(&events, happened, user_id, now);
         state.audit_done(audit, now, Some(user_id));
         drop(state);
@@ -106,7 +112,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
-        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit } = command;
+        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit, events } = command;
         let mut guard = self.state()?;
         let state = &mut *guard;
         let subject = state.sessions.get(&id).map(|row| row.session.user_id);
@@ -123,7 +129,12 @@ impl SessionStore for MemoryStore {
             row.session.idle_expires_at = idle_expires_at.min(row.session.expires_at);
         } else if successor.is_none() {
             row.ended_at = Some(now);
+            let user = row.session.user_id;
+            let happened = Happened { sessions_ended: true, session: Some(id), ..Happened::default() };
+            state.owe_events(&events, happened, user, now);
             state.audit_refused(audit, now, "token_reused", subject);
+            drop(guard);
+            self.wake();
             return Ok(Rotated::Reused);
         }
         state.grant_access(id, access);
@@ -136,7 +147,7 @@ impl SessionStore for MemoryStore {
     }
 
     async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
-        let EndSessions { now, user_id, which, by, audit } = command;
+        let EndSessions { now, user_id, which, by, audit, events } = command;
         let mut state = self.state()?;
         let reached = state.users.get(&user_id).map(|row| row.user.roles.clone()).unwrap_or_default();
         if !state.permits(by.as_ref(), &reached) {
@@ -157,7 +168,11 @@ impl SessionStore for MemoryStore {
                 ended += 1;
             }
         }
+        let happened = Happened { sessions_ended: ended > 0, session: which.one(), ..Happened::default() };
+        state.owe_events(&events, happened, user_id, now);
         state.audit_done(audit, now, Some(user_id));
+        drop(state);
+        self.wake();
         Ok(SessionsEnded::Ended(ended))
     }
 }

@@ -6,11 +6,11 @@ use super::{MemoryStore, Owner, RegistrationRow, State};
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, RegistrationId, UserId};
 use crate::domain::page::Page;
-use crate::port::store::StoreError;
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use crate::port::store::outbox::OutboxStatus;
 use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
+use crate::port::store::{EventDraft, Happened, StoreError};
 
 #[async_trait]
 impl AuditStore for MemoryStore {
@@ -82,6 +82,7 @@ impl UpkeepStore for MemoryStore {
             ended_before,
             settled_before,
             audited_before,
+            events_before: _,
             deleted_before,
             retired_before,
             known_before,
@@ -139,6 +140,8 @@ impl UpkeepStore for MemoryStore {
         });
         for id in gone {
             state.forget(id);
+            let happened = Happened { user_purged: true, ..Happened::default() };
+            state.owe_events(&[EventDraft::user_purged(id)], happened, id, now);
         }
         let held: std::collections::BTreeSet<_> = state.sessions.keys().copied().collect();
         state.access_tokens.retain(|_, (session, _)| held.contains(session));
@@ -149,19 +152,24 @@ impl UpkeepStore for MemoryStore {
         state.keys.retain(|key| {
             !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
         });
+        let events = state.feed.purge(|event| command.is_over(event.at), batch);
         let signing_keys = (before - state.keys.len()) as u64;
-        Ok(Purged {
+        let purged = Purged {
             registrations,
             codes,
             sessions,
             outbox,
+            events,
             audit,
             throttles,
             networks,
             users,
             access_tokens,
             signing_keys,
-        })
+        };
+        drop(guard);
+        self.wake();
+        Ok(purged)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -198,7 +206,7 @@ impl State {
         self.sessions.retain(|_, row| row.session.user_id != user);
         self.codes.retain(|_, row| row.owner != Owner::User(user));
         self.networks.retain(|(id, _), _| *id != user);
-        self.outbox.retain(|_, row| row.status == OutboxStatus::Queued || row.user() != Some(user));
+        self.outbox.retain(|_, row| row.status == OutboxStatus::Queued || row.user != Some(user));
         for entry in
             self.audit.iter_mut().filter(|entry| entry.subject == Some(user) || entry.actor == Some(user))
         {

@@ -6,15 +6,19 @@ use crate::domain::event::Event;
 
 /// Takes the events of the domain to wherever the host wants them.
 ///
-/// Events are rows of the outbox, written in the transaction of the change they tell of, so none is lost and none
-/// tells of what did not happen. Each is published at least once: tell repeats by [`Event::id`].
+/// Events are written in the transaction of the change they tell of, so none is lost and none tells of what did not
+/// happen. Each is published at least once: tell repeats by [`Event::id`]. Of one user they come one after the other, in
+/// the order in which things happened: while one is not taken, what follows it waits. Events of different users come at
+/// the same time.
 #[cfg_attr(feature = "testing", mockall::automock)]
 #[async_trait]
 pub trait EventPublisher: Send + Sync + std::fmt::Debug {
     /// Publishes one event.
     ///
     /// # Errors
-    /// [`PublishError`] when the event was not taken; it is tried again later.
+    /// [`PublishError`] when the event was not taken; it is tried again, at first after seconds, in the end every quarter
+    /// of an hour, until it is taken or too old to be kept
+    /// ([`RetentionPolicy::events`](crate::policy::RetentionPolicy::events)).
     async fn publish(&self, event: &Event) -> Result<(), PublishError>;
 }
 

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::hours(4);
 /// How far jitter takes a wait from its length, as a part of it.
 const JITTER: f64 = 0.2;
 
-/// How long a mail or event waits after its attempt number `attempt` failed: 5 seconds after the first, then twice
+/// How long a mail waits after its attempt number `attempt` failed: 5 seconds after the first, then twice
 /// as long each time up to 4 hours, and each wait up to a fifth shorter or longer by chance, so that what failed
 /// together does not come back together.
 pub fn backoff(attempt: u32, random: &dyn Random) -> Duration {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{MailWorker, Upkeep};
+use super::{EventWorker, MailWorker, Upkeep};
 
 /// Tells a loop that it is to end. Clones tell the same.
 #[derive(Debug, Clone)]
@@ -62,14 +62,19 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the delivery of mails and events and, if it is given, the upkeep with the time between two runs.
+    /// Starts the delivery of mails and, where they are given, the publishing of events and the upkeep with the time
+    /// between two runs. Each works by itself: none waits for another.
     ///
     /// It must be called within a tokio runtime, as [`tokio::spawn`] must.
-    pub fn start(mail: MailWorker, upkeep: Option<(Upkeep, Duration)>) -> Self {
+    pub fn start(mail: MailWorker, events: Option<EventWorker>, upkeep: Option<(Upkeep, Duration)>) -> Self {
         let stopper = Stopper::new();
-        let mut tasks = Vec::with_capacity(2);
+        let mut tasks = Vec::with_capacity(3);
         let stop = stopper.token();
         tasks.push(tokio::spawn(async move { mail.run(stop).await }));
+        if let Some(events) = events {
+            let stop = stopper.token();
+            tasks.push(tokio::spawn(async move { events.run(stop).await }));
+        }
         if let Some((upkeep, interval)) = upkeep {
             let stop = stopper.token();
             tasks.push(tokio::spawn(async move { upkeep.run(interval, stop).await }));

@@ -1,36 +1,21 @@
-//! Delivering what the outbox owes, as it becomes due.
+//! Delivering the mails that are owed, as they become due.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 
-use time::Duration;
-use tokio::task::{JoinError, JoinSet};
+use async_trait::async_trait;
 
 use super::Stop;
-use super::backoff::{doubled, jittered};
-use super::caught::{Panicked, caught};
-use super::delivery::{self, End};
+use super::delivery;
+use super::lane::{self, Delivered, End, Lane};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::policy::Policies;
 use crate::port::clock::Clock;
-use crate::port::events::EventPublisher;
 use crate::port::mailer::Mailer;
 use crate::port::random::Random;
 use crate::port::store::outbox::{Claim, Claimed, Lease};
 use crate::port::store::{OutboxStore, Store, StoreError};
 use crate::template::MailTemplates;
-
-/// How long a claimed item is kept from other claims: longer than an attempt and its settlement may take.
-const LEASE: Duration = Duration::minutes(5);
-/// How long to wait for something to become due before asking anyway.
-const WAIT_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
-/// The shortest time between two claims while there is less to do than can be done at once. Nobody notices it in a
-/// mail, and a store that signals too often is not asked more often than this.
-const WAIT_AT_LEAST: std::time::Duration = std::time::Duration::from_millis(10);
-/// The first and the longest wait after the store failed.
-const STORE_WAIT: (Duration, Duration) = (Duration::milliseconds(250), Duration::seconds(5));
 
 /// What a [`MailWorker`] works with.
 #[derive(Clone)]
@@ -39,8 +24,6 @@ pub struct MailWorkerParts {
     pub store: Arc<dyn Store>,
     /// Who takes the mails.
     pub mailer: Arc<dyn Mailer>,
-    /// Who takes the events. Without one they count as delivered.
-    pub events: Option<Arc<dyn EventPublisher>>,
     /// The texts of mails.
     pub templates: Arc<dyn MailTemplates>,
     /// The time.
@@ -53,7 +36,7 @@ pub struct MailWorkerParts {
     pub policies: Arc<Policies>,
 }
 
-/// Delivers mails and events from the outbox, each at least once.
+/// Delivers mails from the outbox, each at least once.
 ///
 /// Codes and links are derived when their mail is written, anew for each attempt and the same each time, so a mail
 /// that is sent again is the same mail under the same identifier. Cloning is cheap and shares everything.
@@ -66,7 +49,6 @@ pub struct MailWorker {
 pub(super) struct Inner {
     pub(super) outbox: Arc<dyn OutboxStore>,
     pub(super) mailer: Arc<dyn Mailer>,
-    pub(super) events: Option<Arc<dyn EventPublisher>>,
     pub(super) templates: Arc<dyn MailTemplates>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
@@ -74,44 +56,44 @@ pub(super) struct Inner {
     pub(super) policies: Arc<Policies>,
 }
 
-/// How the attempts of one [`MailWorker::run_once`] ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Delivered {
-    /// Taken by the other side.
-    pub sent: u32,
-    /// Failed, and to be tried again.
-    pub retried: u32,
-    /// Failed for good.
-    pub dead: u32,
-    /// Attempted, but the end could not be noted: the item is due again when its lease has passed.
-    pub lost: u32,
-}
+#[async_trait]
+impl Lane for Inner {
+    type Claimed = Claimed;
 
-impl Delivered {
-    /// How many attempts there were.
-    pub const fn attempts(&self) -> u32 {
-        self.sent + self.retried + self.dead + self.lost
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
-    const fn count(&mut self, end: End) {
-        match end {
-            End::Sent => self.sent += 1,
-            End::Retried => self.retried += 1,
-            End::Dead => self.dead += 1,
-            End::Lost => self.lost += 1,
-        }
+    fn random(&self) -> &dyn Random {
+        &*self.random
+    }
+
+    fn concurrency(&self) -> u32 {
+        self.policies.outbox.concurrency
+    }
+
+    async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
+        self.outbox.claim(command).await
+    }
+
+    async fn deliver(&self, claimed: Claimed, lease: Lease) -> End {
+        delivery::deliver(self, claimed, lease).await
+    }
+
+    async fn wait_for_due(&self, at_most: std::time::Duration) {
+        self.outbox.wait_for_due(at_most).await;
     }
 }
 
 impl MailWorker {
     /// A worker with these parts.
     pub fn new(parts: MailWorkerParts) -> Self {
-        let MailWorkerParts { store, mailer, events, templates, clock, random, secrets, policies } = parts;
-        let inner = Inner { outbox: store, mailer, events, templates, clock, random, secrets, policies };
+        let MailWorkerParts { store, mailer, templates, clock, random, secrets, policies } = parts;
+        let inner = Inner { outbox: store, mailer, templates, clock, random, secrets, policies };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Makes one attempt at each item that is due, as many as may be under way at once
+    /// Makes one attempt at each mail that is due, as many as may be under way at once
     /// ([`OutboxPolicy::concurrency`]), and returns when all have ended. None attempted means that none was due.
     ///
     /// Like [`run`](Self::run) it must be called within a tokio runtime. Dropping the future cuts deliveries off;
@@ -122,14 +104,7 @@ impl MailWorker {
     ///
     /// [`OutboxPolicy::concurrency`]: crate::policy::OutboxPolicy::concurrency
     pub async fn run_once(&self) -> Result<Delivered, StoreError> {
-        let (lease, claimed) = self.claim(self.concurrency()).await?;
-        let mut flights = JoinSet::new();
-        self.launch(&mut flights, claimed, lease);
-        let mut delivered = Delivered::default();
-        while let Some(landed) = flights.join_next().await {
-            delivered.count(end_of(landed));
-        }
-        Ok(delivered)
+        lane::run_once(&self.inner).await
     }
 
     /// Delivers what is due as it becomes due, until `stop`; then it claims nothing more, and returns when what is
@@ -137,97 +112,8 @@ impl MailWorker {
     ///
     /// A slow receiver holds up nobody else: the place of each delivery that ends is given to the next one due.
     pub async fn run(&self, stop: Stop) {
-        let mut flights = JoinSet::new();
-        let mut more_is_due = true;
-        let mut failures = 0_u32;
-        while !stop.is_requested() {
-            while flights.try_join_next().map(end_of).is_some() {}
-            let free = self.concurrency().saturating_sub(flights.len());
-            if !more_is_due {
-                until(self.something_is_due(), &mut flights, &stop).await;
-                more_is_due = true;
-            } else if free == 0 {
-                until_one_lands(&mut flights, &stop).await;
-            } else {
-                match self.claim(free).await {
-                    Ok((lease, claimed)) => {
-                        failures = 0;
-                        more_is_due = claimed.len() >= free;
-                        self.launch(&mut flights, claimed, lease);
-                    }
-                    Err(error) => {
-                        failures = failures.saturating_add(1);
-                        let wait =
-                            jittered(doubled(STORE_WAIT.0, STORE_WAIT.1, failures), &*self.inner.random);
-                        tracing::error!(error = &error as &dyn std::error::Error, failures, %wait,
-                            "the outbox cannot be read; waiting");
-                        until(tokio::time::sleep(wait.unsigned_abs()), &mut flights, &stop).await;
-                    }
-                }
-            }
-        }
-        while flights.join_next().await.map(end_of).is_some() {}
+        lane::run(&self.inner, stop).await;
     }
-
-    fn concurrency(&self) -> usize {
-        usize::try_from(self.inner.policies.outbox.concurrency).unwrap_or(usize::MAX).max(1)
-    }
-
-    async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Claimed>), StoreError> {
-        let mut lease = Lease([0; 16]);
-        self.inner.random.fill(&mut lease.0);
-        let now = self.inner.clock.now();
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit };
-        match caught(self.inner.outbox.claim(claim)).await {
-            Ok(claimed) => claimed.map(|claimed| (lease, claimed)),
-            Err(Panicked) => Err(StoreError::unavailable("the store panicked")),
-        }
-    }
-
-    fn launch(&self, flights: &mut JoinSet<End>, claimed: Vec<Claimed>, lease: Lease) {
-        for item in claimed {
-            let inner = Arc::clone(&self.inner);
-            flights.spawn(async move { delivery::deliver(&inner, item, lease).await });
-        }
-    }
-
-    /// Returns when something may be due.
-    async fn something_is_due(&self) {
-        let not_before = tokio::time::Instant::now() + WAIT_AT_LEAST;
-        if caught(self.inner.outbox.wait_for_due(WAIT_AT_MOST)).await.is_err() {
-            tokio::time::sleep(WAIT_AT_MOST).await;
-        }
-        tokio::time::sleep_until(not_before).await;
-    }
-}
-
-/// Waits for `wake` or `stop`; deliveries go on and end meanwhile.
-async fn until(wake: impl Future<Output = ()>, flights: &mut JoinSet<End>, stop: &Stop) {
-    // One future over all turns: a signal that comes while a delivery ends is not lost.
-    let mut wake = pin!(wake);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.requested() => return,
-            () = &mut wake => return,
-            Some(landed) = flights.join_next() => { end_of(landed); }
-        }
-    }
-}
-
-async fn until_one_lands(flights: &mut JoinSet<End>, stop: &Stop) {
-    tokio::select! {
-        () = stop.requested() => {}
-        landed = flights.join_next() => { landed.map(end_of); }
-    }
-}
-
-fn end_of(landed: Result<End, JoinError>) -> End {
-    landed.unwrap_or_else(|error| {
-        tracing::error!(%error, "a delivery ended out of order; it is made again when its lease has passed");
-        End::Lost
-    })
 }
 
 impl fmt::Debug for MailWorkerParts {

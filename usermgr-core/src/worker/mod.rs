@@ -1,4 +1,4 @@
-//! What works in the background: delivering what the outbox owes, and removing what is over.
+//! What works in the background: delivering mails, telling of events, and removing what is over.
 //!
 //! Any number of processes may run both on one store: a delivery is leased to one of them at a time, and every
 //! removal may be repeated.
@@ -6,7 +6,9 @@
 mod backoff;
 mod caught;
 mod delivery;
+mod event;
 mod handle;
+mod lane;
 mod mail;
 mod upkeep;
 
@@ -14,6 +16,8 @@ mod upkeep;
 mod tests;
 
 pub use backoff::backoff;
+pub use event::{EventWorker, EventWorkerParts};
 pub use handle::{Stop, Stopper, Workers};
-pub use mail::{Delivered, MailWorker, MailWorkerParts};
+pub use lane::Delivered;
+pub use mail::{MailWorker, MailWorkerParts};
 pub use upkeep::Upkeep;

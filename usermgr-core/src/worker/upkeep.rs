@@ -24,8 +24,8 @@ const RETIRED_FOR: time::Duration = time::Duration::days(2);
 /// The shortest interval between two runs.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Removes what nothing needs any more: registrations that are over, spent codes, ended sessions, delivered mails, old
-/// audit entries and counters. Any number of processes may do so on one store.
+/// Removes what nothing needs any more: registrations that are over, spent codes, ended sessions, delivered mails, old events
+/// and audit entries, and counters. Any number of processes may do so on one store.
 #[derive(Clone)]
 pub struct Upkeep {
     pub(super) store: Arc<dyn UpkeepStore>,
@@ -111,6 +111,7 @@ impl Upkeep {
             ended_before: before(ENDED_FOR),
             settled_before: before(self.policies.outbox.keep_sent),
             audited_before: before(self.policies.retention.audit),
+            events_before: before(self.policies.retention.events),
             deleted_before: before(self.policies.deletion.grace),
             retired_before: before(RETIRED_FOR),
             known_before: before(ThrottlePolicy::KNOWN_NETWORK),
@@ -125,6 +126,7 @@ fn log(purged: &Purged, took: Duration) {
         codes,
         sessions,
         outbox,
+        events,
         audit,
         throttles,
         networks,
@@ -137,6 +139,7 @@ fn log(purged: &Purged, took: Duration) {
         codes,
         sessions,
         outbox,
+        events,
         audit,
         throttles,
         networks,

@@ -44,6 +44,8 @@ pub(super) enum Failure {
     NoRole(String),
     #[error("every user has the role user; it cannot be taken")]
     RoleOfAll,
+    #[error("events after this position may be gone: run it with --after {0}, and read users anew")]
+    EventsGone(usermgr_core::domain::event::EventPosition),
     #[error("no dead item {0} in the outbox: see usermgr-server outbox list --status dead")]
     NoDeadItem(String),
     #[error("{0}: {1}; the first line names the fields, see docs/operations.md")]

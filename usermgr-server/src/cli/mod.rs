@@ -2,6 +2,7 @@
 
 mod audit;
 mod config;
+mod events;
 mod failure;
 mod hash;
 mod import;
@@ -72,9 +73,12 @@ enum Command {
     /// Measure what hashing a password costs on this machine
     #[command(subcommand)]
     Hash(hash::HashCommand),
-    /// List mails and events that are owed, and have dead ones sent again
+    /// List mails that are owed, and have dead ones sent again
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// Read what happened, in order
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Read the audit log: who did what, when, from where
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -135,6 +139,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Keys(command) => keys::run(&config, command).await,
         Command::Hash(command) => hash::run(&config, command).await,
         Command::Outbox(command) => outbox::run(&config, command).await,
+        Command::Events(command) => events::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Maintenance(MaintenanceCommand::Run) => tables::maintain(&config).await,
         Command::Config { json } => config::show(&config, json),

@@ -1,11 +1,11 @@
-//! `outbox`: mails and events that are owed.
+//! `outbox`: mails that are owed.
 
 use clap::Subcommand;
 use usermgr_core::Error;
 use usermgr_core::domain::id::OutboxId;
 use usermgr_core::domain::page::PageSize;
 use usermgr_core::flow::permission::Principal;
-use usermgr_core::port::store::outbox::{OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus};
+use usermgr_core::port::store::outbox::{OutboxEntry, OutboxQuery, OutboxStatus};
 
 use super::failure::Failure;
 use super::operator::Operator;
@@ -15,7 +15,7 @@ use crate::http::outbox_json;
 
 #[derive(Subcommand)]
 pub(super) enum OutboxCommand {
-    /// List mails and events, newest first
+    /// List mails, newest first
     #[command(after_help = "Example:\n  usermgr-server outbox list --status dead")]
     List {
         /// Only of this status: queued, sent, dead or void
@@ -25,7 +25,7 @@ pub(super) enum OutboxCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Have a dead mail or event sent again
+    /// Have a dead mail sent again
     #[command(after_help = "Example:\n  usermgr-server outbox retry 01890a5d-ac96-774b-bcce-b302099a8057")]
     Retry { id: OutboxId },
 }
@@ -41,7 +41,7 @@ pub(super) async fn run(config: &Config, command: OutboxCommand) -> Result<(), F
         OutboxCommand::List { status, json } => {
             let size = PageSize::new(PageSize::MAX);
             let mut query = OutboxQuery { status, size, ..OutboxQuery::default() };
-            let columns = &["id", "status", "kind", "name", "to", "attempts", "due", "error"];
+            let columns = &["id", "status", "name", "to", "attempts", "due", "error"];
             let mut listing = Listing::new(json, columns);
             loop {
                 let page = users.outbox(Principal::Operator, query, &operator.client).await?;
@@ -63,23 +63,13 @@ pub(super) async fn run(config: &Config, command: OutboxCommand) -> Result<(), F
     }
 }
 
-/// The words of an entry: what it is, which, and to whom.
-fn words(item: &OutboxItem) -> (&'static str, &'static str, Option<String>) {
-    match item {
-        OutboxItem::Mail(mail) => ("mail", mail.kind.as_str(), Some(mail.to.to_string())),
-        OutboxItem::Event(event) => ("event", event.kind.as_str(), None),
-    }
-}
-
 fn texts(entry: &OutboxEntry) -> Vec<String> {
-    let (kind, name, to) = words(&entry.item);
     let due = (entry.status == OutboxStatus::Queued).then(|| time_text(entry.due_at));
     vec![
-        entry.item.id().to_string(),
+        entry.mail.id.to_string(),
         entry.status.as_str().to_owned(),
-        kind.to_owned(),
-        name.to_owned(),
-        or_dash(to),
+        entry.mail.kind.as_str().to_owned(),
+        entry.mail.to.to_string(),
         entry.attempts.to_string(),
         or_dash(due),
         or_dash(entry.error.as_ref()),

@@ -17,7 +17,7 @@ use usermgr_core::domain::session::Session;
 use usermgr_core::flow::account::AccountExport;
 use usermgr_core::flow::register::CodeSent;
 use usermgr_core::flow::sessions::SignedIn;
-use usermgr_core::port::store::outbox::{OutboxEntry, OutboxItem};
+use usermgr_core::port::store::outbox::OutboxEntry;
 use usermgr_core::{EmailKey, User};
 
 /// An answer: a status and a JSON body or none.
@@ -144,20 +144,15 @@ pub(crate) fn audit_entry(entry: &AuditEntry) -> Value {
     })
 }
 
-/// A mail or an event that is or was owed. No code and no link is in it.
+/// A mail that is or was owed. No code and no link is in it.
 pub(crate) fn outbox_entry(entry: &OutboxEntry) -> Value {
-    let (kind, name, to, created_at) = match &entry.item {
-        OutboxItem::Mail(mail) => ("mail", mail.kind.as_str(), Some(mail.to.as_str()), mail.created_at),
-        OutboxItem::Event(event) => ("event", event.kind.as_str(), None, event.at),
-    };
     json!({
-        "id": entry.item.id(),
-        "kind": kind,
-        "name": name,
-        "to": to,
+        "id": entry.mail.id,
+        "name": entry.mail.kind.as_str(),
+        "to": entry.mail.to.as_str(),
         "status": entry.status.as_str(),
         "attempts": entry.attempts,
-        "created_at": time(created_at),
+        "created_at": time(entry.mail.created_at),
         "due_at": time(entry.due_at),
         "settled_at": entry.settled_at.and_then(time),
         "error": entry.error,

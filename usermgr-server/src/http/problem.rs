@@ -7,6 +7,7 @@ use http_body_util::Full;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use usermgr_core::Error;
+use usermgr_core::domain::event::EventPosition;
 use usermgr_core::domain::field::{FieldError, FieldFault};
 
 use super::routes::{Endpoint, allowed};
@@ -59,6 +60,8 @@ pub(super) struct Problem {
     challenge: Challenge,
     /// How long ago the last sign-in may be (RFC 9470).
     max_age: Option<Duration>,
+    /// From where on a reader of the feed lacks nothing.
+    resume_after: Option<EventPosition>,
 }
 
 impl Problem {
@@ -71,6 +74,7 @@ impl Problem {
             allow: None,
             challenge: Challenge::Bearer,
             max_age: None,
+            resume_after: None,
         }
     }
 
@@ -85,6 +89,11 @@ impl Problem {
 
     pub(super) const fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found")
+    }
+
+    /// The reader of the feed may lack events.
+    pub(super) fn events_gone(resume_after: EventPosition) -> Self {
+        Self { resume_after: Some(resume_after), ..Self::new(StatusCode::GONE, "events_gone") }
     }
 
     pub(super) const fn internal() -> Self {
@@ -129,7 +138,7 @@ impl Problem {
     }
 
     pub(super) fn into_response(self, language: Language, request_id: &str) -> Response<Full<Bytes>> {
-        let Self { status, code, errors, retry_after, allow, challenge, max_age } = self;
+        let Self { status, code, errors, retry_after, allow, challenge, max_age, resume_after } = self;
         let (title, detail) = sentence(code, language);
         let mut body = Map::new();
         body.insert("type".into(), json!(format!("urn:usermgr:problem:{code}")));
@@ -146,6 +155,9 @@ impl Problem {
                 })
                 .collect();
             body.insert("errors".into(), Value::Array(errors));
+        }
+        if let Some(position) = resume_after {
+            body.insert("resume_after".into(), json!(position.to_string()));
         }
         let retry_after = retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
         if let Some(seconds) = retry_after {
@@ -301,6 +313,11 @@ fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
             "No se puede eliminar, desactivar ni degradar al último administrador.",
         ),
         "not_found" => ("Not found", "There is nothing here.", "Aquí no hay nada."),
+        "events_gone" => (
+            "Events gone",
+            "Events after this position may be gone. Read all users anew, then the events after resume_after.",
+            "Puede que falten eventos posteriores a esta posición. Vuelve a leer todos los usuarios y luego los eventos posteriores a resume_after.",
+        ),
         "method_not_allowed" => (
             "Method not allowed",
             "This address does not take that method.",

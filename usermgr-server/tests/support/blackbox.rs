@@ -54,6 +54,19 @@ impl Database {
         }
     }
 
+    /// Makes due what a dead server has leased, as time would.
+    pub async fn end_leases(&self, table: &str) {
+        if self.admin.is_some() {
+            let sql = format!("UPDATE {table} SET due_at = now() WHERE lease IS NOT NULL");
+            let pool = sqlx::PgPool::connect(&self.url).await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+        } else {
+            let sql = format!("UPDATE {table} SET due_at = 0 WHERE lease IS NOT NULL");
+            let pool = sqlx::SqlitePool::connect(&self.url).await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+        }
+    }
+
     /// How many rows a table has.
     pub async fn count(&self, table: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {table}");

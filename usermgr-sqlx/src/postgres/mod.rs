@@ -44,6 +44,7 @@ mod shared;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_initial.sql"),
     include_str!("../../migrations/postgres/0002_administration.sql"),
+    include_str!("../../migrations/postgres/0003_events.sql"),
 ];
 /// Held while tables are made, so that instances that start together take turns.
 const MIGRATION_LOCK: i64 = 0x7573_6572_6d67_7200;
@@ -54,6 +55,7 @@ const CHANNEL: &str = "usermgr_outbox";
 pub struct PgStore {
     pool: PgPool,
     due: Arc<Notify>,
+    events_due: Arc<Notify>,
     listening: Arc<OnceCell<()>>,
 }
 
@@ -81,7 +83,7 @@ impl PgStore {
 
     /// A store on a pool that the host made. Its tables begin with `usermgr_` and live beside the host's own.
     pub fn with_pool(pool: PgPool) -> Self {
-        Self { pool, due: Arc::default(), listening: Arc::default() }
+        Self { pool, due: Arc::default(), events_due: Arc::default(), listening: Arc::default() }
     }
 
     const fn readers(&self) -> &PgPool {
@@ -108,6 +110,7 @@ impl PgStore {
     /// Tells the workers of this process and, by NOTIFY, of all others that something is due.
     fn wake(&self) {
         self.due.notify_one();
+        self.events_due.notify_one();
         let pool = self.pool.clone();
         // After the commit and beside it: NOTIFY inside the transaction would make commits queue for each other.
         tokio::spawn(async move {
@@ -122,7 +125,8 @@ impl PgStore {
     async fn listen(&self) {
         self.listening
             .get_or_init(|| async {
-                let (pool, due) = (self.pool.clone(), Arc::downgrade(&self.due));
+                let pool = self.pool.clone();
+                let (due, events_due) = (Arc::downgrade(&self.due), Arc::downgrade(&self.events_due));
                 tokio::spawn(async move {
                     while due.strong_count() > 0 && !pool.is_closed() {
                         // A connection beside the pool's: those are for commands, and there may be only one.
@@ -132,8 +136,12 @@ impl PgStore {
                             && listener.listen(CHANNEL).await.is_ok()
                         {
                             while let Ok(_notification) = listener.recv().await {
-                                let Some(due) = due.upgrade() else { return };
+                                let (Some(due), Some(events_due)) = (due.upgrade(), events_due.upgrade())
+                                else {
+                                    return;
+                                };
                                 due.notify_one();
+                                events_due.notify_one();
                             }
                         }
                         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -22,9 +22,10 @@ use usermgr_core::port::store::{Happened, StoreError};
 
 use super::super::Db;
 use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_older};
+use super::event::{owe_events, owe_events_of_many};
 use super::rows::{UserRow, roles_text, user_columns};
 use super::writing::{
-    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, owe_events, owe_mail,
+    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, owe_mail,
 };
 use super::{Store, Tx, fault, transact, ts};
 
@@ -352,9 +353,7 @@ impl Store {
         owe_events(&mut tx, &events, happened, id, now).await?;
         audit_done(&mut tx, audit, now, Some(id)).await?;
         tx.commit().await.map_err(fault)?;
-        if !events.is_empty() {
-            self.wake();
-        }
+        self.wake();
         Ok(UserUpdated::Updated(Box::new(user)))
     }
 
@@ -478,11 +477,13 @@ impl Store {
         for chunk in users.chunks(ROWS) {
             let mut added = insert_users(&mut tx, chunk).await?;
             let mut entries = Vec::with_capacity(added.len());
+            let mut events = Vec::with_capacity(added.len());
             let mut roles = Vec::new();
-            for ImportedUser { user, password: _, audit } in chunk {
+            for ImportedUser { user, password: _, audit, event } in chunk {
                 // Of two with the same identifier and address, the first is the one that was added.
                 if added.remove(&(user.id.as_uuid(), user.email.key().as_str().to_owned())) {
                     entries.push(audit.clone().done(now, Some(user.id)));
+                    events.push((*event, user.id));
                     roles.extend(user.roles.iter().map(|role| (role, user.id)));
                     answers.push(UserImported::Added);
                 } else {
@@ -493,9 +494,11 @@ impl Store {
             for roles in roles.chunks(ROWS) {
                 insert_roles_of_many(&mut tx, roles).await?;
             }
+            owe_events_of_many(&mut tx, &events, now).await?;
             audit_all(&mut tx, entries).await?;
         }
         tx.commit().await.map_err(fault)?;
+        self.wake();
         Ok(answers)
     }
 }
@@ -513,7 +516,7 @@ async fn insert_users(
         "INSERT INTO usermgr_users (id, email, email_key, email_verified_at, username, roles, status, locale, \
          password, password_version, created_at, updated_at, last_login_at, username_key) ",
     );
-    statement.push_values(users, |mut row, ImportedUser { user, password, audit: _ }| {
+    statement.push_values(users, |mut row, ImportedUser { user, password, audit: _, event: _ }| {
         let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
         row.push_bind(user.id.as_uuid())
             .push_bind(user.email.as_str())

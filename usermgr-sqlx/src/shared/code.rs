@@ -20,10 +20,10 @@ use usermgr_core::port::store::{Happened, MailDraft, StoreError};
 use uuid::Uuid;
 
 use super::account::{insert_user, locked_user, set_password, user_of};
+use super::event::owe_events;
 use super::rows::{corrupt, locale, username};
 use super::writing::{
-    Limits, Receiver, audit_done, audit_refused, end_codes_of, end_everything_of, open_session, owe_events,
-    owe_mail,
+    Limits, Receiver, audit_done, audit_refused, end_codes_of, end_everything_of, open_session, owe_mail,
 };
 use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
 
@@ -588,7 +588,7 @@ async fn apply(
             insert_code(tx, &reset, CodePurpose::ResetPassword, owner, old_email.key()).await?;
             let to = Receiver { email: &old_email, ..Receiver::user(&user) };
             owe_mail(tx, reset_mail, &to, Some(reset.id), now).await?;
-            Some((user.id, Happened { email_changed: true, ..Happened::default() }))
+            Some((user.id, Happened { email_changed: true, sessions_ended: true, ..Happened::default() }))
         }
         (Owner::Registration(_), RedeemEffect::ChangeEmail { .. } | RedeemEffect::UndoEmailChange { .. }) => {
             None
@@ -655,11 +655,17 @@ async fn reset(
     set_password(tx, user.id, &hash, version, now).await?;
     end_everything_of(tx, user.id, None, now).await?;
     owe_mail(tx, notice, &Receiver::user(user), None, now).await?;
-    let signed_in = session.is_some();
+    let opened = session.as_ref().map(|session| session.id);
     if let Some(session) = session {
         open_session(tx, session, user.id, version, now).await?;
     }
-    Ok(Happened { email_verified, password_changed: true, signed_in, ..Happened::default() })
+    Ok(Happened {
+        email_verified,
+        password_changed: true,
+        signed_in: opened.is_some(),
+        session: opened,
+        ..Happened::default()
+    })
 }
 
 /// A registration becomes a user, and every registration of the address is gone with its codes.
@@ -699,10 +705,16 @@ async fn activate(
         .execute(&mut **tx)
         .await
         .map_err(fault)?;
-    let signed_in = session.is_some();
+    let opened = session.as_ref().map(|session| session.id);
     if let Some(session) = session {
         open_session(tx, session, id, PasswordVersion::FIRST, now).await?;
     }
-    let happened = Happened { user_registered: true, email_verified: true, signed_in, ..Happened::default() };
+    let happened = Happened {
+        user_registered: true,
+        email_verified: true,
+        signed_in: opened.is_some(),
+        session: opened,
+        ..Happened::default()
+    };
     Ok(Some((id, happened)))
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod code;
+mod event;
 mod migrate;
 mod outbox;
 mod rows;

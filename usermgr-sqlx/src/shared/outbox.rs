@@ -1,19 +1,18 @@
-//! Mails and events that are owed.
+//! Mails that are owed.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
 use usermgr_core::domain::email::Email;
-use usermgr_core::domain::event::{Event, EventKind};
 use usermgr_core::domain::id::{CodeId, OutboxId, UserId};
 use usermgr_core::domain::mail::{OwedCode, OwedMail};
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus, OutboxStore, Requeue,
-    Requeued, Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue, Requeued,
+    Settle, Settled,
 };
 use uuid::Uuid;
 
@@ -24,10 +23,10 @@ use super::rows::{corrupt, locale, username};
 use super::writing::{audit_done, audit_refused};
 use super::{Store, Ts, fault, from_ts, transact, ts};
 
-/// The columns of an item, in no particular order: [`OutboxRow`] takes them by name.
-macro_rules! item_columns {
+/// The columns of a mail, in no particular order: [`OutboxRow`] takes them by name.
+macro_rules! mail_columns {
     () => {
-        "SELECT o.id, o.kind, o.name, o.email, o.locale, o.username, o.user_id, o.created_at, o.due_at, o.attempts, \
+        "SELECT o.id, o.name, o.email, o.locale, o.username, o.created_at, o.due_at, o.attempts, \
          o.status, o.settled_at, o.error, c.id AS code_id, c.purpose, c.digits, c.secret_key \
          FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id "
     };
@@ -60,7 +59,7 @@ impl OutboxStore for Store {
 
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
         let OutboxQuery { user, status, after, size } = query;
-        let mut statement = QueryBuilder::<Db>::new(concat!(item_columns!(), "WHERE o.id < "));
+        let mut statement = QueryBuilder::<Db>::new(concat!(mail_columns!(), "WHERE o.id < "));
         statement.push_bind(after.map_or(Uuid::max(), |after| after.as_uuid()));
         // The name stands in the statement, so that the index of that status serves.
         statement.push(match status {
@@ -79,7 +78,7 @@ impl OutboxStore for Store {
         let mut items = rows.into_iter().map(OutboxRow::entry).collect::<Result<Vec<_>, _>>()?;
         let more = items.len() > usize::from(size.get());
         items.truncate(usize::from(size.get()));
-        let next = items.last().filter(|_| more).map(|entry| entry.item.id());
+        let next = items.last().filter(|_| more).map(|entry| entry.mail.id);
         Ok(Page::new(items, next))
     }
 
@@ -124,7 +123,7 @@ impl Store {
         .await
         .map_err(fault)?;
         let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
-            item_columns!(),
+            mail_columns!(),
             // A mail whose code was purged this very moment is left to the next claim, which voids it.
             "WHERE o.lease = $1 AND o.status = 'queued' AND (o.code_id IS NULL OR c.id IS NOT NULL) \
              ORDER BY o.due_at, o.id"
@@ -135,7 +134,7 @@ impl Store {
         .map_err(fault)?;
         let claimed = rows
             .into_iter()
-            .map(|row| row.entry().map(|entry| Claimed { attempt: entry.attempts, item: entry.item }))
+            .map(|row| row.entry().map(|entry| Claimed { attempt: entry.attempts, mail: entry.mail }))
             .collect::<Result<Vec<_>, _>>()?;
         tx.commit().await.map_err(fault)?;
         Ok(claimed)
@@ -208,12 +207,10 @@ impl Store {
 #[derive(sqlx::FromRow)]
 struct OutboxRow {
     id: Uuid,
-    kind: String,
     name: String,
     email: Option<String>,
     locale: Option<String>,
     username: Option<String>,
-    user_id: Option<Uuid>,
     created_at: Ts,
     due_at: Ts,
     attempts: i64,
@@ -230,7 +227,7 @@ impl OutboxRow {
     fn entry(self) -> Result<OutboxEntry, StoreError> {
         let wrong = |column| corrupt("usermgr_outbox", column, self.id);
         Ok(OutboxEntry {
-            item: self.item()?,
+            mail: self.mail()?,
             status: OutboxStatus::from_name(&self.status).ok_or_else(|| wrong("status"))?,
             attempts: u32::try_from(self.attempts).map_err(|_| wrong("attempts"))?,
             due_at: from_ts(self.due_at),
@@ -239,31 +236,17 @@ impl OutboxRow {
         })
     }
 
-    fn item(&self) -> Result<OutboxItem, StoreError> {
+    fn mail(&self) -> Result<OwedMail, StoreError> {
         let wrong = |column| corrupt("usermgr_outbox", column, self.id);
-        let id = OutboxId::from_uuid(self.id);
-        match self.kind.as_str() {
-            "event" => Ok(OutboxItem::Event(Event {
-                id,
-                at: from_ts(self.created_at),
-                kind: EventKind::from_name(&self.name).ok_or_else(|| wrong("name"))?,
-                user_id: self.user_id.map(UserId::from_uuid).ok_or_else(|| wrong("user_id"))?,
-            })),
-            "mail" => Ok(OutboxItem::Mail(Box::new(OwedMail {
-                id,
-                kind: self.name.parse().map_err(|_| wrong("name"))?,
-                to: self
-                    .email
-                    .as_deref()
-                    .and_then(|to| Email::parse(to).ok())
-                    .ok_or_else(|| wrong("email"))?,
-                locale: locale(self.locale.as_deref()).map_err(|()| wrong("locale"))?,
-                username: username(self.username.as_deref()).map_err(|()| wrong("username"))?,
-                code: self.code()?,
-                created_at: from_ts(self.created_at),
-            }))),
-            _ => Err(wrong("kind")),
-        }
+        Ok(OwedMail {
+            id: OutboxId::from_uuid(self.id),
+            kind: self.name.parse().map_err(|_| wrong("name"))?,
+            to: self.email.as_deref().and_then(|to| Email::parse(to).ok()).ok_or_else(|| wrong("email"))?,
+            locale: locale(self.locale.as_deref()).map_err(|()| wrong("locale"))?,
+            username: username(self.username.as_deref()).map_err(|()| wrong("username"))?,
+            code: self.code()?,
+            created_at: from_ts(self.created_at),
+        })
     }
 
     fn code(&self) -> Result<Option<OwedCode>, StoreError> {

@@ -16,8 +16,9 @@ use usermgr_core::port::store::{Happened, StoreError};
 use uuid::Uuid;
 
 use super::account::{known_user, lock_user_and_actor, locked_returning_user, locked_user, permits};
+use super::event::owe_events;
 use super::rows::{UserRow, corrupt, user_columns};
-use super::writing::{Limits, audit_done, audit_refused, grant_access, is_known, open_session, owe_events};
+use super::writing::{Limits, audit_done, audit_refused, grant_access, is_known, open_session};
 use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
 
 /// The columns of a session, in the order of [`SessionRow`].
@@ -177,8 +178,14 @@ impl Store {
             .map_err(fault)?;
             audit_done(&mut tx, restore, now, Some(user_id)).await?;
         }
+        let opened = session.id;
         open_session(&mut tx, session, user_id, expect, now).await?;
-        let happened = Happened { signed_in: true, user_restored: returns, ..Happened::default() };
+        let happened = Happened {
+            signed_in: true,
+            user_restored: returns,
+            session: Some(opened),
+            ..Happened::default()
+        };
         owe_events(&mut tx, &events, happened, user_id, now).await?;
         audit_done(&mut tx, audit, now, Some(user_id)).await?;
         let user = found.map(|found| {
@@ -186,9 +193,7 @@ impl Store {
             usermgr_core::User { last_login_at: Some(now), updated_at, ..found.user }
         });
         tx.commit().await.map_err(fault)?;
-        if !events.is_empty() {
-            self.wake();
-        }
+        self.wake();
         user.map(|user| SessionOpened::Opened(Box::new(user)))
             .ok_or_else(|| corrupt("usermgr_users", "id", user_id))
     }
@@ -216,7 +221,7 @@ impl Store {
     }
 
     async fn rotate_once(&self, command: Rotate) -> Result<Rotated, StoreError> {
-        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit } = command;
+        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit, events } = command;
         let mut tx = self.begin().await?;
         let owner: Option<Uuid> = sqlx::query_scalar("SELECT user_id FROM usermgr_sessions WHERE id = $1")
             .bind(id.as_uuid())
@@ -265,8 +270,11 @@ impl Store {
                 .execute(&mut *tx)
                 .await
                 .map_err(fault)?;
+            let happened = Happened { sessions_ended: true, session: Some(id), ..Happened::default() };
+            owe_events(&mut tx, &events, happened, view.user.id, now).await?;
             audit_refused(&mut tx, audit, now, "token_reused", subject).await?;
             tx.commit().await.map_err(fault)?;
+            self.wake();
             return Ok(Rotated::Reused);
         }
         grant_access(&mut tx, id, access).await?;
@@ -280,21 +288,19 @@ impl Store {
     }
 
     async fn end_sessions_once(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
-        let EndSessions { now, user_id, which, by, audit } = command;
+        let EndSessions { now, user_id, which, by, audit, events } = command;
         let (one, but) = match which {
             SessionSelector::One(id) => (Some(id.as_uuid()), None),
             SessionSelector::AllBut(id) => (None, Some(id.as_uuid())),
             SessionSelector::All => (None, None),
         };
         let mut tx = self.begin().await?;
-        if by.is_some() {
-            let (found, actor) = lock_user_and_actor(&mut tx, user_id, by.as_ref()).await?;
-            let reached = found.map(|found| found.user.roles).unwrap_or_default();
-            if !permits(by.as_ref(), actor.as_ref(), &reached) {
-                audit_refused(&mut tx, audit, now, "forbidden", Some(user_id)).await?;
-                tx.commit().await.map_err(fault)?;
-                return Ok(SessionsEnded::NotPermitted);
-            }
+        let (found, actor) = lock_user_and_actor(&mut tx, user_id, by.as_ref()).await?;
+        let reached = found.map(|found| found.user.roles).unwrap_or_default();
+        if !permits(by.as_ref(), actor.as_ref(), &reached) {
+            audit_refused(&mut tx, audit, now, "forbidden", Some(user_id)).await?;
+            tx.commit().await.map_err(fault)?;
+            return Ok(SessionsEnded::NotPermitted);
         }
         let ended = sqlx::query(
             "UPDATE usermgr_sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL \
@@ -308,8 +314,11 @@ impl Store {
         .await
         .map_err(fault)?
         .rows_affected();
+        let happened = Happened { sessions_ended: ended > 0, session: which.one(), ..Happened::default() };
+        owe_events(&mut tx, &events, happened, user_id, now).await?;
         audit_done(&mut tx, audit, now, Some(user_id)).await?;
         tx.commit().await.map_err(fault)?;
+        self.wake();
         Ok(SessionsEnded::Ended(ended))
     }
 }

@@ -9,13 +9,14 @@ use usermgr_core::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::{AuditId, SigningKeyId, UserId};
 use usermgr_core::domain::page::Page;
-use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
 use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use usermgr_core::port::store::upkeep::{Purge, Purged, UpkeepStore};
+use usermgr_core::port::store::{EventDraft, Happened, StoreError};
 use uuid::Uuid;
 
 use super::super::Db;
+use super::event::{owe_events, purge_events};
 use super::rows::corrupt;
 use super::writing::{audit, audit_done};
 use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
@@ -176,6 +177,7 @@ impl Store {
             ended_before,
             settled_before,
             audited_before,
+            events_before: _,
             deleted_before,
             retired_before,
             known_before,
@@ -231,6 +233,7 @@ impl Store {
             throttles: purge!("usermgr_throttles", "key", "ends_at <= $1", now),
             networks: purge!("usermgr_networks", "user_id, network", "seen_at < $1", known_before),
             users: forget_users(&mut tx, deleted_before, now, batch).await?,
+            events: 0,
             access_tokens: purge!("usermgr_access_tokens", "digest", "expires_at <= $1", now),
             signing_keys: sqlx::query(
                 "DELETE FROM usermgr_signing_keys WHERE EXISTS (SELECT 1 FROM usermgr_signing_keys later \
@@ -242,20 +245,25 @@ impl Store {
             .map_err(fault)?
             .rows_affected(),
         };
+        // Last: whoever numbers events waits until this is over.
+        let events = purge_events(&mut tx, &command).await?;
         tx.commit().await.map_err(fault)?;
-        Ok(purged)
+        if purged.users > 0 {
+            self.wake();
+        }
+        Ok(Purged { events, ..purged })
     }
 }
 
 /// Removes users who were deleted long ago and do not come back any more, with all that is theirs; audit entries keep
-/// their identifiers alone.
+/// their identifiers alone, and an event tells of each.
 async fn forget_users(
     tx: &mut Tx,
     before: OffsetDateTime,
     now: OffsetDateTime,
     batch: i64,
 ) -> Result<u64, StoreError> {
-    let users: Vec<(Uuid,)> = sqlx::query_as(skipping!(
+    let mut users: Vec<(Uuid,)> = sqlx::query_as(skipping!(
         "SELECT id FROM usermgr_users \
          WHERE deleted_at < $1 AND (restorable_until IS NULL OR restorable_until <= $3) LIMIT $2",
         ""
@@ -266,7 +274,11 @@ async fn forget_users(
     .fetch_all(&mut **tx)
     .await
     .map_err(fault)?;
+    users.sort_unstable();
     for (user,) in &users {
+        let (user_id, happened) =
+            (UserId::from_uuid(*user), Happened { user_purged: true, ..Happened::default() });
+        owe_events(tx, &[EventDraft::user_purged(user_id)], happened, user_id, now).await?;
         for statement in [
             "UPDATE usermgr_audit SET email = NULL, ip = NULL, user_agent = NULL WHERE subject = $1",
             "UPDATE usermgr_audit SET email = NULL, ip = NULL, user_agent = NULL WHERE actor = $1",

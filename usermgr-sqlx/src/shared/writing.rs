@@ -1,4 +1,4 @@
-//! What commands write along: limits, mails, events, the audit log, and sessions.
+//! What commands write along: limits, mails, the audit log, and sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use usermgr_core::domain::secret::Digest;
 use usermgr_core::domain::user::{Locale, User, Username};
 use usermgr_core::port::store::session::NewSession;
 use usermgr_core::port::store::throttle::{LoginGuard, ThrottleRule};
-use usermgr_core::port::store::{EventDraft, Happened, MailDraft, StoreError};
+use usermgr_core::port::store::{MailDraft, StoreError};
 
 use super::super::Db;
 use super::{Store, Tx, fault, from_ts, ts};
@@ -265,8 +265,8 @@ pub(super) async fn owe_mail(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO usermgr_outbox \
-         (id, kind, name, email, locale, username, code_id, created_at, due_at, attempts, status, user_id) \
-         VALUES ($1, 'mail', $2, $3, $4, $5, $6, $7, $7, 0, 'queued', $8)",
+         (id, name, email, locale, username, code_id, created_at, due_at, attempts, status, user_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0, 'queued', $8)",
     )
     .bind(draft.id.as_uuid())
     .bind(draft.kind.as_str())
@@ -279,30 +279,6 @@ pub(super) async fn owe_mail(
     .execute(&mut **tx)
     .await
     .map_err(fault)?;
-    Ok(())
-}
-
-/// Owes the events that came true.
-pub(super) async fn owe_events(
-    tx: &mut Tx,
-    drafts: &[EventDraft],
-    happened: Happened,
-    user: UserId,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    for draft in drafts.iter().filter(|draft| happened.includes(draft.kind)) {
-        sqlx::query(
-            "INSERT INTO usermgr_outbox (id, kind, name, user_id, created_at, due_at, attempts, status) \
-             VALUES ($1, 'event', $2, $3, $4, $4, 0, 'queued')",
-        )
-        .bind(draft.id.as_uuid())
-        .bind(draft.kind.as_str())
-        .bind(user.as_uuid())
-        .bind(ts(now))
-        .execute(&mut **tx)
-        .await
-        .map_err(fault)?;
-    }
     Ok(())
 }
 

@@ -51,6 +51,7 @@ mod shared;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../migrations/sqlite/0002_administration.sql"),
+    include_str!("../../migrations/sqlite/0003_events.sql"),
 ];
 /// Begins every write: a transaction that reads first and writes later fails when another wrote in between.
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -61,6 +62,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     due: Arc<Notify>,
+    events_due: Arc<Notify>,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -90,13 +92,13 @@ impl SqliteStore {
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(ConnectError)?;
         let readers = pool(max_connections.max(1)).connect_with(options).await.map_err(ConnectError)?;
-        Ok(Self { writer, readers, due: Arc::default() })
+        Ok(Self { writer, readers, due: Arc::default(), events_due: Arc::default() })
     }
 
     /// A store on a pool that the host made; foreign keys must be on. Its tables begin with `usermgr_` and live beside
     /// the host's own.
     pub fn with_pool(pool: SqlitePool) -> Self {
-        Self { writer: pool.clone(), readers: pool, due: Arc::default() }
+        Self { writer: pool.clone(), readers: pool, due: Arc::default(), events_due: Arc::default() }
     }
 
     const fn readers(&self) -> &SqlitePool {
@@ -118,6 +120,7 @@ impl SqliteStore {
 
     fn wake(&self) {
         self.due.notify_one();
+        self.events_due.notify_one();
     }
 
     #[expect(clippy::unused_async, reason = "the other database connects here; this one has one process")]

@@ -486,6 +486,8 @@ pub struct ImportedUser {
     pub password: Option<PasswordHash>,
     /// The audit entry.
     pub audit: AuditDraft,
+    /// The event that tells of the new user.
+    pub event: EventDraft,
 }
 
 /// The answer for one of [`ImportUsers`].

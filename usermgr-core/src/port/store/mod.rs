@@ -8,7 +8,7 @@
 //! Every adapter obeys these; the suite in `conformance` (feature `testing`) shows it.
 //!
 //! - **Linearizable.** Of any number of callers that redeem one code or link, one wins.
-//! - **All or nothing.** State, outbox, audit and throttle change together, also when the future is dropped at any
+//! - **All or nothing.** State, mails, events, audit and throttle change together, also when the future is dropped at any
 //!   await or the process dies.
 //! - **A refusal commits.** A wrong try is counted and audited; only a [`StoreError`] leaves no trace. The one
 //!   exception is a request over a limit: it changes nothing and is not audited, so that a flood writes nothing.
@@ -19,6 +19,7 @@
 pub mod account;
 pub mod audit;
 pub mod code;
+pub mod event;
 pub mod key;
 pub mod outbox;
 pub mod session;
@@ -26,12 +27,13 @@ pub mod throttle;
 pub mod upkeep;
 
 use crate::domain::event::EventKind;
-use crate::domain::id::OutboxId;
+use crate::domain::id::{EventId, OutboxId, SessionId, UserId};
 use crate::domain::mail::MailKind;
 
 pub use account::AccountStore;
 pub use audit::AuditStore;
 pub use code::CodeStore;
+pub use event::EventStore;
 pub use key::KeyStore;
 pub use outbox::OutboxStore;
 pub use session::SessionStore;
@@ -39,12 +41,20 @@ pub use upkeep::UpkeepStore;
 
 /// A whole store: the sum of its parts, held as `Arc<dyn Store>`.
 pub trait Store:
-    AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore
+    AccountStore + CodeStore + SessionStore + OutboxStore + EventStore + AuditStore + KeyStore + UpkeepStore
 {
 }
 
 impl<T> Store for T where
-    T: AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore + ?Sized
+    T: AccountStore
+        + CodeStore
+        + SessionStore
+        + OutboxStore
+        + EventStore
+        + AuditStore
+        + KeyStore
+        + UpkeepStore
+        + ?Sized
 {
 }
 
@@ -88,9 +98,16 @@ pub struct MailDraft {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventDraft {
     /// The event's identifier.
-    pub id: OutboxId,
+    pub id: EventId,
     /// What happened.
     pub kind: EventKind,
+}
+
+impl EventDraft {
+    /// The event that tells that a user was removed for good. It happens once, so its identifier is the user's.
+    pub const fn user_purged(user: UserId) -> Self {
+        Self { id: EventId::from_uuid(user.as_uuid()), kind: EventKind::UserPurged }
+    }
 }
 
 /// What a command did, to tell which of its [`EventDraft`]s are true.
@@ -105,6 +122,8 @@ pub struct Happened {
     pub password_changed: bool,
     /// A session was opened.
     pub signed_in: bool,
+    /// Sessions were ended, and nothing else tells of it.
+    pub sessions_ended: bool,
     /// A name or a language was changed.
     pub user_updated: bool,
     /// Roles were changed.
@@ -117,6 +136,10 @@ pub struct Happened {
     pub user_deleted: bool,
     /// A deleted user came back.
     pub user_restored: bool,
+    /// A deleted user was removed for good.
+    pub user_purged: bool,
+    /// The session that was opened or ended, if it was one.
+    pub session: Option<SessionId>,
 }
 
 impl Happened {
@@ -127,12 +150,19 @@ impl Happened {
             EventKind::EmailVerified => self.email_verified,
             EventKind::PasswordChanged => self.password_changed,
             EventKind::SignedIn => self.signed_in,
+            EventKind::SessionsEnded => self.sessions_ended,
             EventKind::UserUpdated => self.user_updated,
             EventKind::RolesChanged => self.roles_changed,
             EventKind::StatusChanged => self.status_changed,
             EventKind::EmailChanged => self.email_changed,
             EventKind::UserDeleted => self.user_deleted,
             EventKind::UserRestored => self.user_restored,
+            EventKind::UserPurged => self.user_purged,
         }
+    }
+
+    /// The session that an event of this kind names.
+    pub fn session_of(&self, kind: EventKind) -> Option<SessionId> {
+        self.session.filter(|_| matches!(kind, EventKind::SignedIn | EventKind::SessionsEnded))
     }
 }

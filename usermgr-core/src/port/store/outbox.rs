@@ -1,4 +1,4 @@
-//! Mails and events that are owed, and how they leave.
+//! Mails that are owed, and how they leave.
 
 use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
@@ -6,17 +6,16 @@ use time::{Duration, OffsetDateTime};
 use super::StoreError;
 use super::account::Actor;
 use crate::domain::audit::AuditDraft;
-use crate::domain::event::Event;
 use crate::domain::id::{OutboxId, UserId};
 use crate::domain::mail::OwedMail;
 use crate::domain::page::{Page, PageSize};
 
-/// Mails and events that are owed.
+/// Mails that are owed.
 #[cfg_attr(feature = "testing", mockall::automock)]
 #[async_trait]
 pub trait OutboxStore: Send + Sync {
-    /// Takes up to `limit` items that are due, the oldest due first, and leases them until `lease_until`: no other
-    /// claim gets them before. Each attempt is counted. An item whose lease has passed is due again.
+    /// Takes up to `limit` mails that are due, the oldest due first, and leases them until `lease_until`: no other
+    /// claim gets them before. Each attempt is counted. A mail whose lease has passed is due again.
     ///
     /// A mail whose code is no longer live is not handed out: it becomes `Void`.
     ///
@@ -25,7 +24,7 @@ pub trait OutboxStore: Send + Sync {
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError>;
 
     /// Ends an attempt. `Sent` also begins the life of the code in the mail, in the same transaction, unless it has
-    /// begun. Refused with `LostLease` when the item is not leased under `lease` any more.
+    /// begun. Refused with `LostLease` when the mail is not leased under `lease` any more.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -37,7 +36,7 @@ pub trait OutboxStore: Send + Sync {
     /// [`StoreError`].
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError>;
 
-    /// Makes a dead item due again, with its attempts counted anew, and audits it as done. There is no such item, or it
+    /// Makes a dead mail due again, with its attempts counted anew, and audits it as done. There is no such mail, or it
     /// is not dead: audit as refused (`not_found`). `by` does not hold: audit as refused (`forbidden`).
     ///
     /// # Errors
@@ -66,32 +65,13 @@ pub struct Claim {
     pub limit: u32,
 }
 
-/// An item that was claimed.
+/// A mail that was claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// The item.
-    pub item: OutboxItem,
+    /// The mail.
+    pub mail: OwedMail,
     /// Which attempt this is, from 1.
     pub attempt: u32,
-}
-
-/// Something that is owed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OutboxItem {
-    /// A mail.
-    Mail(Box<OwedMail>),
-    /// An event.
-    Event(Event),
-}
-
-impl OutboxItem {
-    /// The item's identifier.
-    pub const fn id(&self) -> OutboxId {
-        match self {
-            Self::Mail(mail) => mail.id,
-            Self::Event(event) => event.id,
-        }
-    }
 }
 
 /// See [`OutboxStore::settle`].
@@ -99,7 +79,7 @@ impl OutboxItem {
 pub struct Settle {
     /// The time.
     pub now: OffsetDateTime,
-    /// Which item.
+    /// Which mail.
     pub id: OutboxId,
     /// Under which claim.
     pub lease: Lease,
@@ -134,7 +114,7 @@ pub enum DeliveryResult {
 pub enum Settled {
     /// It was noted.
     Settled,
-    /// The lease had passed and somebody else has the item, or it is settled.
+    /// The lease had passed and somebody else has it, or it is settled.
     LostLease,
 }
 
@@ -143,7 +123,7 @@ pub enum Settled {
 pub struct Requeue {
     /// The time.
     pub now: OffsetDateTime,
-    /// Which item.
+    /// Which mail.
     pub id: OutboxId,
     /// Who does it; `None` for the operator.
     pub by: Option<Actor>,
@@ -156,7 +136,7 @@ pub struct Requeue {
 pub enum Requeued {
     /// It is due now.
     Requeued,
-    /// There is no such item, or it is not dead.
+    /// There is no such mail, or it is not dead.
     NotFound,
     /// The actor may not, or no longer.
     NotPermitted,
@@ -165,21 +145,21 @@ pub enum Requeued {
 /// See [`OutboxStore::outbox`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutboxQuery {
-    /// Only what is owed to, or tells of, this user.
+    /// Only what is owed to this user.
     pub user: Option<UserId>,
     /// Only of this status.
     pub status: Option<OutboxStatus>,
-    /// The last item of the page before.
+    /// The last mail of the page before.
     pub after: Option<OutboxId>,
     /// How many.
     pub size: PageSize,
 }
 
-/// An item of the outbox and how it fares.
+/// A mail of the outbox and how it fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEntry {
-    /// The item.
-    pub item: OutboxItem,
+    /// The mail.
+    pub mail: OwedMail,
     /// How it fares.
     pub status: OutboxStatus,
     /// How many attempts there were.
@@ -197,7 +177,7 @@ impl OutboxEntry {
     pub const MAX_ERROR: usize = 500;
 }
 
-/// How an item of the outbox fares.
+/// How a mail of the outbox fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OutboxStatus {
     /// It waits, or an attempt is under way.

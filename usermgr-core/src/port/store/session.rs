@@ -230,6 +230,8 @@ pub struct Rotate {
     pub grace: Duration,
     /// The audit entry.
     pub audit: AuditDraft,
+    /// The events, if they come true.
+    pub events: Vec<EventDraft>,
 }
 
 /// The answer to [`Rotate`].
@@ -272,6 +274,8 @@ pub struct EndSessions {
     pub by: Option<Actor>,
     /// The audit entry.
     pub audit: AuditDraft,
+    /// The events, if they come true.
+    pub events: Vec<EventDraft>,
 }
 
 /// Which of a user's sessions.
@@ -283,4 +287,14 @@ pub enum SessionSelector {
     AllBut(SessionId),
     /// All.
     All,
+}
+
+impl SessionSelector {
+    /// The session, where it is one.
+    pub const fn one(self) -> Option<SessionId> {
+        match self {
+            Self::One(id) => Some(id),
+            Self::AllBut(_) | Self::All => None,
+        }
+    }
 }

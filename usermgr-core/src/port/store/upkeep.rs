@@ -31,12 +31,17 @@ pub struct Purge {
     pub now: OffsetDateTime,
     /// Codes and links that were spent, voided or ran out before this go, and sessions that ended before this.
     pub ended_before: OffsetDateTime,
-    /// Mails and events that were settled as sent or void before this go. Dead ones stay until they are seen to.
+    /// Mails that were settled as sent or void before this go. Dead ones stay until they are seen to.
     pub settled_before: OffsetDateTime,
     /// Audit entries from before this go.
     pub audited_before: OffsetDateTime,
+    /// Events from before this go, delivered or not, in their order: none goes before one that stays. One from farther
+    /// in the future than this is in the past was written by a clock that was wrong, and goes too.
+    pub events_before: OffsetDateTime,
     /// Users who were deleted before this go, with all that is theirs. Audit entries that tell of them stay, without
-    /// address, agent and client: the user's identifier is then a pseudonym.
+    /// address, agent and client: the user's identifier is then a pseudonym. An event
+    /// ([`UserPurged`](crate::domain::event::EventKind::UserPurged)) tells of each; it happens once, so its identifier is
+    /// the user's.
     pub deleted_before: OffsetDateTime,
     /// Signing keys go when another one signed from a time before this on, later than theirs.
     pub retired_before: OffsetDateTime,
@@ -54,12 +59,20 @@ pub struct Purged {
     pub codes: u64,
     pub sessions: u64,
     pub outbox: u64,
+    pub events: u64,
     pub audit: u64,
     pub throttles: u64,
     pub networks: u64,
     pub users: u64,
     pub access_tokens: u64,
     pub signing_keys: u64,
+}
+
+impl Purge {
+    /// Whether an event of this time is over.
+    pub fn is_over(&self, at: OffsetDateTime) -> bool {
+        at < self.events_before || at - self.now > self.now - self.events_before
+    }
 }
 
 impl Purged {
@@ -70,6 +83,7 @@ impl Purged {
             codes,
             sessions,
             outbox,
+            events,
             audit,
             throttles,
             networks,
@@ -82,6 +96,7 @@ impl Purged {
             codes,
             sessions,
             outbox,
+            events,
             audit,
             throttles,
             networks,
@@ -100,6 +115,7 @@ impl Purged {
             codes: self.codes + other.codes,
             sessions: self.sessions + other.sessions,
             outbox: self.outbox + other.outbox,
+            events: self.events + other.events,
             audit: self.audit + other.audit,
             throttles: self.throttles + other.throttles,
             networks: self.networks + other.networks,

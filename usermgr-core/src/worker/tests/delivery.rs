@@ -9,7 +9,6 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::domain::user::{Locale, Username};
-use crate::port::events::PublishError;
 use crate::template::{MailValues, RenderedMail, TemplateError};
 use crate::worker::{Delivered, Stopper};
 
@@ -322,44 +321,6 @@ async fn a_mail_that_cannot_be_written_is_dead() {
     assert_eq!(bench.worker().run_once().await.unwrap().dead, 1);
     let error = "a mail of the kind verify_email needs a code".into();
     assert_eq!(bench.outbox.row(codeless).settled, [DeliveryResult::Dead { error }]);
-}
-
-#[derive(Debug, Default)]
-struct Published {
-    failing: AtomicU32,
-    events: Mutex<Vec<Event>>,
-}
-
-#[async_trait]
-impl EventPublisher for Published {
-    async fn publish(&self, event: &Event) -> Result<(), PublishError> {
-        self.events.lock().unwrap().push(event.clone());
-        if take_one(&self.failing) { Err(PublishError("the queue is full".into())) } else { Ok(()) }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn events_go_to_the_publisher_until_it_takes_them() {
-    let mut bench = Bench::new();
-    let published = Arc::new(Published { failing: AtomicU32::new(2), ..Published::default() });
-    bench.events = Some(Arc::clone(&published) as _);
-    let id = bench.owe_event();
-    run_until_done(&bench, DAY).await;
-    let events = published.events.lock().unwrap().clone();
-    assert_eq!(events.len(), 3);
-    assert!(events.iter().all(|event| *event == events[0]));
-    let settled = bench.outbox.row(id).settled;
-    assert!(matches!(&settled[0], DeliveryResult::Retry { error, .. }
-        if error == "the event was not published: the queue is full"));
-    assert_eq!(settled[2], DeliveryResult::Sent { code_ttl: None });
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_event_that_nobody_wants_is_settled() {
-    let bench = Bench::new();
-    let id = bench.owe_event();
-    assert_eq!(bench.worker().run_once().await.unwrap().sent, 1);
-    assert_eq!(bench.outbox.row(id).settled, [DeliveryResult::Sent { code_ttl: None }]);
 }
 
 /// Keeps all that is logged, as text.

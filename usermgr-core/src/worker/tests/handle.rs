@@ -15,7 +15,8 @@ async fn stop_waits_for_what_is_under_way() {
     let id = bench.owe_code("slow");
     let tables = Arc::new(Tables::default());
     let interval = Duration::from_secs(3600);
-    let workers = Workers::start(bench.worker(), Some((upkeep(&tables, Policies::default()), interval)));
+    let workers =
+        Workers::start(bench.worker(), None, Some((upkeep(&tables, Policies::default()), interval)));
     sleep(Duration::from_secs(1)).await;
     assert_eq!(tables.count(), 1);
     workers.stop().await;
@@ -26,7 +27,7 @@ async fn stop_waits_for_what_is_under_way() {
 async fn dropping_the_handle_stops_without_waiting() {
     let bench = Bench::new();
     let id = bench.owe_code("slow");
-    let workers = Workers::start(bench.worker(), None);
+    let workers = Workers::start(bench.worker(), None, None);
     sleep(Duration::from_secs(1)).await;
     let dropped = Instant::now();
     drop(workers);

@@ -1,6 +1,7 @@
 //! The workers over doubles of the ports, in tokio's paused time.
 
 mod delivery;
+mod event;
 mod handle;
 mod upkeep;
 
@@ -17,20 +18,18 @@ use super::mail::{Inner, MailWorker};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::domain::code::{CodeForm, CodeLength, CodePurpose};
 use crate::domain::email::Email;
-use crate::domain::event::{Event, EventKind};
-use crate::domain::id::{CodeId, OutboxId, UserId};
+use crate::domain::id::{CodeId, OutboxId};
 use crate::domain::mail::{MailKind, OwedCode, OwedMail};
 use crate::domain::page::Page;
 use crate::domain::secret::{SecretKey, SecretKeyId};
 use crate::policy::Policies;
 use crate::port::clock::Clock;
-use crate::port::events::EventPublisher;
 use crate::port::mailer::{Mail, MailError, Mailer};
 use crate::port::random::SystemRandom;
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxItem, OutboxQuery, OutboxStore, Requeue,
-    Requeued, Settle, Settled,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle,
+    Settled,
 };
 use crate::template::{BuiltInTemplates, MailTemplates};
 
@@ -50,10 +49,10 @@ impl Clock for TokioClock {
     }
 }
 
-/// An item of the outbox double.
+/// A mail of the outbox double.
 #[derive(Debug, Clone)]
 struct Row {
-    item: OutboxItem,
+    mail: OwedMail,
     due: OffsetDateTime,
     lease: Option<Lease>,
     attempts: u32,
@@ -83,10 +82,10 @@ fn take_one(count: &AtomicU32) -> bool {
 }
 
 impl Outbox {
-    fn owe(&self, item: OutboxItem) -> OutboxId {
-        let id = item.id();
+    fn owe(&self, mail: OwedMail) -> OutboxId {
+        let id = mail.id;
         let due = OffsetDateTime::UNIX_EPOCH;
-        let row = Row { item, due, lease: None, attempts: 0, settled: Vec::new(), done: false };
+        let row = Row { mail, due, lease: None, attempts: 0, settled: Vec::new(), done: false };
         self.rows.lock().unwrap().insert(id, row);
         self.signal.notify_one();
         id
@@ -118,7 +117,7 @@ impl OutboxStore for Outbox {
             row.due = command.lease_until;
             row.lease = Some(command.lease);
             row.attempts += 1;
-            Claimed { item: row.item.clone(), attempt: row.attempts }
+            Claimed { mail: row.mail.clone(), attempt: row.attempts }
         });
         Ok(claimed.collect())
     }
@@ -205,7 +204,6 @@ struct Bench {
     clock: Arc<TokioClock>,
     secrets: SecretKeys,
     key: SecretKeyId,
-    events: Option<Arc<dyn EventPublisher>>,
     templates: Arc<dyn MailTemplates>,
     policies: Policies,
 }
@@ -219,7 +217,6 @@ impl Bench {
             clock: TokioClock::new(),
             key: secrets.current_id(),
             secrets,
-            events: None,
             templates: Arc::new(BuiltInTemplates::default()),
             policies: Policies::default(),
         }
@@ -230,7 +227,6 @@ impl Bench {
             inner: Arc::new(Inner {
                 outbox: Arc::clone(&self.outbox) as _,
                 mailer: Arc::clone(&self.post) as _,
-                events: self.events.clone(),
                 templates: Arc::clone(&self.templates),
                 clock: Arc::clone(&self.clock) as _,
                 random: Arc::new(SystemRandom),
@@ -264,15 +260,6 @@ impl Bench {
     }
 
     fn owe(&self, mail: OwedMail) -> OutboxId {
-        self.outbox.owe(OutboxItem::Mail(Box::new(mail)))
-    }
-
-    fn owe_event(&self) -> OutboxId {
-        self.outbox.owe(OutboxItem::Event(Event {
-            id: OutboxId::new(self.clock.now(), &SystemRandom),
-            at: self.clock.now(),
-            kind: EventKind::UserRegistered,
-            user_id: UserId::new(self.clock.now(), &SystemRandom),
-        }))
+        self.outbox.owe(mail)
     }
 }

@@ -90,6 +90,7 @@ async fn what_is_removed_follows_the_policies() {
             ended_before: before(1),
             settled_before: before(7),
             audited_before: before(365),
+            events_before: before(30),
             deleted_before: before(30),
             retired_before: before(2),
             known_before: before(30),

@@ -1,4 +1,4 @@
-//! Users, roles, the audit log and owed mails, for those whose roles permit it.
+//! Users, roles, the audit log, owed mails and the feed of events, for those whose roles permit it.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use usermgr_core::flow::update_user::UpdateUser;
 use usermgr_core::flow::users::CreateUser;
 use usermgr_core::port::store::account::{RolesChange, UserQuery};
 use usermgr_core::port::store::audit::AuditQuery;
+use usermgr_core::port::store::event::{EventFeed, EventQuery};
 use usermgr_core::port::store::outbox::OutboxQuery;
 
 use crate::http::Call;
@@ -151,6 +152,20 @@ pub(super) async fn outbox(call: &Call<'_>) -> Result<Answer, Problem> {
     let found = call.manager.users().outbox(Principal::User(&caller), wanted, &call.client).await?;
     let next = found.next.map(|next| id_cursor(next.as_uuid()));
     Ok(page(found.items.iter().map(outbox_entry), next.as_deref()))
+}
+
+pub(super) async fn events(call: &Call<'_>) -> Result<Answer, Problem> {
+    let caller = caller(call).await?;
+    let mut query = Query::read(call.query)?;
+    let wanted = EventQuery { after: query.parsed("after")?, size: query.limit()? };
+    query.finish()?;
+    match call.manager.users().events(Principal::User(&caller), wanted, &call.client).await? {
+        EventFeed::Page { events, next } => {
+            let items = events.iter().map(|event| json!(event));
+            Ok(page(items, Some(next.to_string().as_str())))
+        }
+        EventFeed::Gap { resume_after } => Err(Problem::events_gone(resume_after)),
+    }
 }
 
 pub(super) async fn retry_mail(call: &Call<'_>) -> Result<Answer, Problem> {

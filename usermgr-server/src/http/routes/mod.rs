@@ -52,6 +52,7 @@ pub(super) enum Endpoint {
     Audit,
     Outbox,
     RetryMail,
+    Events,
     Live,
     Ready,
     Jwks,
@@ -97,6 +98,7 @@ const ROUTES: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/audit", Endpoint::Audit),
     (Method::GET, "/outbox", Endpoint::Outbox),
     (Method::POST, "/outbox/{id}/retry", Endpoint::RetryMail),
+    (Method::GET, "/events", Endpoint::Events),
 ];
 
 /// At the root.
@@ -218,6 +220,7 @@ impl Endpoint {
             Self::Audit => administration::audit(call).await,
             Self::Outbox => administration::outbox(call).await,
             Self::RetryMail => administration::retry_mail(call).await,
+            Self::Events => administration::events(call).await,
             Self::Live => Ok(operations::live()),
             Self::Ready => operations::ready(call).await,
             Self::Jwks => operations::jwks(call).await,

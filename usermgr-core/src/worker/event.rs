@@ -1,0 +1,145 @@
+//! Telling the host what happened, in a lane of its own: whoever is slow to listen holds up no mail.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use time::Duration;
+
+use super::Stop;
+use super::backoff::{doubled, jittered};
+use super::caught::{Panicked, caught};
+use super::lane::{self, Delivered, End, Lane, TIMEOUT, bounded};
+use crate::port::clock::Clock;
+use crate::port::events::EventPublisher;
+use crate::port::random::Random;
+use crate::port::store::event::{ClaimedEvent, EventResult, SettleEvent};
+use crate::port::store::outbox::{Claim, Lease};
+use crate::port::store::{EventStore, Store, StoreError};
+
+/// How many events may be under way at once, each of another user.
+const CONCURRENCY: u32 = 8;
+/// The wait after the first attempt to tell an event, and the longest between two, before jitter. The longest is how
+/// long it takes at most until a receiver that is back is told.
+const WAIT: (Duration, Duration) = (Duration::seconds(5), Duration::minutes(15));
+
+/// What an [`EventWorker`] works with.
+#[derive(Clone)]
+pub struct EventWorkerParts {
+    /// Where the events are.
+    pub store: Arc<dyn Store>,
+    /// Who takes them.
+    pub publisher: Arc<dyn EventPublisher>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+}
+
+/// Publishes events, each at least once, of one user in the order in which things happened.
+///
+/// An event that is not taken is tried again until it is, or until it is too old to be kept. Cloning is cheap and shares
+/// everything.
+#[derive(Clone)]
+pub struct EventWorker {
+    pub(super) inner: Arc<Events>,
+}
+
+/// The parts, with no more of the store than is needed.
+pub(super) struct Events {
+    pub(super) store: Arc<dyn EventStore>,
+    pub(super) publisher: Arc<dyn EventPublisher>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+}
+
+#[async_trait]
+impl Lane for Events {
+    type Claimed = ClaimedEvent;
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    fn random(&self) -> &dyn Random {
+        &*self.random
+    }
+
+    fn concurrency(&self) -> u32 {
+        CONCURRENCY
+    }
+
+    async fn claim(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
+        self.store.claim_events(command).await
+    }
+
+    async fn deliver(&self, claimed: ClaimedEvent, lease: Lease) -> End {
+        let ClaimedEvent { event, attempt } = claimed;
+        let error = match tokio::time::timeout(TIMEOUT, caught(self.publisher.publish(&event))).await {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(error))) => Some(format!("{error}: {}", error.0)),
+            Ok(Err(Panicked)) => Some("the publisher panicked".to_owned()),
+            Err(_) => Some("the publisher took longer than a minute".to_owned()),
+        };
+        let (id, kind, now) = (event.id, event.kind.as_str(), self.clock.now());
+        let (end, result) = match &error {
+            None => (End::Sent, EventResult::Delivered),
+            Some(_) => {
+                let wait = jittered(doubled(WAIT.0, WAIT.1, attempt), &*self.random);
+                (End::Retried, EventResult::Retry { at: now.saturating_add(wait) })
+            }
+        };
+        let outcome = end.as_str();
+        match error {
+            None => tracing::info!(%id, what = "event", kind, attempt, outcome, "delivery"),
+            Some(error) => {
+                let error = bounded(&error);
+                tracing::warn!(%id, what = "event", kind, attempt, outcome, error, "delivery");
+            }
+        }
+        let command = SettleEvent { now, id, lease, result };
+        lane::settle(&*self.random, id, end, || self.store.settle_event(command)).await
+    }
+
+    async fn wait_for_due(&self, at_most: std::time::Duration) {
+        self.store.wait_for_events(at_most).await;
+    }
+}
+
+impl EventWorker {
+    /// A worker with these parts.
+    pub fn new(parts: EventWorkerParts) -> Self {
+        let EventWorkerParts { store, publisher, clock, random } = parts;
+        Self { inner: Arc::new(Events { store, publisher, clock, random }) }
+    }
+
+    /// Makes one attempt at each event that is due, of eight users at most, and returns when all have ended. None
+    /// attempted means that none was due.
+    ///
+    /// Like [`run`](Self::run) it must be called within a tokio runtime. Dropping the future cuts deliveries off;
+    /// what was cut off is due again when its lease of five minutes has passed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing could be claimed.
+    pub async fn run_once(&self) -> Result<Delivered, StoreError> {
+        lane::run_once(&self.inner).await
+    }
+
+    /// Publishes what is due as it becomes due, until `stop`; then it claims nothing more, and returns when what is
+    /// under way is settled. It never ends for a fault of the store or the publisher.
+    pub async fn run(&self, stop: Stop) {
+        lane::run(&self.inner, stop).await;
+    }
+}
+
+impl fmt::Debug for EventWorkerParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventWorkerParts").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for EventWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventWorker").finish_non_exhaustive()
+    }
+}

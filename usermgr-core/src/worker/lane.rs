@@ -1,0 +1,274 @@
+//! One lane of deliveries: claim what is due, hand over as many as may be under way at once, wait, until told to stop.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use time::Duration;
+use tokio::task::{JoinError, JoinSet};
+
+use super::Stop;
+use super::backoff::{doubled, jittered};
+use super::caught::{Panicked, caught};
+use crate::port::clock::Clock;
+use crate::port::random::Random;
+use crate::port::store::StoreError;
+use crate::port::store::outbox::{Claim, Lease, Settled};
+
+/// How long an attempt may take. It is well within a lease, so that nobody else makes it meanwhile.
+pub(super) const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+/// How long a claimed item is kept from other claims: longer than an attempt and its settlement may take.
+const LEASE: Duration = Duration::minutes(5);
+/// How long to wait for something to become due before asking anyway.
+const WAIT_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
+/// The shortest time between two claims while there is less to do than can be done at once. Nobody notices it in a
+/// mail, and a store that signals too often is not asked more often than this.
+const WAIT_AT_LEAST: std::time::Duration = std::time::Duration::from_millis(10);
+/// The first and the longest wait after the store failed.
+const STORE_WAIT: (Duration, Duration) = (Duration::milliseconds(250), Duration::seconds(5));
+/// How often a settlement is tried while the store fails. What it tells of has left by then.
+const SETTLE_TRIES: u32 = 6;
+/// The first and the longest wait between two tries to settle.
+const SETTLE_WAIT: (Duration, Duration) = (Duration::milliseconds(100), Duration::seconds(2));
+/// The most bytes of an error that are kept and logged.
+const MAX_ERROR: usize = crate::port::store::outbox::OutboxEntry::MAX_ERROR;
+
+/// What is delivered, and how.
+#[async_trait]
+pub(super) trait Lane: Send + Sync + 'static {
+    /// Something that was claimed.
+    type Claimed: Send + 'static;
+
+    fn clock(&self) -> &dyn Clock;
+
+    fn random(&self) -> &dyn Random;
+
+    /// How many deliveries may be under way at once.
+    fn concurrency(&self) -> u32;
+
+    async fn claim(&self, command: Claim) -> Result<Vec<Self::Claimed>, StoreError>;
+
+    /// Makes one attempt and has its end noted.
+    async fn deliver(&self, claimed: Self::Claimed, lease: Lease) -> End;
+
+    /// Returns when something may have become due.
+    async fn wait_for_due(&self, at_most: std::time::Duration);
+}
+
+/// How an attempt ended, as the store knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Taken by the other side.
+    Sent,
+    /// Failed, and to be tried again.
+    Retried,
+    /// Failed for good.
+    Dead,
+    /// The store does not know: the item is due again when its lease has passed, or somebody else has it.
+    Lost,
+}
+
+impl End {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Retried => "retry",
+            Self::Dead => "dead",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// How the attempts of one `run_once` ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delivered {
+    /// Taken by the other side.
+    pub sent: u32,
+    /// Failed, and to be tried again.
+    pub retried: u32,
+    /// Failed for good.
+    pub dead: u32,
+    /// Attempted, but the end could not be noted: the item is due again when its lease has passed.
+    pub lost: u32,
+}
+
+impl Delivered {
+    /// How many attempts there were.
+    pub const fn attempts(&self) -> u32 {
+        self.sent + self.retried + self.dead + self.lost
+    }
+
+    const fn count(&mut self, end: End) {
+        match end {
+            End::Sent => self.sent += 1,
+            End::Retried => self.retried += 1,
+            End::Dead => self.dead += 1,
+            End::Lost => self.lost += 1,
+        }
+    }
+}
+
+/// Makes one attempt at each item that is due, as many as may be under way at once, and returns when all have ended.
+pub(super) async fn run_once<L: Lane>(lane: &Arc<L>) -> Result<Delivered, StoreError> {
+    let (lease, claimed) = claim(lane, concurrency(lane)).await?;
+    let mut flights = JoinSet::new();
+    launch(lane, &mut flights, claimed, lease);
+    let mut delivered = Delivered::default();
+    while let Some(landed) = flights.join_next().await {
+        delivered.count(end_of(landed));
+    }
+    Ok(delivered)
+}
+
+/// Delivers what is due as it becomes due, until `stop`; then it claims nothing more, and returns when what is under way
+/// is settled. The place of each delivery that ends is given to the next one due.
+pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
+    let mut flights = JoinSet::new();
+    let mut more_is_due = true;
+    let mut failures = 0_u32;
+    while !stop.is_requested() {
+        while flights.try_join_next().map(end_of).is_some() {}
+        let free = concurrency(lane).saturating_sub(flights.len());
+        if !more_is_due {
+            until(something_is_due(lane), &mut flights, &stop).await;
+            more_is_due = true;
+        } else if free == 0 {
+            until_one_lands(&mut flights, &stop).await;
+        } else {
+            match claim(lane, free).await {
+                Ok((lease, claimed)) => {
+                    failures = 0;
+                    more_is_due = claimed.len() >= free;
+                    launch(lane, &mut flights, claimed, lease);
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let wait = jittered(doubled(STORE_WAIT.0, STORE_WAIT.1, failures), lane.random());
+                    tracing::error!(error = &error as &dyn std::error::Error, failures, %wait,
+                        "the outbox cannot be read; waiting");
+                    until(tokio::time::sleep(wait.unsigned_abs()), &mut flights, &stop).await;
+                }
+            }
+        }
+    }
+    while flights.join_next().await.map(end_of).is_some() {}
+}
+
+/// Has the end noted, through short failures of the store: what was sent must not be sent again for them.
+pub(super) async fn settle<F>(
+    random: &dyn Random,
+    id: impl std::fmt::Display,
+    end: End,
+    once: impl Fn() -> F,
+) -> End
+where
+    F: Future<Output = Result<Settled, StoreError>>,
+{
+    for attempt in 1..=SETTLE_TRIES {
+        let error = match caught(once()).await {
+            Ok(Ok(Settled::Settled)) => return end,
+            Ok(Ok(Settled::LostLease)) => {
+                tracing::warn!(%id, "the lease of a delivery was lost; it may be delivered twice");
+                return End::Lost;
+            }
+            Ok(Err(error)) => error,
+            Err(Panicked) => StoreError::unavailable("the store panicked"),
+        };
+        if attempt == SETTLE_TRIES {
+            tracing::error!(%id, error = &error as &dyn std::error::Error,
+                "the end of a delivery could not be noted; it is delivered again when its lease has passed");
+            break;
+        }
+        let wait = jittered(doubled(SETTLE_WAIT.0, SETTLE_WAIT.1, attempt), random);
+        tokio::time::sleep(wait.unsigned_abs()).await;
+    }
+    End::Lost
+}
+
+/// The text on one line, cut to what is kept.
+pub(super) fn bounded(error: &str) -> String {
+    let mut bounded = String::new();
+    for c in error.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if bounded.len() + c.len_utf8() > MAX_ERROR {
+            break;
+        }
+        bounded.push(c);
+    }
+    bounded
+}
+
+fn concurrency<L: Lane>(lane: &Arc<L>) -> usize {
+    usize::try_from(lane.concurrency()).unwrap_or(usize::MAX).max(1)
+}
+
+async fn claim<L: Lane>(lane: &Arc<L>, limit: usize) -> Result<(Lease, Vec<L::Claimed>), StoreError> {
+    let mut lease = Lease([0; 16]);
+    lane.random().fill(&mut lease.0);
+    let now = lane.clock().now();
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit };
+    match caught(lane.claim(claim)).await {
+        Ok(claimed) => claimed.map(|claimed| (lease, claimed)),
+        Err(Panicked) => Err(StoreError::unavailable("the store panicked")),
+    }
+}
+
+fn launch<L: Lane>(lane: &Arc<L>, flights: &mut JoinSet<End>, claimed: Vec<L::Claimed>, lease: Lease) {
+    for item in claimed {
+        let lane = Arc::clone(lane);
+        flights.spawn(async move { lane.deliver(item, lease).await });
+    }
+}
+
+/// Returns when something may be due.
+async fn something_is_due<L: Lane>(lane: &Arc<L>) {
+    let not_before = tokio::time::Instant::now() + WAIT_AT_LEAST;
+    if caught(lane.wait_for_due(WAIT_AT_MOST)).await.is_err() {
+        tokio::time::sleep(WAIT_AT_MOST).await;
+    }
+    tokio::time::sleep_until(not_before).await;
+}
+
+/// Waits for `wake` or `stop`; deliveries go on and end meanwhile.
+async fn until(wake: impl Future<Output = ()>, flights: &mut JoinSet<End>, stop: &Stop) {
+    // One future over all turns: a signal that comes while a delivery ends is not lost.
+    let mut wake = pin!(wake);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            () = &mut wake => return,
+            Some(landed) = flights.join_next() => { end_of(landed); }
+        }
+    }
+}
+
+async fn until_one_lands(flights: &mut JoinSet<End>, stop: &Stop) {
+    tokio::select! {
+        () = stop.requested() => {}
+        landed = flights.join_next() => { landed.map(end_of); }
+    }
+}
+
+fn end_of(landed: Result<End, JoinError>) -> End {
+    landed.unwrap_or_else(|error| {
+        tracing::error!(%error, "a delivery ended out of order; it is made again when its lease has passed");
+        End::Lost
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_of_bounded_length_cut_between_characters() {
+        assert_eq!(bounded("550 no\r\nsuch\tuser"), "550 no  such user");
+        let long = "ñ".repeat(300);
+        assert_eq!(bounded(&long), "ñ".repeat(250));
+        let odd = format!("x{long}");
+        assert_eq!(bounded(&odd).len(), 499);
+        assert!(bounded(&"a".repeat(10_000)).len() == MAX_ERROR);
+    }
+}

@@ -1,0 +1,24 @@
+//! Events on standard output.
+
+use async_trait::async_trait;
+use tokio::io::AsyncWriteExt as _;
+use usermgr_core::domain::event::Event;
+use usermgr_core::port::events::{EventPublisher, PublishError};
+
+/// Prints each event to standard output, as one line of JSON: for a first look and for development.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConsoleEvents;
+
+#[async_trait]
+impl EventPublisher for ConsoleEvents {
+    async fn publish(&self, event: &Event) -> Result<(), PublishError> {
+        let mut line = serde_json::to_vec(event).map_err(|error| PublishError(error.into()))?;
+        line.push(b'\n');
+        let mut stdout = tokio::io::stdout();
+        let written = async {
+            stdout.write_all(&line).await?;
+            stdout.flush().await
+        };
+        written.await.map_err(|error| PublishError(error.into()))
+    }
+}
