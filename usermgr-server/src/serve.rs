@@ -21,7 +21,7 @@ use usermgr_core::port::store::Store;
 use usermgr_core::template::{FolderTemplates, TemplateError};
 use usermgr_core::{BuildError, SecretKey, UserManager};
 use usermgr_smtp::MailUrlError;
-use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SqliteStore};
+use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SchemaStatus, SqliteStore};
 
 use crate::config::Config;
 use crate::http::client::PeerAddr;
@@ -98,11 +98,12 @@ impl Database {
         }
     }
 
-    pub(crate) async fn pending_migrations(&self) -> Result<u64, MigrateError> {
+    /// How the tables stand to this program; `None` where there are none to migrate.
+    pub(crate) async fn schema(&self) -> Result<Option<SchemaStatus>, MigrateError> {
         match self {
-            Self::Sqlite(store) => store.pending_migrations().await,
-            Self::Postgres(store) => store.pending_migrations().await,
-            Self::Memory(_) => Ok(0),
+            Self::Sqlite(store) => store.schema().await.map(Some),
+            Self::Postgres(store) => store.schema().await.map(Some),
+            Self::Memory(_) => Ok(None),
         }
     }
 

@@ -55,7 +55,7 @@ enum Command {
     /// Make or upgrade the tables
     #[command(after_help = "Example:\n  usermgr-server migrate --check")]
     Migrate {
-        /// Only say whether there is something to do: exit 0 when not, 1 when so
+        /// Only say what there is to do, and whether servers may keep running: exit 0 when nothing, 1 when something
         #[arg(long)]
         check: bool,
     },

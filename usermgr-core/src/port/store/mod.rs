@@ -19,6 +19,7 @@
 pub mod account;
 pub mod audit;
 pub mod code;
+pub mod job;
 pub mod key;
 pub mod outbox;
 pub mod session;
@@ -32,6 +33,7 @@ use crate::domain::mail::MailKind;
 pub use account::AccountStore;
 pub use audit::AuditStore;
 pub use code::CodeStore;
+pub use job::JobStore;
 pub use key::KeyStore;
 pub use outbox::OutboxStore;
 pub use session::SessionStore;
@@ -39,12 +41,20 @@ pub use upkeep::UpkeepStore;
 
 /// A whole store: the sum of its parts, held as `Arc<dyn Store>`.
 pub trait Store:
-    AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore
+    AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + JobStore + UpkeepStore
 {
 }
 
 impl<T> Store for T where
-    T: AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore + ?Sized
+    T: AccountStore
+        + CodeStore
+        + SessionStore
+        + OutboxStore
+        + AuditStore
+        + KeyStore
+        + JobStore
+        + UpkeepStore
+        + ?Sized
 {
 }
 
