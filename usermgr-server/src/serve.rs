@@ -216,7 +216,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let workers = (worker == Worker::Here).then(|| manager.start_workers(config.maintenance));
+    let workers = (worker == Worker::Here).then(|| manager.start_workers());
     // On standard output whatever the log's level: who asked for port 0 reads the port here.
     let _nobody_reads = writeln!(io::stdout(), "listening on http://{address}{}", config.base_path);
     tracing::info!("listening on http://{address}{}", config.base_path);
@@ -278,7 +278,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     if let Some(workers) = workers
         && tokio::time::timeout(GRACE, workers.stop()).await.is_err()
     {
-        tracing::warn!("some mails were not settled in time; they will be sent again");
+        tracing::warn!("some mails or jobs did not end in time; they come again");
     }
     tracing::info!("stopped");
     Ok(())
@@ -328,12 +328,12 @@ async fn accept(
 pub(crate) async fn work(config: &Config) -> Result<(), StartError> {
     let mut stop = Stop::listen()?;
     let manager = manager(config).await?;
-    let workers = manager.start_workers(config.maintenance);
+    let workers = manager.start_workers();
     tracing::info!("working");
     stop.requested().await;
     tracing::info!("stopping: finishing what was begun");
     if tokio::time::timeout(GRACE, workers.stop()).await.is_err() {
-        tracing::warn!("some mails were not settled in time; they will be sent again");
+        tracing::warn!("some mails or jobs did not end in time; they come again");
     }
     Ok(())
 }

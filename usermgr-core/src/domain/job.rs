@@ -1,5 +1,6 @@
 //! Jobs that come back: what they are called, when they run, and how a run ended.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,7 +8,7 @@ use time::{Duration, OffsetDateTime, Time, UtcOffset};
 
 /// Names a job, in logs and in the store: 1 to 64 of `a-z`, `0-9`, `-` and `_`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobName(String);
+pub struct JobName(Cow<'static, str>);
 
 /// A text that is no name of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +18,11 @@ pub struct InvalidJobName;
 impl JobName {
     /// The most characters of a name.
     pub const MAX: usize = 64;
+
+    /// A name of our own, which is known to be one.
+    pub(crate) const fn built_in(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
@@ -30,7 +36,7 @@ impl FromStr for JobName {
     fn from_str(text: &str) -> Result<Self, InvalidJobName> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
         let fits = (1..=Self::MAX).contains(&text.len()) && text.bytes().all(plain);
-        if fits { Ok(Self(text.to_owned())) } else { Err(InvalidJobName) }
+        if fits { Ok(Self(Cow::Owned(text.to_owned()))) } else { Err(InvalidJobName) }
     }
 }
 
@@ -114,7 +120,7 @@ pub enum JobOutcome {
     Failed,
     /// It panicked.
     Panicked,
-    /// It was cut off because its process stopped.
+    /// It did not get to its end because its process stopped.
     Stopped,
     /// Its lease passed without a word: its process died or lost the store.
     Lost,

@@ -1,13 +1,15 @@
-//! What works in the background: delivering what the outbox owes, and removing what is over.
+//! What works in the background: delivering what the outbox owes, and running jobs when their time has come, the removal
+//! of what is over among them.
 //!
-//! Any number of processes may run both on one store: a delivery is leased to one of them at a time, and every
-//! removal may be repeated.
+//! Any number of processes may do both on one store: a delivery, and the run of a job, is leased to one of them at a time.
 
 mod backoff;
 mod caught;
 mod delivery;
 mod handle;
+mod job;
 mod mail;
+mod schedule;
 mod upkeep;
 
 #[cfg(test)]
@@ -15,5 +17,7 @@ mod tests;
 
 pub use backoff::backoff;
 pub use handle::{Stop, Stopper, Workers};
+pub use job::{Job, JobEnd, JobResult, JobRun, JobStatus, NextRun};
 pub use mail::{Delivered, MailWorker, MailWorkerParts};
+pub use schedule::Scheduler;
 pub use upkeep::Upkeep;

@@ -29,6 +29,8 @@ pub(super) enum Failure {
     Usage(&'static str),
     #[error("{}", pending_told(.0))]
     Pending(usermgr_sqlx::SchemaStatus),
+    #[error("{0} job(s) were not done: see above; they run again with the next worker, or run it again")]
+    JobsNotDone(usize),
     #[error("a password is needed: use --password-stdin, or a terminal")]
     NoPassword,
     #[error("the two passwords differ: run it again")]

@@ -5,6 +5,7 @@ mod config;
 mod failure;
 mod import;
 mod keys;
+mod maintenance;
 mod operator;
 mod outbox;
 mod output;
@@ -74,9 +75,9 @@ enum Command {
     /// Read the audit log: who did what, when, from where
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Run upkeep by hand
+    /// List the jobs of the upkeep, and run them by hand
     #[command(subcommand)]
-    Maintenance(MaintenanceCommand),
+    Maintenance(maintenance::MaintenanceCommand),
     /// Show the configuration in force, secrets masked
     #[command(after_help = "Example:\n  usermgr-server config --json")]
     Config {
@@ -84,13 +85,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Subcommand)]
-enum MaintenanceCommand {
-    /// Remove what is over, now
-    #[command(after_help = "Example:\n  usermgr-server maintenance run")]
-    Run,
 }
 
 /// Runs the program: exit code 0 done, 1 refused or failed, 2 wrong usage.
@@ -131,7 +125,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Keys(command) => keys::run(&config, command).await,
         Command::Outbox(command) => outbox::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
-        Command::Maintenance(MaintenanceCommand::Run) => tables::maintain(&config).await,
+        Command::Maintenance(command) => maintenance::run(&config, command).await,
         Command::Config { json } => config::show(&config, json),
     }
 }

@@ -1,11 +1,11 @@
-//! `migrate` and `maintenance`: the tables, and what is over in them.
+//! `migrate`: the tables.
 
 use usermgr_sqlx::SchemaStatus;
 
 use super::failure::Failure;
 use super::output::print;
 use crate::config::Config;
-use crate::serve::{self, Database, StartError};
+use crate::serve::{Database, StartError};
 
 pub(super) async fn migrate(config: &Config, check: bool) -> Result<(), Failure> {
     let database = Database::open(config).await.map_err(StartError::from)?;
@@ -47,11 +47,6 @@ pub(super) fn pending_told(schema: &SchemaStatus) -> String {
          usermgr-server migrate, or start the server, which runs them",
         pending.join(", ")
     )
-}
-
-pub(super) async fn maintain(config: &Config) -> Result<(), Failure> {
-    let purged = serve::manager(config).await?.upkeep().run_once().await?;
-    print(&format!("{purged:?}"))
 }
 
 #[cfg(test)]

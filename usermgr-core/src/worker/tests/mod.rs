@@ -2,6 +2,7 @@
 
 mod delivery;
 mod handle;
+mod schedule;
 mod upkeep;
 
 use std::collections::BTreeMap;
