@@ -3,7 +3,9 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 fn output_of(program: &str) -> String {
     let output = Command::new(program).output().unwrap();
@@ -69,4 +71,58 @@ fn embed_axum_mounts_the_service_and_guards_a_route() {
     assert!(registered.starts_with("HTTP/1.1 202"), "{registered}");
     assert!(verified.starts_with("HTTP/1.1 200"), "{verified}");
     assert!(greeted.starts_with("HTTP/1.1 200") && greeted.contains("ana@example.org"), "{greeted}");
+}
+
+/// Starts an instance of the host that removes old pictures.
+fn purge_pictures(folder: &Path) -> (Child, std::io::Lines<BufReader<ChildStdout>>) {
+    let database = format!("sqlite://{}", folder.join("users.db").display());
+    let pictures = format!("file://{}", folder.join("pictures").display());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_purge_pictures"))
+        .args([&database, &pictures, "30"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    (program, lines)
+}
+
+#[test]
+fn old_pictures_are_removed_once_though_two_instances_run() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let folder = std::env::temp_dir().join(format!("usermgr-pictures-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("pictures/ana")).unwrap();
+    std::fs::create_dir_all(folder.join("elsewhere")).unwrap();
+    let picture = |name: &str, days: u32| -> PathBuf {
+        let path = folder.join(name);
+        let file = std::fs::File::create(&path).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the age of a file on the disk")]
+        file.set_modified(SystemTime::now() - DAY * days).unwrap();
+        path
+    };
+    let old = [picture("pictures/old.jpg", 31), picture("pictures/ana/older.jpg", 400)];
+    let kept = [
+        picture("pictures/new.jpg", 0),
+        picture("pictures/ana/almost.jpg", 29),
+        picture("elsewhere/old.jpg", 400),
+    ];
+    let (mut one, mut said_by_one) = purge_pictures(&folder);
+    assert_eq!(said_by_one.next().unwrap().unwrap(), "old-pictures is due");
+    assert_eq!(said_by_one.next().unwrap().unwrap(), "removed 2 pictures older than 30 days");
+    assert!(old.iter().all(|path| !path.exists()));
+    assert!(kept.iter().all(|path| path.exists()));
+
+    let tomorrow = picture("pictures/tomorrow.jpg", 31);
+    let (mut other, mut said_by_other) = purge_pictures(&folder);
+    let next = said_by_other.next().unwrap().unwrap();
+    for program in [&mut one, &mut other] {
+        program.kill().unwrap();
+        program.wait().unwrap();
+    }
+    let more: Vec<String> = said_by_one.chain(said_by_other).map_while(Result::ok).collect();
+    // The line of the first instance comes a moment before it notes the end.
+    let told = ["old-pictures runs next at", "old-pictures runs elsewhere"];
+    assert!(told.iter().any(|words| next.starts_with(words)) && next != "old-pictures is due", "{next}");
+    assert_eq!(more, Vec::<String>::new(), "the other one leaves today's run to the first");
+    assert!(tomorrow.exists());
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,10 +1,12 @@
 //! The value a host keeps, and how it is built. No rule stands here: each call leads to one file of [`crate::flow`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::crypto::hasher::{HashPool, HashPoolError};
 use crate::crypto::secret_keys::SecretKeys;
+use crate::domain::job::JobName;
 use crate::domain::secret::SecretKey;
 use crate::flow::account::Account;
 use crate::flow::register::Registration;
@@ -19,7 +21,9 @@ use crate::port::mailer::Mailer;
 use crate::port::random::{Random, SystemRandom};
 use crate::port::store::{Store, StoreError};
 use crate::template::{BuiltInTemplates, MailTemplates};
-use crate::worker::{EventWorker, EventWorkerParts, MailWorker, MailWorkerParts, Upkeep, Workers};
+use crate::worker::{
+    EventWorker, EventWorkerParts, Job, MailWorker, MailWorkerParts, Scheduler, Upkeep, Workers,
+};
 
 /// Registration, passwords, sessions and users over a store and a mailer: what a host keeps.
 ///
@@ -42,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) hasher: HashPool,
     pub(crate) keys: Arc<KeyRing>,
     pub(crate) policies: Arc<Policies>,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) scheduler: Scheduler,
 }
 
 impl UserManager {
@@ -104,11 +110,18 @@ impl UserManager {
         }
     }
 
-    /// Starts what works in the background on the current tokio runtime: the delivery of mails and events, and, each
-    /// `upkeep_interval`, the removal of what is over. Any number of processes may do so on one store.
-    pub fn start_workers(&self, upkeep_interval: Option<std::time::Duration>) -> Workers {
-        let upkeep = upkeep_interval.map(|interval| (self.upkeep(), interval));
-        Workers::start(self.mail_worker(), self.event_worker(), upkeep)
+    /// Starts what works in the background on the current tokio runtime: the delivery of mails and events, and, unless
+    /// [`MaintenancePolicy::enabled`] says otherwise, the jobs. Any number of processes may do so on one store.
+    ///
+    /// [`MaintenancePolicy::enabled`]: crate::policy::MaintenancePolicy::enabled
+    pub fn start_workers(&self) -> Workers {
+        let jobs = self.inner.policies.maintenance.enabled.then(|| self.scheduler());
+        Workers::start(self.mail_worker(), self.event_worker(), jobs)
+    }
+
+    /// The jobs, those of the upkeep first: to be listed, or run by hand.
+    pub fn scheduler(&self) -> Scheduler {
+        self.inner.scheduler.clone()
     }
 
     /// The publishing of events, to be run by hand; none where nobody is to be told of them.
@@ -140,9 +153,7 @@ impl UserManager {
 
     /// The removal of what is over, to be run by hand.
     pub fn upkeep(&self) -> Upkeep {
-        let inner = &self.inner;
-        Upkeep::new(Arc::clone(&inner.store), Arc::clone(&inner.clock), Arc::clone(&inner.policies))
-            .with_keys(Arc::clone(&inner.keys))
+        self.inner.upkeep.clone()
     }
 }
 
@@ -170,6 +181,7 @@ pub struct UserManagerBuilder {
     clock: Option<Arc<dyn Clock>>,
     random: Option<Arc<dyn Random>>,
     policies: Policies,
+    jobs: Vec<Job>,
 }
 
 impl fmt::Debug for UserManagerBuilder {
@@ -199,6 +211,9 @@ pub enum BuildFault {
     /// The threads that hash cannot be started.
     #[error("the hash pool cannot be started")]
     HashPool(#[from] HashPoolError),
+    /// Two jobs have one name. The upkeep has `purge`, `signing-keys` and `retention`.
+    #[error("two jobs are called {0}")]
+    JobNamedTwice(JobName),
 }
 
 impl UserManagerBuilder {
@@ -266,13 +281,30 @@ impl UserManagerBuilder {
         self
     }
 
+    /// A job of the host's, which [`UserManager::start_workers`] runs beside those of the upkeep. May be called again.
+    #[must_use]
+    pub fn job(mut self, job: Job) -> Self {
+        self.jobs.push(job);
+        self
+    }
+
     /// Builds the manager and starts the threads that hash.
     ///
     /// # Errors
     /// [`BuildError`] with every missing part and every rule that cannot be in force, all at once.
     pub fn build(self) -> Result<UserManager, BuildError> {
-        let Self { store, mailer, secret_key, previous_keys, events, templates, clock, random, mut policies } =
-            self;
+        let Self {
+            store,
+            mailer,
+            secret_key,
+            previous_keys,
+            events,
+            templates,
+            clock,
+            random,
+            mut policies,
+            jobs,
+        } = self;
         while policies.mail.public_url.ends_with('/') {
             policies.mail.public_url.pop();
         }
@@ -305,19 +337,36 @@ impl UserManagerBuilder {
             Arc::clone(&random),
             Arc::clone(&policies),
         ));
+        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let upkeep = Upkeep::new(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&policies))
+            .with_keys(Arc::clone(&keys));
+        let jobs = all_jobs(&upkeep, jobs).map_err(|fault| BuildError { faults: vec![fault] })?;
+        let scheduler = Scheduler::new(jobs, Arc::clone(&store), Arc::clone(&clock), Arc::clone(&random));
         Ok(UserManager {
             inner: Arc::new(Inner {
                 store,
                 mailer,
                 events,
                 templates,
-                clock: clock.unwrap_or_else(|| Arc::new(SystemClock)),
+                clock,
                 random,
                 secrets,
                 hasher,
                 keys,
                 policies,
+                upkeep,
+                scheduler,
             }),
         })
+    }
+}
+
+/// The jobs of the upkeep and those of the host, each with a name of its own.
+fn all_jobs(upkeep: &Upkeep, jobs: Vec<Job>) -> Result<Vec<Job>, BuildFault> {
+    let all: Vec<Job> = upkeep.jobs().into_iter().chain(jobs).collect();
+    let mut names = BTreeSet::new();
+    match all.iter().find(|job| !names.insert(job.name())) {
+        Some(twice) => Err(BuildFault::JobNamedTwice(twice.name().clone())),
+        None => Ok(all),
     }
 }

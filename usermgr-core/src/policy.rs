@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use time::Duration;
+use time::{Duration, Time};
 
 use crate::domain::code::CodeLength;
 use crate::domain::role::{Permission, Role, Roles};
@@ -38,6 +38,8 @@ pub struct Policies {
     pub roles: RolePolicy,
     /// Deletion of accounts.
     pub deletion: DeletionPolicy,
+    /// Jobs that come back.
+    pub maintenance: MaintenancePolicy,
 }
 
 /// Mailed codes.
@@ -316,6 +318,23 @@ impl RolePolicy {
     }
 }
 
+/// Jobs that come back: those of the upkeep, and the host's own.
+#[derive(Debug, Clone)]
+pub struct MaintenancePolicy {
+    /// Whether this process runs jobs; yes by default. Of the processes on one store, one at least has to.
+    pub enabled: bool,
+    /// How often the upkeep removes what is soon over, and looks at the signing keys; every hour by default.
+    pub interval: Duration,
+    /// The time of day, in UTC, at which the upkeep removes what was kept for days; 00:00 by default.
+    pub daily_at: Time,
+}
+
+impl Default for MaintenancePolicy {
+    fn default() -> Self {
+        Self { enabled: true, interval: Duration::HOUR, daily_at: Time::MIDNIGHT }
+    }
+}
+
 /// Deletion of accounts.
 #[derive(Debug, Clone)]
 pub struct DeletionPolicy {
@@ -387,6 +406,7 @@ impl Policies {
             mail,
             roles,
             deletion,
+            maintenance,
         } = self;
         need(codes.ttl >= second && codes.ttl <= Duration::days(1), "codes.ttl", "1s to 24h");
         need((1..=20).contains(&codes.attempts), "codes.attempts", "1 to 20");
@@ -424,6 +444,7 @@ impl Policies {
             "0s to 5m",
         );
         need(!sessions.step_up_age.is_negative(), "sessions.step_up_age", "0s or more");
+        need(maintenance.interval >= second, "maintenance.interval", "1s or more");
         need(!deletion.grace.is_negative(), "users.deletion_grace", "0s or more");
         let builtin = [Role::user(), Role::admin()];
         need(

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -15,8 +14,9 @@ use usermgr_core::crypto::webhook::WebhookSecret;
 use usermgr_core::domain::code::CodeLength;
 use usermgr_core::domain::role::{Permission, Role};
 use usermgr_core::policy::{
-    CodePolicy, DeletionPolicy, HashPolicy, LinkPolicy, MailPolicy, OutboxPolicy, PasswordPolicy, Policies,
-    RegistrationPolicy, RetentionPolicy, RolePolicy, SessionPolicy, ThrottlePolicy, TokenFormat, TokenPolicy,
+    CodePolicy, DeletionPolicy, HashPolicy, LinkPolicy, MailPolicy, MaintenancePolicy, OutboxPolicy,
+    PasswordPolicy, Policies, RegistrationPolicy, RetentionPolicy, RolePolicy, SessionPolicy, ThrottlePolicy,
+    TokenFormat, TokenPolicy,
 };
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
@@ -97,9 +97,9 @@ const KEYS: &[Key] = &[
     plain("events.keep", "30d"),
     plain("maintenance.enabled", "true"),
     plain("maintenance.interval", "1h"),
+    plain("maintenance.daily_at", "00:00"),
     plain("audit.keep", "365d"),
     plain("users.deletion_grace", "30d"),
-    plain("maintenance.daily_at", "00:00"),
     plain("http.metrics_listen", ""),
     plain("http.docs", "true"),
     plain("http.pages", "true"),
@@ -108,7 +108,7 @@ const KEYS: &[Key] = &[
 ];
 
 /// Keys that are read and do nothing in this version: a value of one's own is met with a warning.
-const LATER: &[&str] = &["maintenance.daily_at", "http.metrics_listen", "http.docs", "http.pages"];
+const LATER: &[&str] = &["http.metrics_listen", "http.docs", "http.pages"];
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -129,8 +129,6 @@ pub struct Config {
     pub secret_key: Option<SecretKey>,
     pub previous_keys: Vec<SecretKey>,
     pub policies: Policies,
-    /// How often upkeep runs; `None` when it is switched off.
-    pub maintenance: Option<Duration>,
     pub log_format: Option<LogFormat>,
     pub log_level: String,
     /// Every value as text and where it came from, for `config`.
@@ -504,8 +502,6 @@ impl Reader {
                 SecretKey::from_base64(text).ok()
             });
         let events = self.event_target();
-        let maintenance = self.flag("maintenance.enabled");
-        let interval = self.duration("maintenance.interval");
         let log_format = self.value("log.format", "pretty or json", |text| match text {
             "" => Some(None),
             "pretty" => Some(Some(LogFormat::Pretty)),
@@ -519,11 +515,6 @@ impl Reader {
         if is_postgres && self.text("secret.key").is_empty() {
             self.faults
                 .push(format!("secret.key: Postgres needs one, the same on every server: {takes_key}"));
-        }
-        let interval =
-            interval.and_then(|interval| Duration::try_from(interval).ok()).filter(|d| !d.is_zero());
-        if interval.is_none() {
-            self.faults.push("maintenance.interval: it takes 1s or more".into());
         }
         Some(Config {
             database_url: database?,
@@ -541,7 +532,6 @@ impl Reader {
             secret_key: secret_key?,
             previous_keys: previous_keys?,
             policies: policies?,
-            maintenance: interval.filter(|_| maintenance == Some(true)),
             log_format: log_format?,
             log_level: log_level?,
             values: self.values.clone(),
@@ -655,6 +645,15 @@ impl Reader {
             },
             roles: RolePolicy { defined: self.roles.clone() },
             deletion: DeletionPolicy { grace: self.duration("users.deletion_grace")? },
+            maintenance: MaintenancePolicy {
+                enabled: self.flag("maintenance.enabled")?,
+                interval: self.duration("maintenance.interval")?,
+                daily_at: self.value(
+                    "maintenance.daily_at",
+                    "a time of day in UTC such as 03:30",
+                    parse_time_of_day,
+                )?,
+            },
         })
     }
 }
@@ -715,6 +714,16 @@ fn parse_duration(text: &str) -> Option<time::Duration> {
     // A hundred years are long enough for every limit here.
     let seconds = number.checked_mul(seconds).filter(|seconds| *seconds <= 36_525 * 86_400)?;
     Some(time::Duration::seconds(seconds))
+}
+
+/// `hh:mm`, both with two digits.
+fn parse_time_of_day(text: &str) -> Option<time::Time> {
+    let (hour, minute) = text.split_once(':')?;
+    let number = |text: &str| {
+        let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| digits)
+    };
+    time::Time::from_hms(number(hour)?, number(minute)?, 0).ok()
 }
 
 fn parse_size(text: &str) -> Option<usize> {
@@ -817,6 +826,19 @@ mod tests {
         {
             assert_eq!(mask(url, Secrecy::Url), url);
         }
+    }
+
+    #[test]
+    fn a_time_of_day_has_two_digits_and_two_digits() {
+        let config = read("[maintenance]\ndaily_at = \"03:30\"\n", &[]).unwrap();
+        assert_eq!(config.policies.maintenance.daily_at, time::macros::time!(03:30));
+        assert!(config.warnings().is_empty(), "it does something");
+        for wrong in ["3:30", "24:00", "12:60", "12", "12:00:00", "+1:00", "noon", ""] {
+            let said = read("", &[("USERMGR_MAINTENANCE_DAILY_AT", wrong)]).unwrap_err();
+            assert!(said.contains("it takes a time of day in UTC"), "{said}");
+        }
+        let said = read("[maintenance]\ninterval = \"0s\"\n", &[]).unwrap_err();
+        assert!(said.contains("maintenance.interval: it takes 1s or more"), "{said}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use usermgr_core::port::store::Store;
 use usermgr_core::template::{FolderTemplates, TemplateError};
 use usermgr_core::{BuildError, SecretKey, UserManager};
 use usermgr_smtp::{ConsoleEvents, MailUrlError, Webhook, WebhookUrlError};
-use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SqliteStore};
+use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SchemaStatus, SqliteStore};
 
 use crate::config::{Config, EventTarget};
 use crate::http::client::PeerAddr;
@@ -101,11 +101,12 @@ impl Database {
         }
     }
 
-    pub(crate) async fn pending_migrations(&self) -> Result<u64, MigrateError> {
+    /// How the tables stand to this program; `None` where there are none to migrate.
+    pub(crate) async fn schema(&self) -> Result<Option<SchemaStatus>, MigrateError> {
         match self {
-            Self::Sqlite(store) => store.pending_migrations().await,
-            Self::Postgres(store) => store.pending_migrations().await,
-            Self::Memory(_) => Ok(0),
+            Self::Sqlite(store) => store.schema().await.map(Some),
+            Self::Postgres(store) => store.schema().await.map(Some),
+            Self::Memory(_) => Ok(None),
         }
     }
 
@@ -227,7 +228,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let workers = (worker == Worker::Here).then(|| manager.start_workers(config.maintenance));
+    let workers = (worker == Worker::Here).then(|| manager.start_workers());
     // On standard output whatever the log's level: who asked for port 0 reads the port here.
     let _nobody_reads = writeln!(io::stdout(), "listening on http://{address}{}", config.base_path);
     tracing::info!("listening on http://{address}{}", config.base_path);
@@ -289,7 +290,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     if let Some(workers) = workers
         && tokio::time::timeout(GRACE, workers.stop()).await.is_err()
     {
-        tracing::warn!("some mails were not settled in time; they will be sent again");
+        tracing::warn!("some mails or jobs did not end in time; they come again");
     }
     tracing::info!("stopped");
     Ok(())
@@ -339,12 +340,12 @@ async fn accept(
 pub(crate) async fn work(config: &Config) -> Result<(), StartError> {
     let mut stop = Stop::listen()?;
     let manager = manager(config).await?;
-    let workers = manager.start_workers(config.maintenance);
+    let workers = manager.start_workers();
     tracing::info!("working");
     stop.requested().await;
     tracing::info!("stopping: finishing what was begun");
     if tokio::time::timeout(GRACE, workers.stop()).await.is_err() {
-        tracing::warn!("some mails were not settled in time; they will be sent again");
+        tracing::warn!("some mails or jobs did not end in time; they come again");
     }
     Ok(())
 }

@@ -9,12 +9,25 @@ pub struct ConnectError(#[source] pub(crate) sqlx::Error);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
-    /// The database was migrated by a newer program. Nothing was changed.
+    /// A newer program has been here, and this one does not work on its tables. Nothing was changed.
     #[error(
-        "the database's schema is version {found}, and this program knows only up to {known}: run a newer program"
+        "the database's tables are of version {found} and need a program that knows version {oldest} or later, and this \
+         one knows only up to {known}: run a newer program"
     )]
     SchemaTooNew {
         /// The version of the tables.
+        found: i64,
+        /// The oldest version whose programs work on them.
+        oldest: i64,
+        /// The newest version this program knows.
+        known: i64,
+    },
+    /// The tables are not brought to this version yet.
+    #[error(
+        "the database's tables are of version {found} and this program needs version {known}: run the migrations"
+    )]
+    SchemaTooOld {
+        /// The version of the tables; 0 when there are none.
         found: i64,
         /// The newest version this program knows.
         known: i64,

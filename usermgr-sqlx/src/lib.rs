@@ -4,11 +4,13 @@
 mod error;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use error::{ConnectError, MigrateError};
 #[cfg(feature = "postgres")]
 pub use postgres::PgStore;
+pub use schema::SchemaStatus;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Keep a real one in a file that only the program can read.
         .secret_key(SecretKey::from_base64("q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=")?)
         .build()?;
-    let workers = users.start_workers(Some(std::time::Duration::from_secs(3600)));
+    let workers = users.start_workers();
 
     let auth = usermgr_server::service(users.clone(), usermgr_server::ServiceOptions::default());
     let app = Router::new().route("/hello", get(hello)).with_state(App { users }).nest_service("/auth", auth);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use time::Duration;
 
-use super::{StoreHarness, administration, codes, deletion, drops, limits, races, refresh, upkeep};
+use super::{StoreHarness, administration, codes, deletion, drops, jobs, limits, races, refresh, upkeep};
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, OutboxId, UserId};
 use crate::domain::page::Page;
@@ -23,6 +23,7 @@ use crate::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, Redeemed, RequestCode,
 };
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
+use crate::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use crate::port::store::outbox::{
     Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
@@ -54,6 +55,10 @@ enum Fault {
     DeletionLeavesSessions,
     /// A purge of users leaves their address in the audit log.
     PurgeKeepsAddress,
+    /// Whoever asks for a run that is due gets it, also while somebody has it.
+    JobLeaseIgnored,
+    /// A run is ended by whoever says so.
+    JobEndUnfenced,
 }
 
 struct Broken {
@@ -301,6 +306,36 @@ impl KeyStore for Broken {
 }
 
 #[async_trait]
+impl JobStore for Broken {
+    async fn begin_job(&self, command: BeginJob) -> Result<JobBegun, StoreError> {
+        if self.fault == Fault::JobLeaseIgnored
+            && let Some(record) = self.inner.state()?.jobs.get_mut(&command.job)
+            && let Some((_, until)) = &mut record.lease
+        {
+            *until = command.now;
+        }
+        self.inner.begin_job(command).await
+    }
+
+    async fn renew_job(&self, command: RenewJob) -> Result<JobLease, StoreError> {
+        self.inner.renew_job(command).await
+    }
+
+    async fn end_job(&self, mut command: EndJob) -> Result<JobLease, StoreError> {
+        if self.fault == Fault::JobEndUnfenced
+            && let Some((lease, _)) = self.inner.state()?.jobs.get(&command.job).and_then(|job| job.lease)
+        {
+            command.lease = lease;
+        }
+        self.inner.end_job(command).await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobRecord>, StoreError> {
+        self.inner.jobs().await
+    }
+}
+
+#[async_trait]
 impl UpkeepStore for Broken {
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
         let before = self.inner.state()?.audit.clone();
@@ -342,4 +377,6 @@ caught! {
         DeletionLeavesSessions by deletion::a_restorable_user_comes_back_in_time
     a_purge_that_keeps_addresses_is_caught:
         PurgeKeepsAddress by upkeep::a_deleted_user_is_purged_with_all_that_is_theirs
+    an_ignored_lease_of_a_job_is_caught: JobLeaseIgnored by jobs::one_of_many_gets_the_run
+    a_job_that_anybody_ends_is_caught: JobEndUnfenced by jobs::the_lease_of_a_run_is_fenced
 }

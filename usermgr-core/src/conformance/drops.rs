@@ -13,6 +13,7 @@ use super::build::{
     password_of, purge, read, register, registered, replace, request, requeue, right, role, rotate, sent,
     signed_in, signing_key, undoing, user,
 };
+use super::jobs::{begin, done};
 use crate::domain::code::CodePurpose;
 use crate::domain::id::CodeId;
 use crate::domain::password::PasswordVersion;
@@ -20,6 +21,7 @@ use crate::domain::user::{UserStatus, Username};
 use crate::port::store::Store;
 use crate::port::store::account::{CredentialsQuery, ImportUsers, RolesChange};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget};
+use crate::port::store::job::BeginJob;
 use crate::port::store::key::ResealSigningKey;
 use crate::port::store::outbox::{Claim, DeliveryResult, OutboxStatus, Settle};
 use crate::port::store::session::{SessionKey, SessionQuery, SessionSelector};
@@ -542,6 +544,37 @@ pub async fn a_dropped_reseal_is_all_or_nothing(harness: &dyn StoreHarness) {
                 let sealed = &keys.iter().find(|key| key.id == id).unwrap().sealed;
                 assert!([[1].as_slice(), &[2, 3]].contains(&sealed.as_slice()), "{sealed:?}");
                 sealed.len() == 2
+            })
+        })
+    })
+    .await;
+}
+
+/// A run that is begun, and one that is ended.
+pub async fn a_dropped_run_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let job = format!("begun-{n}").parse().unwrap();
+            let command = BeginJob { job, ..begin(NOW) };
+            dropped!(store, audited: 0, owed: 0, store.begin_job(command), {
+                let records = store.jobs().await.unwrap();
+                let record = records.iter().find(|record| record.job.as_str() == format!("begun-{n}"));
+                record.inspect(|record| assert_eq!((record.lease.is_some(), record.runs), (true, 1))).is_some()
+            })
+        })
+    })
+    .await;
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let job = format!("ended-{n}").parse().unwrap();
+            let run = BeginJob { job, ..begin(NOW) };
+            store.begin_job(run.clone()).await.unwrap();
+            dropped!(store, audited: 0, owed: 0, store.end_job(done(&run, later(1))), {
+                let records = store.jobs().await.unwrap();
+                let record = records.iter().find(|record| record.job.as_str() == format!("ended-{n}")).unwrap();
+                let there = record.lease.is_none();
+                assert_eq!((record.ended_at.is_some(), record.outcome.is_some()), (there, there));
+                there
             })
         })
     })

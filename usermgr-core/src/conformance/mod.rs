@@ -31,6 +31,7 @@ pub mod deletion;
 pub mod drops;
 pub mod email_change;
 pub mod events;
+pub mod jobs;
 pub mod keys;
 pub mod limits;
 pub mod listing;
@@ -137,7 +138,7 @@ macro_rules! conformance_suite {
                 a_dropped_renewal_is_all_or_nothing, a_dropped_update_is_all_or_nothing,
                 a_dropped_deletion_is_all_or_nothing, a_dropped_change_of_address_is_all_or_nothing,
                 a_dropped_import_is_all_or_nothing, a_dropped_requeue_is_all_or_nothing,
-                a_dropped_reseal_is_all_or_nothing;
+                a_dropped_reseal_is_all_or_nothing, a_dropped_run_is_all_or_nothing;
             refresh: a_refresh_token_is_renewed_once,
                 a_renewal_moves_the_idle_end_to_the_absolute_end_at_most, no_session_that_is_over_is_renewed,
                 a_renewal_asked_for_twice_has_one_successor, a_renewal_sent_again_is_one,
@@ -164,6 +165,11 @@ macro_rules! conformance_suite {
                 imported_users_come_back_as_they_went_in, an_import_leaves_out_who_is_there;
             keys: a_key_is_added_unless_one_signs_from_then, the_same_key_is_added_once,
                 a_rotation_adds_one_key, a_key_is_sealed_anew_over_what_was_read, a_key_is_sealed_anew_once;
+            jobs: one_of_many_gets_the_run, a_job_runs_once_a_period, a_run_is_begun_once,
+                a_run_whose_process_died_is_taken_over, a_run_that_is_renewed_is_not_taken_over,
+                the_lease_of_a_run_is_fenced, a_run_that_failed_comes_again,
+                a_clock_set_back_neither_repeats_nor_stops_a_job, a_clock_set_forth_runs_a_job_once,
+                a_run_may_be_demanded, what_is_known_of_a_job_comes_back;
             model: any_sequence_answers_as_the_model_does;
         }
     };
@@ -181,6 +187,7 @@ mod tests {
             include_str!("drops.rs"),
             include_str!("email_change.rs"),
             include_str!("events.rs"),
+            include_str!("jobs.rs"),
             include_str!("keys.rs"),
             include_str!("limits.rs"),
             include_str!("listing.rs"),

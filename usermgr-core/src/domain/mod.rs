@@ -14,6 +14,8 @@ pub mod event;
 pub mod field;
 pub mod id;
 #[cfg(feature = "manager")]
+pub mod job;
+#[cfg(feature = "manager")]
 pub mod mail;
 #[cfg(feature = "manager")]
 pub mod page;

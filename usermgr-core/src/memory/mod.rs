@@ -3,6 +3,7 @@
 mod account;
 mod code;
 mod event;
+mod job;
 mod outbox;
 mod session;
 mod upkeep;
@@ -17,6 +18,7 @@ use crate::domain::audit::{AuditDraft, AuditEntry};
 use crate::domain::code::CodePurpose;
 use crate::domain::email::{Email, EmailKey};
 use crate::domain::id::{CodeId, OutboxId, RegistrationId, SessionId, UserId};
+use crate::domain::job::JobName;
 use crate::domain::mail::{OwedCode, OwedMail};
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
@@ -25,6 +27,7 @@ use crate::domain::session::Session;
 use crate::domain::user::{Locale, User, UserStatus, Username};
 use crate::port::store::account::Actor;
 use crate::port::store::code::NewCode;
+use crate::port::store::job::JobRecord;
 use crate::port::store::key::SealedSigningKey;
 use crate::port::store::outbox::{Lease, OutboxStatus};
 use crate::port::store::session::{NewSession, SessionView};
@@ -76,6 +79,7 @@ pub(crate) struct State {
     pub(crate) networks: BTreeMap<(UserId, Digest), OffsetDateTime>,
     pub(crate) access_tokens: BTreeMap<Digest, (SessionId, OffsetDateTime)>,
     pub(crate) keys: Vec<SealedSigningKey>,
+    pub(crate) jobs: BTreeMap<JobName, JobRecord>,
 }
 
 #[derive(Clone)]

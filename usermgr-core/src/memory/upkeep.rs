@@ -1,6 +1,7 @@
 //! The audit log, signing keys and upkeep.
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 
 use super::{MemoryStore, Owner, RegistrationRow, State};
 use crate::domain::audit::AuditEntry;
@@ -147,13 +148,8 @@ impl UpkeepStore for MemoryStore {
         state.access_tokens.retain(|_, (session, _)| held.contains(session));
         let access_tokens =
             budget.take(|take| remove(&mut state.access_tokens, |_, (_, ends_at)| *ends_at <= now && take()));
-        let keys = state.keys.clone();
-        let before = state.keys.len();
-        state.keys.retain(|key| {
-            !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
-        });
+        let signing_keys = remove_retired(&mut state.keys, retired_before);
         let events = state.feed.purge(|event| command.is_over(event.at), batch);
-        let signing_keys = (before - state.keys.len()) as u64;
         let purged = Purged {
             registrations,
             codes,
@@ -175,6 +171,14 @@ impl UpkeepStore for MemoryStore {
     async fn ping(&self) -> Result<(), StoreError> {
         self.state().map(drop)
     }
+}
+
+fn remove_retired(keys: &mut Vec<SealedSigningKey>, retired_before: OffsetDateTime) -> u64 {
+    let (all, before) = (keys.clone(), keys.len());
+    keys.retain(|key| {
+        !all.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
+    });
+    (before - keys.len()) as u64
 }
 
 /// The most rows of each kind that one purge removes.

@@ -1,11 +1,9 @@
 //! Starting and stopping what works in the background.
 
-use std::time::Duration;
-
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{EventWorker, MailWorker, Upkeep};
+use super::{EventWorker, MailWorker, Scheduler};
 
 /// Tells a loop that it is to end. Clones tell the same.
 #[derive(Debug, Clone)]
@@ -62,11 +60,11 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the delivery of mails and, where they are given, the publishing of events and the upkeep with the time
-    /// between two runs. Each works by itself: none waits for another.
+    /// Starts the delivery of mails and, where they are given, the publishing of events and the schedule of jobs. Each works
+    /// by itself: none waits for another.
     ///
     /// It must be called within a tokio runtime, as [`tokio::spawn`] must.
-    pub fn start(mail: MailWorker, events: Option<EventWorker>, upkeep: Option<(Upkeep, Duration)>) -> Self {
+    pub fn start(mail: MailWorker, events: Option<EventWorker>, jobs: Option<Scheduler>) -> Self {
         let stopper = Stopper::new();
         let mut tasks = Vec::with_capacity(3);
         let stop = stopper.token();
@@ -75,16 +73,17 @@ impl Workers {
             let stop = stopper.token();
             tasks.push(tokio::spawn(async move { events.run(stop).await }));
         }
-        if let Some((upkeep, interval)) = upkeep {
+        if let Some(jobs) = jobs {
             let stop = stopper.token();
-            tasks.push(tokio::spawn(async move { upkeep.run(interval, stop).await }));
+            tasks.push(tokio::spawn(async move { jobs.run(stop).await }));
         }
         Self { stopper, tasks }
     }
 
     /// Tells the workers to end and waits until they did: nothing new is begun, and what is under way is settled.
     ///
-    /// A delivery under way is bounded by its own time-out of a minute; a host that cannot wait as long wraps this in
+    /// A delivery under way is bounded by its own time-out of a minute, a job that is running is cut off ten seconds after
+    /// it was told to stop; a host that cannot wait as long wraps this in
     /// a time-out, and what was cut off is delivered again, under the same identifier, when its lease has passed.
     pub async fn stop(mut self) {
         self.stopper.stop();

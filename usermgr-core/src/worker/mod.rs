@@ -1,15 +1,17 @@
-//! What works in the background: delivering mails, telling of events, and removing what is over.
+//! What works in the background: delivering mails, telling of events, and running jobs when their time has come, the removal
+//! of what is over among them.
 //!
-//! Any number of processes may run both on one store: a delivery is leased to one of them at a time, and every
-//! removal may be repeated.
+//! Any number of processes may do so on one store: a delivery, and the run of a job, is leased to one of them at a time.
 
 mod backoff;
 mod caught;
 mod delivery;
 mod event;
 mod handle;
+mod job;
 mod lane;
 mod mail;
+mod schedule;
 mod upkeep;
 
 #[cfg(test)]
@@ -18,6 +20,8 @@ mod tests;
 pub use backoff::backoff;
 pub use event::{EventWorker, EventWorkerParts};
 pub use handle::{Stop, Stopper, Workers};
+pub use job::{Job, JobEnd, JobResult, JobRun, JobStatus, NextRun};
 pub use lane::Delivered;
 pub use mail::{MailWorker, MailWorkerParts};
+pub use schedule::Scheduler;
 pub use upkeep::Upkeep;

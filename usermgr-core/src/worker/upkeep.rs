@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Stop;
-use super::caught::{Panicked, caught};
+use super::job::{Job, JobResult};
+use crate::domain::job::{JobName, Schedule};
+use crate::error::Error;
 use crate::flow::signing_keys::KeyRing;
-use crate::policy::{Policies, ThrottlePolicy};
+use crate::policy::{MaintenancePolicy, Policies, ThrottlePolicy};
 use crate::port::clock::Clock;
 use crate::port::store::upkeep::{Purge, Purged};
 use crate::port::store::{Store, StoreError, UpkeepStore};
@@ -21,8 +21,6 @@ const BATCH: u32 = 1000;
 const ENDED_FOR: time::Duration = time::Duration::days(1);
 /// How long a signing key is kept after its successor began to sign: longer than any token lives.
 const RETIRED_FOR: time::Duration = time::Duration::days(2);
-/// The shortest interval between two runs.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Removes what nothing needs any more: registrations that are over, spent codes, ended sessions, delivered mails, old events
 /// and audit entries, and counters. Any number of processes may do so on one store.
@@ -52,103 +50,104 @@ impl Upkeep {
     /// # Errors
     /// [`StoreError`] when a batch failed; what the batches before it removed stays removed.
     pub async fn run_once(&self) -> Result<Purged, StoreError> {
-        self.purge(None).await
+        let (purged, _) = self.purge(Share::All, None).await?;
+        if let Err(error) = self.rotate().await {
+            tracing::error!(%error, "the signing key could not be rotated");
+        }
+        Ok(purged)
     }
 
-    /// Runs now and then at every `interval` (at least a second), until `stop`; a run that is under way then ends
-    /// after its batch. A run that fails is logged, and the next one comes when it is due.
-    pub async fn run(&self, interval: Duration, stop: Stop) {
-        let mut ticks = tokio::time::interval(interval.max(SHORTEST_INTERVAL));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.requested() => return,
-                _ = ticks.tick() => {}
+    /// The upkeep as jobs: `purge` and `signing-keys` at the interval of the policies, `retention` once a day.
+    pub(crate) fn jobs(&self) -> [Job; 3] {
+        let MaintenancePolicy { enabled: _, interval, daily_at } = self.policies.maintenance;
+        let purge = |share| {
+            let upkeep = self.clone();
+            move |stop: Stop| {
+                let upkeep = upkeep.clone();
+                async move { upkeep.run_share(share, &stop).await }
             }
-            match caught(self.purge(Some(&stop))).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "upkeep failed");
-                }
-                Err(Panicked) => tracing::error!("upkeep panicked"),
-            }
+        };
+        let upkeep = self.clone();
+        let rotate = move |_| {
+            let upkeep = upkeep.clone();
+            async move { Ok(upkeep.rotate().await?.to_owned()) }
+        };
+        [
+            Job::new(JobName::built_in("purge"), Schedule::Every(interval), purge(Share::Short)),
+            Job::new(JobName::built_in("signing-keys"), Schedule::Every(interval), rotate),
+            Job::new(JobName::built_in("retention"), Schedule::DailyAt(daily_at), purge(Share::All)),
+        ]
+    }
+
+    async fn run_share(&self, share: Share, stop: &Stop) -> JobResult {
+        match self.purge(share, Some(stop)).await? {
+            (purged, Rest::Nothing) => Ok(format!("removed {purged}")),
+            (purged, Rest::More) => Err(format!("stopped after it removed {purged}").into()),
         }
     }
 
-    async fn purge(&self, stop: Option<&Stop>) -> Result<Purged, StoreError> {
-        let began = Instant::now();
-        let command = self.command();
+    async fn purge(&self, share: Share, stop: Option<&Stop>) -> Result<(Purged, Rest), StoreError> {
+        let command = self.command(share);
         let mut sum = Purged::default();
         loop {
             let purged = self.store.purge(command).await?;
             sum = sum.plus(purged);
-            if purged.most() < u64::from(BATCH) || stop.is_some_and(Stop::is_requested) {
-                break;
+            if purged.most() < u64::from(BATCH) {
+                return Ok((sum, Rest::Nothing));
+            }
+            if stop.is_some_and(Stop::is_requested) {
+                return Ok((sum, Rest::More));
             }
             tokio::task::yield_now().await;
         }
-        log(&sum, began.elapsed());
-        self.rotate().await;
-        Ok(sum)
     }
 
-    async fn rotate(&self) {
-        let Some(keys) = &self.keys else { return };
-        match keys.rotate_if_due(self.clock.now()).await {
-            Ok(true) => tracing::info!("a new signing key is published and signs in ten minutes"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(%error, "the signing key could not be rotated"),
-        }
+    async fn rotate(&self) -> Result<&'static str, Error> {
+        let Some(keys) = &self.keys else { return Ok("there are no signing keys") };
+        let rotated = keys.rotate_if_due(self.clock.now()).await?;
+        Ok(if rotated {
+            "a new signing key is published and signs in ten minutes"
+        } else {
+            "the signing key goes on"
+        })
     }
 
-    fn command(&self) -> Purge {
+    fn command(&self, share: Share) -> Purge {
         let now = self.clock.now();
         // What reaches back before all time removes nothing.
         let before = |age| now.checked_sub(age).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let daily = |age| match share {
+            Share::All => before(age),
+            Share::Short => OffsetDateTime::UNIX_EPOCH,
+        };
         Purge {
             now,
             ended_before: before(ENDED_FOR),
             settled_before: before(self.policies.outbox.keep_sent),
-            audited_before: before(self.policies.retention.audit),
-            events_before: before(self.policies.retention.events),
-            deleted_before: before(self.policies.deletion.grace),
-            retired_before: before(RETIRED_FOR),
-            known_before: before(ThrottlePolicy::KNOWN_NETWORK),
+            audited_before: daily(self.policies.retention.audit),
+            events_before: daily(self.policies.retention.events),
+            deleted_before: daily(self.policies.deletion.grace),
+            retired_before: daily(RETIRED_FOR),
+            known_before: daily(ThrottlePolicy::KNOWN_NETWORK),
             batch: BATCH,
         }
     }
 }
 
-fn log(purged: &Purged, took: Duration) {
-    let Purged {
-        registrations,
-        codes,
-        sessions,
-        outbox,
-        events,
-        audit,
-        throttles,
-        networks,
-        users,
-        access_tokens,
-        signing_keys,
-    } = *purged;
-    tracing::info!(
-        registrations,
-        codes,
-        sessions,
-        outbox,
-        events,
-        audit,
-        throttles,
-        networks,
-        users,
-        access_tokens,
-        signing_keys,
-        ?took,
-        "upkeep"
-    );
+/// How much of what is over is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// What comes and goes within hours: registrations, codes, sessions, mails, counters.
+    Short,
+    /// And what was kept for days: events, audit entries, deleted users, networks, signing keys.
+    All,
+}
+
+/// Whether there is more to remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    More,
 }
 
 impl fmt::Debug for Upkeep {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use usermgr_core::Error;
 use usermgr_core::domain::field::FieldFault;
 
+use super::tables::pending_told;
 use crate::config::ConfigError;
 use crate::serve::StartError;
 
@@ -28,8 +29,10 @@ pub(super) enum Failure {
     File { path: String, source: io::Error },
     #[error("{0}")]
     Usage(&'static str),
-    #[error("{0} migration(s) have not been run: run usermgr-server migrate")]
-    Pending(u64),
+    #[error("{}", pending_told(.0))]
+    Pending(usermgr_sqlx::SchemaStatus),
+    #[error("{0} job(s) were not done: see above; they run again with the next worker, or run it again")]
+    JobsNotDone(usize),
     #[error("a password is needed: use --password-stdin, or a terminal")]
     NoPassword,
     #[error("the two passwords differ: run it again")]

@@ -7,6 +7,7 @@ mod failure;
 mod hash;
 mod import;
 mod keys;
+mod maintenance;
 mod operator;
 mod outbox;
 mod output;
@@ -57,7 +58,7 @@ enum Command {
     /// Make or upgrade the tables
     #[command(after_help = "Example:\n  usermgr-server migrate --check")]
     Migrate {
-        /// Only say whether there is something to do: exit 0 when not, 1 when so
+        /// Only say what there is to do, and whether servers may keep running: exit 0 when nothing, 1 when something
         #[arg(long)]
         check: bool,
     },
@@ -82,9 +83,9 @@ enum Command {
     /// Read the audit log: who did what, when, from where
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Run upkeep by hand
+    /// List the jobs of the upkeep, and run them by hand
     #[command(subcommand)]
-    Maintenance(MaintenanceCommand),
+    Maintenance(maintenance::MaintenanceCommand),
     /// Show the configuration in force, secrets masked
     #[command(after_help = "Example:\n  usermgr-server config --json")]
     Config {
@@ -92,13 +93,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Subcommand)]
-enum MaintenanceCommand {
-    /// Remove what is over, now
-    #[command(after_help = "Example:\n  usermgr-server maintenance run")]
-    Run,
 }
 
 /// Runs the program: exit code 0 done, 1 refused or failed, 2 wrong usage.
@@ -141,7 +135,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Outbox(command) => outbox::run(&config, command).await,
         Command::Events(command) => events::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
-        Command::Maintenance(MaintenanceCommand::Run) => tables::maintain(&config).await,
+        Command::Maintenance(command) => maintenance::run(&config, command).await,
         Command::Config { json } => config::show(&config, json),
     }
 }

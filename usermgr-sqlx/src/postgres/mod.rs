@@ -38,14 +38,16 @@ macro_rules! skipping {
     };
 }
 
+/// The statements of a migration.
+macro_rules! migration {
+    ($file:literal) => {
+        include_str!(concat!("../../migrations/postgres/", $file))
+    };
+}
+
 #[path = "../shared/mod.rs"]
 mod shared;
 
-const MIGRATIONS: &[&str] = &[
-    include_str!("../../migrations/postgres/0001_initial.sql"),
-    include_str!("../../migrations/postgres/0002_administration.sql"),
-    include_str!("../../migrations/postgres/0003_events.sql"),
-];
 /// Held while tables are made, so that instances that start together take turns.
 const MIGRATION_LOCK: i64 = 0x7573_6572_6d67_7200;
 const CHANNEL: &str = "usermgr_outbox";

@@ -24,9 +24,7 @@ use super::super::Db;
 use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_older};
 use super::event::{owe_events, owe_events_of_many};
 use super::rows::{UserRow, roles_text, user_columns};
-use super::writing::{
-    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, owe_mail,
-};
+use super::writing::{Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, owe_mail};
 use super::{Store, Tx, fault, transact, ts};
 
 #[async_trait]

@@ -1,29 +1,70 @@
-//! Bringing the tables to this version.
+//! Bringing the tables to this version, and telling whether this program works on those of another.
 
-use super::{MIGRATIONS, Store};
+use super::super::Db;
+use super::Store;
 use crate::error::MigrateError;
+use crate::schema::SchemaStatus;
+
+type Connection = <Db as sqlx::Database>::Connection;
+
+/// A step of the tables. It is never edited after a release.
+struct Migration {
+    version: i64,
+    file: &'static str,
+    /// The oldest version whose programs go on working on the tables as this step leaves them.
+    oldest: i64,
+    statements: &'static str,
+}
+
+macro_rules! migrations {
+    ($($version:literal from $oldest:literal: $file:literal,)+) => {
+        &[$(Migration {
+            version: $version,
+            file: $file,
+            oldest: $oldest,
+            statements: migration!($file),
+        }),+]
+    };
+}
+
+/// Each with its version, and the oldest version whose programs may run beside it and after it.
+const MIGRATIONS: &[Migration] = migrations![
+    1 from 1: "0001_initial.sql",
+    2 from 2: "0002_administration.sql",
+    3 from 3: "0003_events.sql",
+    4 from 3: "0004_jobs.sql",
+];
 
 impl Store {
-    /// Makes or upgrades the tables. Instances that start together take turns; all or nothing is done.
+    /// Makes or upgrades the tables. Instances that start together take turns; all or nothing is done. Tables of a newer
+    /// program are left as they are, if this one works on them.
     ///
     /// # Errors
-    /// [`MigrateError`]; `SchemaTooNew` when a newer program has been here.
+    /// [`MigrateError`]; `SchemaTooNew` when a newer program has been here on whose tables this one does not work.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
         let mut tx = self.begin_migration().await?;
-        sqlx::query("CREATE TABLE IF NOT EXISTS usermgr_schema (version BIGINT PRIMARY KEY)")
-            .execute(&mut *tx)
-            .await?;
-        let found: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema")
-            .fetch_one(&mut *tx)
-            .await?;
-        let known = known();
-        if found > known {
-            return Err(MigrateError::SchemaTooNew { found, known });
+        make_schema_table(&mut tx).await?;
+        let found = Found::read(&mut tx).await?;
+        if found.version > known() {
+            tracing::info!(
+                found = found.version,
+                known = known(),
+                "a newer program has upgraded the tables; this one works on them"
+            );
         }
-        for (version, statements) in (1_i64..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
+        let pending = || MIGRATIONS.iter().filter(|migration| migration.version > found.version);
+        for Migration { version, statements, .. } in pending() {
             sqlx::raw_sql(*statements).execute(&mut *tx).await?;
             sqlx::query("INSERT INTO usermgr_schema (version) VALUES ($1)")
                 .bind(version)
+                .execute(&mut *tx)
+                .await?;
+        }
+        // Afterwards, for one of the steps makes the column.
+        for Migration { version, oldest, .. } in pending() {
+            sqlx::query("UPDATE usermgr_schema SET oldest = $2 WHERE version = $1")
+                .bind(version)
+                .bind(oldest)
                 .execute(&mut *tx)
                 .await?;
         }
@@ -31,28 +72,113 @@ impl Store {
         Ok(())
     }
 
-    /// How many migrations have not been run yet. Changes nothing.
+    /// How the tables stand to this program. Changes nothing.
     ///
     /// # Errors
-    /// [`MigrateError`]; `SchemaTooNew` when a newer program has been here.
-    pub async fn pending_migrations(&self) -> Result<u64, MigrateError> {
+    /// [`MigrateError`]; `SchemaTooNew` when a newer program has been here on whose tables this one does not work.
+    pub async fn schema(&self) -> Result<SchemaStatus, MigrateError> {
         let mut tx = self.begin_migration().await?;
-        // Made in a transaction that is never committed, so that an empty database answers too.
-        sqlx::query("CREATE TABLE IF NOT EXISTS usermgr_schema (version BIGINT PRIMARY KEY)")
-            .execute(&mut *tx)
-            .await?;
-        let found: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema")
-            .fetch_one(&mut *tx)
-            .await?;
+        // Never committed, so that an empty database answers too.
+        make_schema_table(&mut tx).await?;
+        let Found { version, oldest } = Found::read(&mut tx).await?;
         tx.rollback().await?;
-        let known = known();
-        if found > known {
-            return Err(MigrateError::SchemaTooNew { found, known });
+        let pending = MIGRATIONS.iter().filter(|migration| migration.version > version);
+        Ok(SchemaStatus {
+            found: version,
+            known: known(),
+            oldest,
+            pending: pending.map(|migration| migration.file.trim_end_matches(".sql")).collect(),
+        })
+    }
+
+    /// Whether this program works on the tables as they are.
+    pub(super) async fn fits(&self) -> Result<(), MigrateError> {
+        let mut connection = self.readers().acquire().await?;
+        match Found::read(&mut connection).await? {
+            Found { version, .. } if version < known() => {
+                Err(MigrateError::SchemaTooOld { found: version, known: known() })
+            }
+            _ => Ok(()),
         }
-        Ok(u64::try_from(known - found).unwrap_or(0))
     }
 }
 
+async fn make_schema_table(connection: &mut Connection) -> Result<(), sqlx::Error> {
+    let sql = "CREATE TABLE IF NOT EXISTS usermgr_schema (version BIGINT PRIMARY KEY)";
+    sqlx::query(sql).execute(connection).await.map(drop)
+}
+
+/// The tables as they are.
+struct Found {
+    version: i64,
+    /// The oldest version whose programs work on them, once this program's steps are done.
+    oldest: i64,
+}
+
+impl Found {
+    async fn read(connection: &mut Connection) -> Result<Self, MigrateError> {
+        let version: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema")
+            .fetch_one(&mut *connection)
+            .await?;
+        if version <= known() {
+            let oldest = MIGRATIONS.iter().map(|migration| migration.oldest).max().unwrap_or(0);
+            return Ok(Self { version, oldest });
+        }
+        // A step that does not say for which programs it is, is for those alone that know it.
+        let oldest: i64 = sqlx::query_scalar("SELECT MAX(COALESCE(oldest, version)) FROM usermgr_schema")
+            .fetch_one(connection)
+            .await?;
+        if oldest > known() {
+            return Err(MigrateError::SchemaTooNew { found: version, oldest, known: known() });
+        }
+        Ok(Self { version, oldest })
+    }
+}
+
+/// The newest version that this program knows.
 fn known() -> i64 {
-    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_rise_and_none_is_for_programs_of_the_future() {
+        assert!(MIGRATIONS.is_sorted_by_key(|migration| migration.version));
+        for Migration { version, file, oldest, .. } in MIGRATIONS {
+            assert!((1..=*version).contains(oldest), "{file}");
+            assert!(file.starts_with(&format!("{version:04}_")), "{file}");
+        }
+    }
+
+    /// What takes something away, or asks for what older programs do not give.
+    fn breaks_older_programs(statement: &str) -> bool {
+        let words = statement.split_whitespace().map(str::to_uppercase).collect::<Vec<_>>().join(" ");
+        if !words.contains("ALTER TABLE ") {
+            return words.contains("DROP TABLE ");
+        }
+        let asks = words.contains(" NOT NULL") && !words.contains(" DEFAULT ");
+        [" DROP ", " RENAME ", " TYPE ", " CONSTRAINT ", " UNIQUE", " CHECK "]
+            .iter()
+            .any(|word| words.contains(word))
+            || asks
+    }
+
+    #[test]
+    fn a_step_that_older_programs_survive_only_adds() {
+        for statement in
+            ["ALTER TABLE a DROP COLUMN b", "alter table a\n add b TEXT NOT NULL", "DROP TABLE a"]
+        {
+            assert!(breaks_older_programs(statement), "{statement}");
+        }
+        for Migration { version, file, oldest, statements } in MIGRATIONS {
+            let lines = statements.lines().map(|line| line.split("--").next().unwrap_or_default());
+            let text = lines.collect::<Vec<_>>().join("\n");
+            let breaking: Vec<_> =
+                text.split(';').filter(|statement| breaks_older_programs(statement)).collect();
+            assert!(oldest == version || breaking.is_empty(), "{file}: {breaking:?}");
+        }
+    }
 }

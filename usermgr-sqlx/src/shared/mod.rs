@@ -3,6 +3,7 @@
 mod account;
 mod code;
 mod event;
+mod job;
 mod migrate;
 mod outbox;
 mod rows;
@@ -12,7 +13,7 @@ mod writing;
 
 use usermgr_core::port::store::StoreError;
 
-use super::{MIGRATIONS, Store, Ts, Tx, from_ts, ts, was_in_the_way};
+use super::{Store, Ts, Tx, from_ts, ts, was_in_the_way};
 
 fn fault(error: sqlx::Error) -> StoreError {
     StoreError::unavailable(error)

@@ -298,13 +298,6 @@ impl UpkeepStore for Store {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let version: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM usermgr_schema")
-            .fetch_one(self.readers())
-            .await
-            .map_err(fault)?;
-        match usize::try_from(version) {
-            Ok(version) if version >= super::MIGRATIONS.len() => Ok(()),
-            _ => Err(StoreError::unavailable("the tables are not migrated to this version")),
-        }
+        self.fits().await.map_err(StoreError::unavailable)
     }
 }

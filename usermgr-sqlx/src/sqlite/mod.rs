@@ -41,6 +41,13 @@ macro_rules! skipping {
     };
 }
 
+/// The statements of a migration.
+macro_rules! migration {
+    ($file:literal) => {
+        include_str!(concat!("../../migrations/sqlite/", $file))
+    };
+}
+
 #[path = "../shared/mod.rs"]
 #[expect(
     clippy::duplicate_mod,
@@ -48,11 +55,6 @@ macro_rules! skipping {
 )]
 mod shared;
 
-const MIGRATIONS: &[&str] = &[
-    include_str!("../../migrations/sqlite/0001_initial.sql"),
-    include_str!("../../migrations/sqlite/0002_administration.sql"),
-    include_str!("../../migrations/sqlite/0003_events.sql"),
-];
 /// Begins every write: a transaction that reads first and writes later fails when another wrote in between.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 

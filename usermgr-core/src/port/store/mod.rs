@@ -20,6 +20,7 @@ pub mod account;
 pub mod audit;
 pub mod code;
 pub mod event;
+pub mod job;
 pub mod key;
 pub mod outbox;
 pub mod session;
@@ -34,6 +35,7 @@ pub use account::AccountStore;
 pub use audit::AuditStore;
 pub use code::CodeStore;
 pub use event::EventStore;
+pub use job::JobStore;
 pub use key::KeyStore;
 pub use outbox::OutboxStore;
 pub use session::SessionStore;
@@ -41,7 +43,15 @@ pub use upkeep::UpkeepStore;
 
 /// A whole store: the sum of its parts, held as `Arc<dyn Store>`.
 pub trait Store:
-    AccountStore + CodeStore + SessionStore + OutboxStore + EventStore + AuditStore + KeyStore + UpkeepStore
+    AccountStore
+    + CodeStore
+    + SessionStore
+    + OutboxStore
+    + EventStore
+    + AuditStore
+    + KeyStore
+    + JobStore
+    + UpkeepStore
 {
 }
 
@@ -53,6 +63,7 @@ impl<T> Store for T where
         + EventStore
         + AuditStore
         + KeyStore
+        + JobStore
         + UpkeepStore
         + ?Sized
 {

@@ -75,6 +75,41 @@ impl Purge {
     }
 }
 
+impl std::fmt::Display for Purged {
+    /// What was removed: `12 codes, 3 sessions`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            registrations,
+            codes,
+            sessions,
+            outbox,
+            events,
+            audit,
+            throttles,
+            networks,
+            users,
+            access_tokens,
+            signing_keys,
+        } = *self;
+        let counts = [
+            (registrations, "registrations"),
+            (codes, "codes and links"),
+            (sessions, "sessions"),
+            (outbox, "mails"),
+            (events, "events"),
+            (audit, "audit entries"),
+            (throttles, "counters of limits"),
+            (networks, "known networks"),
+            (users, "deleted users"),
+            (access_tokens, "access tokens"),
+            (signing_keys, "signing keys"),
+        ];
+        let removed = counts.into_iter().filter(|(count, _)| *count > 0);
+        let removed: Vec<_> = removed.map(|(count, what)| format!("{count} {what}")).collect();
+        if removed.is_empty() { f.write_str("nothing") } else { f.write_str(&removed.join(", ")) }
+    }
+}
+
 impl Purged {
     /// The largest of the counts: a full batch means there may be more to remove.
     pub fn most(&self) -> u64 {

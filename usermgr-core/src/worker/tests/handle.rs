@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::upkeep::{Tables, upkeep};
+use super::schedule::{Instances, jobs, noted};
 use super::*;
 use crate::worker::{Stopper, Workers};
 
@@ -13,12 +13,10 @@ use crate::worker::{Stopper, Workers};
 async fn stop_waits_for_what_is_under_way() {
     let bench = Bench::new();
     let id = bench.owe_code("slow");
-    let tables = Arc::new(Tables::default());
-    let interval = Duration::from_secs(3600);
-    let workers =
-        Workers::start(bench.worker(), None, Some((upkeep(&tables, Policies::default()), interval)));
+    let jobs = jobs(&Instances::new(), [noted("tidy", &Arc::default())]);
+    let workers = Workers::start(bench.worker(), None, Some(jobs.clone()));
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(tables.count(), 1);
+    assert_eq!(jobs.list().await.unwrap()[0].record.as_ref().unwrap().runs, 1);
     workers.stop().await;
     assert!(matches!(bench.outbox.row(id).settled[..], [DeliveryResult::Sent { .. }]));
 }

@@ -3,6 +3,7 @@
 mod delivery;
 mod event;
 mod handle;
+mod schedule;
 mod upkeep;
 
 use std::collections::BTreeMap;

@@ -4,14 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use super::*;
 use crate::port::store::UpkeepStore;
 use crate::port::store::upkeep::{Purge, Purged};
-use crate::worker::{Stopper, Upkeep};
+use crate::worker::{JobResult, Stop, Stopper, Upkeep};
 
-pub(super) enum Answer {
+enum Answer {
     Removed(Purged),
     Fails,
     Panics,
@@ -19,7 +17,7 @@ pub(super) enum Answer {
 
 /// A store that answers as ordered, and then that nothing is left.
 #[derive(Default)]
-pub(super) struct Tables {
+struct Tables {
     answers: Mutex<VecDeque<Answer>>,
     purges: Mutex<Vec<(Purge, Instant)>>,
 }
@@ -29,7 +27,7 @@ impl Tables {
         Arc::new(Self { answers: Mutex::new(answers.into_iter().collect()), ..Self::default() })
     }
 
-    pub(super) fn count(&self) -> usize {
+    fn count(&self) -> usize {
         self.purges.lock().unwrap().len()
     }
 }
@@ -52,7 +50,7 @@ impl UpkeepStore for Tables {
     }
 }
 
-pub(super) fn upkeep(tables: &Arc<Tables>, policies: Policies) -> Upkeep {
+fn upkeep(tables: &Arc<Tables>, policies: Policies) -> Upkeep {
     Upkeep {
         store: Arc::clone(tables) as _,
         clock: TokioClock::new(),
@@ -109,24 +107,40 @@ async fn what_is_kept_for_ever_removes_nothing_and_does_not_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_fails_or_panics_is_followed_by_the_next() {
-    let tables = Tables::answering([Answer::Fails, Answer::Panics]);
-    let stopper = Stopper::new();
-    let (upkeep, stop) = (upkeep(&tables, Policies::default()), stopper.token());
-    let began = Instant::now();
-    let running = tokio::spawn(async move { upkeep.run(Duration::from_secs(3600), stop).await });
-    sleep(Duration::from_secs(3 * 3600 + 1)).await;
-    stopper.stop();
-    running.await.unwrap();
-    let hours: Vec<u64> =
-        tables.purges.lock().unwrap().iter().map(|(_, at)| (*at - began).as_secs() / 3600).collect();
-    assert_eq!(hours, [0, 1, 2, 3]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_failure_is_the_answer_of_a_single_run() {
     let tables = Tables::answering([Answer::Fails]);
     assert!(upkeep(&tables, Policies::default()).run_once().await.is_err());
+}
+
+/// Runs the job of that name, once.
+async fn job(upkeep: &Upkeep, name: &str, stop: Stop) -> JobResult {
+    let job = upkeep.jobs().into_iter().find(|job| job.name().as_str() == name).unwrap();
+    (job.run)(stop).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_for_days_goes_once_a_day() {
+    let tables = Tables::answering([
+        Answer::Removed(Purged { codes: 12, ..Purged::default() }),
+        Answer::Removed(Purged { audit: 3, users: 1, ..Purged::default() }),
+    ]);
+    let mut policies = Policies::default();
+    policies.maintenance.interval = time::Duration::minutes(10);
+    policies.maintenance.daily_at = time::macros::time!(03:30);
+    let upkeep = upkeep(&tables, policies);
+    let schedules = upkeep.jobs().map(|job| format!("{} {}", job.name(), job.schedule));
+    assert_eq!(schedules, ["purge every 10m", "signing-keys every 10m", "retention daily at 03:30 UTC"]);
+    let stopper = Stopper::new();
+    assert_eq!(job(&upkeep, "purge", stopper.token()).await.unwrap(), "removed 12 codes and links");
+    let daily = job(&upkeep, "retention", stopper.token()).await.unwrap();
+    assert_eq!(daily, "removed 3 audit entries, 1 deleted users");
+    assert_eq!(job(&upkeep, "purge", stopper.token()).await.unwrap(), "removed nothing");
+    let purges: Vec<Purge> = tables.purges.lock().unwrap().iter().map(|(purge, _)| *purge).collect();
+    let never = OffsetDateTime::UNIX_EPOCH;
+    let Purge { audited_before, deleted_before, retired_before, known_before, .. } = purges[0];
+    assert_eq!([audited_before, deleted_before, retired_before, known_before], [never; 4]);
+    assert_eq!(purges[0].ended_before, purges[1].ended_before);
+    assert!(purges[1].audited_before > never && purges[1].deleted_before > never);
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,9 +149,10 @@ async fn stop_ends_a_long_run_after_its_batch() {
     let tables = Tables::answering((0..1000).map(|_| full()));
     let stopper = Stopper::new();
     let (upkeep, stop) = (upkeep(&tables, Policies::default()), stopper.token());
-    let running = tokio::spawn(async move { upkeep.run(Duration::ZERO, stop).await });
+    let running = tokio::spawn(async move { job(&upkeep, "purge", stop).await });
     tokio::task::yield_now().await;
     stopper.stop();
-    tokio::time::timeout(Duration::from_secs(5), running).await.expect("it ends").unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), running).await.expect("it ends").unwrap();
+    assert!(ended.is_err(), "there is more to remove");
     assert!((1..10).contains(&tables.count()), "{}", tables.count());
 }
