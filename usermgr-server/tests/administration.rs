@@ -355,7 +355,7 @@ async fn administrators_manage_users(db: Db) {
     assert_eq!(names, ["admin", "support", "user"]);
     let outbox = server.get_as("/outbox?status=sent&limit=1", &admin).await.expect(200);
     let mail = &outbox["items"][0];
-    assert_eq!((&mail["name"], &mail["status"]), (&json!("verify_email"), &json!("sent")), "{mail}");
+    assert_eq!((&mail["name"], &mail["status"]), (&json!("first_time_setup"), &json!("sent")), "{mail}");
     assert!(outbox["next_cursor"].is_string());
     let retry = format!("/outbox/{}/retry", text(mail, "id"));
     server.post_as(&retry, &admin, None).await.problem(404, "not_found");

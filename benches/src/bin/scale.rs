@@ -16,17 +16,18 @@ use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 use usermgr_core::domain::audit::{AuditDraft, AuditEvent};
-use usermgr_core::domain::id::{AuditId, UserId};
+use usermgr_core::domain::event::EventKind;
+use usermgr_core::domain::id::{AuditId, EventId, UserId};
 use usermgr_core::domain::page::PageSize;
 use usermgr_core::domain::password::PasswordHash;
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::user::{UserStatus, Username};
 use usermgr_core::port::random::SystemRandom;
-use usermgr_core::port::store::Store;
 use usermgr_core::port::store::account::{
     CredentialsQuery, ImportUsers, ImportedUser, UserCursor, UserQuery,
 };
 use usermgr_core::port::store::audit::AuditQuery;
+use usermgr_core::port::store::{EventDraft, Store};
 use usermgr_core::{Email, User};
 use usermgr_sqlx::{PgStore, SqliteStore};
 
@@ -67,7 +68,8 @@ fn user(n: u64) -> ImportedUser {
         user_agent: None,
         request_id: None,
     };
-    ImportedUser { user, password: Some(PasswordHash::new(HASH)), audit }
+    let event = EventDraft { id: EventId::new(at, &SystemRandom), kind: EventKind::UserRegistered };
+    ImportedUser { user, password: Some(PasswordHash::new(HASH)), audit, event }
 }
 
 async fn fill(store: &dyn Store, from: u64, to: u64) {

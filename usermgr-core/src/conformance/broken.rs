@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use time::Duration;
 
-use super::{StoreHarness, administration, codes, deletion, drops, jobs, limits, races, refresh, upkeep};
+use super::{
+    StoreHarness, administration, codes, deletion, drops, events, jobs, limits, races, refresh, upkeep,
+};
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, OutboxId, UserId};
 use crate::domain::page::Page;
@@ -22,7 +24,7 @@ use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, Redeemed, RequestCode,
 };
-use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
+use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent};
 use crate::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use crate::port::store::outbox::{
@@ -59,6 +61,10 @@ enum Fault {
     JobLeaseIgnored,
     /// A run is ended by whoever says so.
     JobEndUnfenced,
+    /// Events get their positions when they are written, and commits come in another order.
+    PositionBeforeCommit,
+    /// The next event of a user is told when the one before was handed out.
+    TurnPassedTooSoon,
 }
 
 struct Broken {
@@ -116,6 +122,15 @@ impl AccountStore for Broken {
     }
 
     async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
+        if self.fault == Fault::PositionBeforeCommit {
+            let outcome = self.inner.update_user(command).await?;
+            let late = self.inner.state()?.feed.rows.pop();
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            let mut state = self.inner.state()?;
+            state.feed.rows.extend(late);
+            state.feed.rows.sort_by_key(|row| row.event.position);
+            return Ok(outcome);
+        }
         if self.fault != Fault::LastAdminReadFirst {
             return self.inner.update_user(command).await;
         }
@@ -267,7 +282,17 @@ impl EventStore for Broken {
     }
 
     async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
-        self.inner.claim_events(command).await
+        let mut claimed = self.inner.claim_events(command).await?;
+        if self.fault == Fault::TurnPassedTooSoon {
+            for ClaimedEvent { event, .. } in claimed.clone() {
+                let (now, id, lease) = (command.now, event.id, command.lease);
+                self.inner
+                    .settle_event(SettleEvent { now, id, lease, result: EventResult::Delivered })
+                    .await?;
+            }
+            claimed.extend(self.inner.claim_events(command).await?);
+        }
+        Ok(claimed)
     }
 
     async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError> {
@@ -379,4 +404,7 @@ caught! {
         PurgeKeepsAddress by upkeep::a_deleted_user_is_purged_with_all_that_is_theirs
     an_ignored_lease_of_a_job_is_caught: JobLeaseIgnored by jobs::one_of_many_gets_the_run
     a_job_that_anybody_ends_is_caught: JobEndUnfenced by jobs::the_lease_of_a_run_is_fenced
+    a_position_before_the_commit_is_caught: PositionBeforeCommit by events::no_reader_misses_an_event
+    a_turn_that_is_passed_too_soon_is_caught:
+        TurnPassedTooSoon by events::events_of_a_user_are_told_one_after_the_other
 }

@@ -138,8 +138,9 @@ const TABLES: &[&str] = &[
      || sign(previous_refresh) || sign(ended_at) FROM usermgr_sessions",
     "SELECT hex(s.user_id), 'access token' FROM usermgr_access_tokens a \
      JOIN usermgr_sessions s ON s.id = a.session_id",
-    "SELECT COALESCE(email, hex(user_id)), 'owes ' || kind || ' ' || name || ' ' || COALESCE(email, '') || ' ' \
+    "SELECT COALESCE(email, hex(user_id)), 'owes ' || name || ' ' || COALESCE(email, '') || ' ' \
      || sign(code_id) FROM usermgr_outbox",
+    "SELECT hex(user_id), 'event ' || kind || ' ' || sign(session_id) FROM usermgr_events",
     "SELECT COALESCE(email, hex(subject), hex(actor)), 'audit ' || event || ' ' || outcome || ' ' \
      || COALESCE(reason, '') || ' ' || COALESCE(email, '') || ' ' || sign(actor) || sign(subject) \
      FROM usermgr_audit",
@@ -226,7 +227,7 @@ impl Reader {
             "SELECT hex(o.id) AS id, o.name, o.status, CAST(o.attempts AS BIGINT) AS attempts, \
              CAST(CASE WHEN c.id IS NOT NULL AND c.closed_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS live, \
              CAST(CASE WHEN c.expires_at IS NOT NULL THEN 1 ELSE 0 END AS BIGINT) AS begun \
-             FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id WHERE o.kind = 'mail'",
+             FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id",
         ));
         Ok(match self {
             Self::Sqlite(pool) => sqlx::query_as(sql).fetch_all(pool).await?,
