@@ -12,7 +12,7 @@ mod report;
 mod server;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -126,8 +126,9 @@ async fn run_manner(
         for (n, round) in field.run(&servers).await {
             row.add(n, plan.seed, &round);
         }
-        if let Some(upkeep) = upkeep {
-            upkeep.abort();
+        if let Some((ended, upkeep)) = upkeep {
+            ended.store(true, Ordering::SeqCst);
+            upkeep.await?;
         }
         row.took = begun.elapsed();
         for fault in settle(ground).await? {
@@ -199,14 +200,21 @@ fn troubled(lane: &Lane, trouble: String) -> Round {
     round.must(false, || trouble)
 }
 
-/// Runs upkeep in processes beside the servers, one after the other.
-fn keep_purging(servers: &Servers, ground: &Arc<Ground>) -> Result<tokio::task::JoinHandle<()>, Trouble> {
+/// Runs upkeep in processes beside the servers, one after the other, until it is told to end. None of them is killed: its
+/// lease would keep the next one from the run.
+fn keep_purging(
+    servers: &Servers,
+    ground: &Arc<Ground>,
+) -> Result<(Arc<AtomicBool>, tokio::task::JoinHandle<()>), Trouble> {
     let mut command = servers.command(&ground.database, &ground.mailbox.url(), &["maintenance", "run"])?;
-    Ok(tokio::spawn(async move {
-        while command.status().await.is_ok() {
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&ended);
+    let upkeep = tokio::spawn(async move {
+        while !told.load(Ordering::SeqCst) && command.status().await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }))
+    });
+    Ok((ended, upkeep))
 }
 
 /// Removes what is over, and answers how many registrations are left.
