@@ -20,7 +20,7 @@ enum Pool {
 
 /// A new database, for one set-up.
 pub(crate) struct Database {
-    url: String,
+    pub(crate) url: String,
     pool: Pool,
     pub(crate) dir: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Database {
 #[expect(clippy::disallowed_methods, reason = "how the script names its throw-away cluster")]
 fn postgres_url() -> Result<String, Trouble> {
     std::env::var("USERMGR_TEST_POSTGRES_URL")
-        .map_err(|_| "USERMGR_TEST_POSTGRES_URL names a cluster: run scripts/prove-races".into())
+        .map_err(|_| "USERMGR_TEST_POSTGRES_URL names a cluster: run the script of this program".into())
 }
 
 impl Database {
@@ -45,7 +45,7 @@ impl Database {
         }
         let url = postgres_url()?;
         let (base, _) = url.rsplit_once('/').ok_or("USERMGR_TEST_POSTGRES_URL ends in a database")?;
-        let name = format!("races_{}_{}", std::process::id(), free_port()?);
+        let name = format!("proof_{}_{}", std::process::id(), free_port()?);
         let admin = sqlx::PgPool::connect(&url).await?;
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await?;
         let url = format!("{base}/{name}");
@@ -59,6 +59,14 @@ impl Database {
             Pool::Sqlite(pool) => sqlx::query_scalar(sql).bind(text).fetch_one(pool).await?,
             Pool::Postgres { pool, .. } => sqlx::query_scalar(sql).bind(text).fetch_one(pool).await?,
         })
+    }
+
+    /// The database past the server, where it is PostgreSQL.
+    pub(crate) fn postgres(&self) -> Result<&sqlx::PgPool, Trouble> {
+        match &self.pool {
+            Pool::Postgres { pool, .. } => Ok(pool),
+            Pool::Sqlite(_) => Err("this needs PostgreSQL".into()),
+        }
     }
 
     /// The newest identifier in the outbox.
@@ -113,6 +121,10 @@ pub(crate) enum Manner {
     Limited,
     /// As free, and registrations live for two seconds.
     Brief,
+    /// As free, and mail is left to others.
+    Apart,
+    /// As free, and no access token counts without a look into the database.
+    Opaque,
 }
 
 /// How long registrations live in the brief manner.
@@ -121,7 +133,8 @@ pub(crate) const BRIEF: Duration = Duration::from_secs(2);
 impl Manner {
     const fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Free => &[("USERMGR_THROTTLE_ENABLED", "false")],
+            Self::Free | Self::Apart => &[("USERMGR_THROTTLE_ENABLED", "false")],
+            Self::Opaque => &[("USERMGR_THROTTLE_ENABLED", "false"), ("USERMGR_TOKENS_FORMAT", "opaque")],
             Self::Limited => &[
                 ("USERMGR_THROTTLE_NETWORK_REQUESTS", "100000000"),
                 ("USERMGR_THROTTLE_NETWORK_FAILURES", "100000000"),
@@ -132,6 +145,10 @@ impl Manner {
                 ("USERMGR_CODES_TTL", "2s"),
             ],
         }
+    }
+
+    const fn arguments(self) -> &'static [&'static str] {
+        if matches!(self, Self::Apart) { &["serve", "--no-worker"] } else { &["serve"] }
     }
 }
 
@@ -155,7 +172,7 @@ impl Servers {
         let mut servers = Self { children: Vec::new(), addresses: Vec::new(), manner, log };
         for _ in 0..count {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-            let mut command = servers.command(database, mail, &["serve"])?;
+            let mut command = servers.command(database, mail, manner.arguments())?;
             command.env("USERMGR_HTTP_LISTEN", address.to_string());
             servers.children.push(command.spawn()?);
             servers.addresses.push(address);
