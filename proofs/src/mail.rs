@@ -56,6 +56,11 @@ impl Mailbox {
         self.kept().letters.get(address).map_or(0, Vec::len)
     }
 
+    /// The code of the first mail to an address that has one.
+    pub(crate) fn first_code(&self, address: &str) -> Option<String> {
+        self.kept().letters.get(address)?.iter().find_map(|letter| letter.code.clone())
+    }
+
     /// Mails that came more than once since this was asked last.
     pub(crate) fn doubles(&self) -> Vec<Letter> {
         std::mem::take(&mut self.kept().doubles)

@@ -1,7 +1,7 @@
 //! The real server on a database of its own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -36,12 +36,7 @@ impl Database {
         let dir = tempfile::tempdir()?;
         if set_up == SetUp::Sqlite {
             let path = dir.path().join("usermgr.db");
-            let options = sqlx::sqlite::SqliteConnectOptions::new()
-                .filename(&path)
-                .busy_timeout(PATIENCE)
-                .create_if_missing(true);
-            let pool = sqlx::SqlitePool::connect_lazy_with(options);
-            return Ok(Self { url: format!("sqlite://{}", path.display()), pool: Pool::Sqlite(pool), dir });
+            return Ok(Self { dir, ..Self::sqlite(&path)? });
         }
         let url = postgres_url()?;
         let (base, _) = url.rsplit_once('/').ok_or("USERMGR_TEST_POSTGRES_URL ends in a database")?;
@@ -51,6 +46,24 @@ impl Database {
         let url = format!("{base}/{name}");
         let pool = sqlx::PgPool::connect_lazy(&url)?;
         Ok(Self { url, pool: Pool::Postgres { pool, admin, name }, dir })
+    }
+
+    /// A file in a place of one's own.
+    pub(crate) fn sqlite(path: &Path) -> Result<Self, Trouble> {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(PATIENCE)
+            .create_if_missing(true);
+        let pool = Pool::Sqlite(sqlx::SqlitePool::connect_lazy_with(options));
+        Ok(Self { url: format!("sqlite://{}", path.display()), pool, dir: tempfile::tempdir()? })
+    }
+
+    /// Has commits last from when they are answered, also where the cluster is told otherwise.
+    pub(crate) async fn commit_durably(&self) -> Result<(), Trouble> {
+        let Pool::Postgres { admin, name, .. } = &self.pool else { return Ok(()) };
+        let sql = format!("ALTER DATABASE {name} SET synchronous_commit = on");
+        sqlx::query(AssertSqlSafe(sql)).execute(admin).await?;
+        Ok(())
     }
 
     /// A number, as of `SELECT count(*)`.
@@ -157,6 +170,8 @@ pub(crate) struct Servers {
     children: Vec<Child>,
     pub(crate) addresses: Vec<SocketAddr>,
     manner: Manner,
+    /// Settings over those of the manner.
+    settings: Vec<(&'static str, String)>,
     log: PathBuf,
 }
 
@@ -168,8 +183,19 @@ impl Servers {
         manner: Manner,
         count: usize,
     ) -> Result<Self, Trouble> {
+        Self::start_with(database, mail, manner, count, Vec::new()).await
+    }
+
+    /// As [`start`](Self::start), with settings of one's own.
+    pub(crate) async fn start_with(
+        database: &Database,
+        mail: &str,
+        manner: Manner,
+        count: usize,
+        settings: Vec<(&'static str, String)>,
+    ) -> Result<Self, Trouble> {
         let log = database.dir.path().join("log");
-        let mut servers = Self { children: Vec::new(), addresses: Vec::new(), manner, log };
+        let mut servers = Self { children: Vec::new(), addresses: Vec::new(), manner, settings, log };
         for _ in 0..count {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
             let mut command = servers.command(database, mail, manner.arguments())?;
@@ -210,6 +236,7 @@ impl Servers {
             .env("USERMGR_LOG_LEVEL", "warn")
             .env("USERMGR_LOG_FORMAT", "json")
             .envs(self.manner.settings().iter().copied())
+            .envs(self.settings.iter().map(|(name, value)| (*name, value.as_str())))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -229,6 +256,16 @@ impl Servers {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Err(format!("a server was not ready in time:\n{}", self.said()).into())
+    }
+
+    /// The first server's process.
+    pub(crate) fn process(&self) -> Option<u32> {
+        self.children.first().and_then(Child::id)
+    }
+
+    /// Forgets what they have logged.
+    pub(crate) fn clear_log(&self) -> std::io::Result<()> {
+        std::fs::write(&self.log, "")
     }
 
     /// What they have logged: warnings and errors only.
@@ -269,7 +306,7 @@ impl Servers {
         let said = self.said();
         let errors = said.lines().filter(|line| line.contains("\"ERROR\"") || line.contains("panicked"));
         faults.extend(errors.map(|line| format!("logged: {line}")));
-        std::fs::write(&self.log, "")?;
+        self.clear_log()?;
         Ok(faults)
     }
 }

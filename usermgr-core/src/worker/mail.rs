@@ -122,7 +122,8 @@ impl MailWorker {
     ///
     /// [`OutboxPolicy::concurrency`]: crate::policy::OutboxPolicy::concurrency
     pub async fn run_once(&self) -> Result<Delivered, StoreError> {
-        let (lease, claimed) = self.claim(self.concurrency()).await?;
+        let lease = self.new_lease();
+        let claimed = self.claim(lease, self.concurrency()).await?;
         let mut flights = JoinSet::new();
         self.launch(&mut flights, claimed, lease);
         let mut delivered = Delivered::default();
@@ -140,6 +141,7 @@ impl MailWorker {
         let mut flights = JoinSet::new();
         let mut more_is_due = true;
         let mut failures = 0_u32;
+        let mut lease = self.new_lease();
         while !stop.is_requested() {
             while flights.try_join_next().map(end_of).is_some() {}
             let free = self.concurrency().saturating_sub(flights.len());
@@ -149,11 +151,13 @@ impl MailWorker {
             } else if free == 0 {
                 until_one_lands(&mut flights, &stop).await;
             } else {
-                match self.claim(free).await {
-                    Ok((lease, claimed)) => {
+                // After a failure under the same lease: what was committed and not answered is not left to itself.
+                match self.claim(lease, free).await {
+                    Ok(claimed) => {
                         failures = 0;
                         more_is_due = claimed.len() >= free;
                         self.launch(&mut flights, claimed, lease);
+                        lease = self.new_lease();
                     }
                     Err(error) => {
                         failures = failures.saturating_add(1);
@@ -173,14 +177,18 @@ impl MailWorker {
         usize::try_from(self.inner.policies.outbox.concurrency).unwrap_or(usize::MAX).max(1)
     }
 
-    async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Claimed>), StoreError> {
+    fn new_lease(&self) -> Lease {
         let mut lease = Lease([0; 16]);
         self.inner.random.fill(&mut lease.0);
+        lease
+    }
+
+    async fn claim(&self, lease: Lease, limit: usize) -> Result<Vec<Claimed>, StoreError> {
         let now = self.inner.clock.now();
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit };
         match caught(self.inner.outbox.claim(claim)).await {
-            Ok(claimed) => claimed.map(|claimed| (lease, claimed)),
+            Ok(claimed) => claimed,
             Err(Panicked) => Err(StoreError::unavailable("the store panicked")),
         }
     }
