@@ -79,7 +79,7 @@ macro_rules! conformance_suite {
                 who_fell_does_nothing_more;
             codes: a_registration_is_begun_once, a_taken_address_is_told_to_its_owner_only,
                 a_code_is_spent_once, a_code_lives_from_its_hand_over, a_code_dies_with_its_registration,
-                a_right_code_too_late_is_expired, a_code_completes_only_its_own_registration,
+                a_right_code_too_late_is_expired, a_code_of_a_clock_set_back_is_over, a_code_completes_only_its_own_registration,
                 an_ambiguous_hit_changes_nothing, a_new_code_voids_the_older_one,
                 a_new_code_leaves_the_others_alone, wrong_tries_use_a_code_up,
                 a_wrong_guess_counts_on_what_it_was_compared_with, wrong_guesses_look_alike,
