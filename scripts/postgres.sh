@@ -66,6 +66,9 @@ cleanup() {
     if [ -n "$postgres" ]; then
         kill -QUIT "$postgres" 2>/dev/null || true
         wait "$postgres" 2>/dev/null || true
+        # The one that took its place, if it was restarted.
+        postgres=$(head -n 1 "$folder/data/postmaster.pid" 2>/dev/null || true)
+        while [ -n "$postgres" ] && kill -QUIT "$postgres" 2>/dev/null; do sleep 0.1; done
     fi
     [ -z "$folder" ] || rm -rf "$folder" "${remove[@]}"
 }

@@ -82,6 +82,8 @@ pub(crate) struct Call {
     pub(crate) status: u16,
     /// The `code` of a problem, or why no answer came.
     pub(crate) code: String,
+    /// What `Retry-After` said.
+    pub(crate) retry_after: Option<String>,
     pub(crate) body: Value,
 }
 
@@ -105,12 +107,19 @@ impl Call {
 pub(crate) struct Line {
     address: SocketAddr,
     server: usize,
+    patience: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Line {
     pub(crate) const fn new(server: usize, address: SocketAddr) -> Self {
-        Self { address, server, sender: None }
+        Self { address, server, patience: PATIENCE, sender: None }
+    }
+
+    /// How long an answer may take.
+    pub(crate) const fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Connects, if it is not.
@@ -137,22 +146,23 @@ impl Line {
         let mut calls = Vec::with_capacity(request.times);
         for _ in 0..request.times {
             let start = begun.elapsed();
-            let (status, body, fault) = match tokio::time::timeout(PATIENCE, self.send(request)).await {
-                Ok(Ok((status, body))) => (status, body, String::new()),
-                Ok(Err(error)) => (0, Value::Null, format!("no answer: {error}")),
-                Err(_) => (0, Value::Null, "stuck: no answer in time".to_owned()),
-            };
+            let (status, retry_after, body, fault) =
+                match tokio::time::timeout(self.patience, self.send(request)).await {
+                    Ok(Ok((status, retry_after, body))) => (status, retry_after, body, String::new()),
+                    Ok(Err(error)) => (0, None, Value::Null, format!("no answer: {error}")),
+                    Err(_) => (0, None, Value::Null, "stuck: no answer in time".to_owned()),
+                };
             if status == 0 {
                 self.sender = None;
             }
             let code = body.get("code").and_then(Value::as_str).map_or(fault, str::to_owned);
             let (label, server) = (request.label.clone(), self.server);
-            calls.push(Call { label, server, start, end: begun.elapsed(), status, code, body });
+            calls.push(Call { label, server, start, end: begun.elapsed(), status, code, retry_after, body });
         }
         calls
     }
 
-    async fn send(&mut self, request: &Request) -> Result<(u16, Value), Trouble> {
+    async fn send(&mut self, request: &Request) -> Result<(u16, Option<String>, Value), Trouble> {
         self.ready().await?;
         let Some(sender) = &mut self.sender else { return Err("no connection".into()) };
         let mut head = http::Request::builder()
@@ -171,8 +181,10 @@ impl Line {
         };
         let answer = sender.send_request(head.body(Full::new(body))?).await?;
         let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.map(str::to_owned);
         let bytes = answer.into_body().collect().await?.to_bytes();
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
-        Ok((status, body))
+        Ok((status, retry_after, body))
     }
 }

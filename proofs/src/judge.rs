@@ -132,6 +132,7 @@ mod tests {
             end: Duration::from_millis(end),
             status,
             code: code.into(),
+            retry_after: None,
             body: serde_json::Value::Null,
         }
     }

@@ -1,12 +1,17 @@
 //! Races over HTTP against the real server: whoever wins is one, limits hold, nothing is answered 5xx, nothing is stuck.
-//!
 //! `scripts/prove-races` runs them on SQLite, on PostgreSQL, and on PostgreSQL with two servers.
+//!
+//! [`delivery`] kills workers while they deliver; [`faults`] has the store fail.
 
 mod chance;
 mod client;
+pub mod delivery;
+pub mod faults;
 mod judge;
 mod lane;
 mod mail;
+mod mail_server;
+mod proxy;
 mod races;
 mod report;
 mod server;

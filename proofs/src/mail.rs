@@ -1,16 +1,14 @@
-//! A mail server on loopback that keeps of each mail what the races need, however many come.
+//! A mailbox that keeps of each mail what is needed, however many come.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 use usermgr_smtp::testing::ReceivedMail;
 use uuid::Uuid;
 
+use crate::mail_server::MailServer;
 use crate::{PATIENCE, Trouble};
 
 /// What a mail carried.
@@ -33,26 +31,20 @@ struct Kept {
 /// Everything that was mailed.
 #[derive(Clone)]
 pub(crate) struct Mailbox {
-    address: SocketAddr,
+    server: Arc<MailServer>,
     kept: Arc<Mutex<Kept>>,
 }
 
 impl Mailbox {
     pub(crate) async fn open() -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let mailbox = Self { address: listener.local_addr()?, kept: Arc::default() };
-        let kept = Arc::clone(&mailbox.kept);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let kept = Arc::clone(&kept);
-                tokio::spawn(async move { drop(serve(stream, &kept).await) });
-            }
-        });
-        Ok(mailbox)
+        let kept: Arc<Mutex<Kept>> = Arc::default();
+        let keeping = Arc::clone(&kept);
+        let server = MailServer::smtp(move |mail| keep(&keeping, mail)).await?;
+        Ok(Self { server: Arc::new(server), kept })
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("smtp://{}?tls=none", self.address)
+        self.server.url.clone()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -62,6 +54,11 @@ impl Mailbox {
     /// How many mails came to an address.
     pub(crate) fn count(&self, address: &str) -> usize {
         self.kept().letters.get(address).map_or(0, Vec::len)
+    }
+
+    /// The code of the first mail to an address that has one.
+    pub(crate) fn first_code(&self, address: &str) -> Option<String> {
+        self.kept().letters.get(address)?.iter().find_map(|letter| letter.code.clone())
     }
 
     /// Mails that came more than once since this was asked last.
@@ -122,41 +119,8 @@ impl Mailbox {
     }
 }
 
-async fn serve(stream: TcpStream, kept: &Mutex<Kept>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut stream = BufReader::new(stream);
-    stream.write_all(b"220 sink.test ESMTP\r\n").await?;
-    let mut to = Vec::new();
-    loop {
-        let line = line(&mut stream).await?;
-        let line = String::from_utf8_lossy(&line).into_owned();
-        let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
-        let reply: &[u8] = match verb.as_str() {
-            "EHLO" => b"250-sink.test\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n",
-            "DATA" => {
-                stream.write_all(b"354 go ahead\r\n").await?;
-                let raw = message(&mut stream).await?;
-                keep(kept, ReceivedMail { from: String::new(), to: std::mem::take(&mut to), raw });
-                b"250 2.0.0 taken\r\n"
-            }
-            "QUIT" => return stream.write_all(b"221 2.0.0 bye\r\n").await,
-            "RCPT" => {
-                to.extend(
-                    line.split_once('<')
-                        .and_then(|(_, rest)| rest.split_once('>'))
-                        .map(|(to, _)| to.to_owned()),
-                );
-                b"250 2.1.5 ok\r\n"
-            }
-            _ => b"250 2.0.0 ok\r\n",
-        };
-        stream.write_all(reply).await?;
-    }
-}
-
 fn keep(kept: &Mutex<Kept>, mail: ReceivedMail) {
-    let id = mail.header("Message-ID").unwrap_or_default();
-    let id = id.trim_start_matches('<').split('@').next().and_then(|id| id.parse().ok()).unwrap_or_default();
+    let id = message_id(&mail);
     let (code, link) = (mail.code(), mail.link_token());
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     let new = kept.ids.insert(id);
@@ -169,21 +133,8 @@ fn keep(kept: &Mutex<Kept>, mail: ReceivedMail) {
     }
 }
 
-async fn line(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    if stream.read_until(b'\n', &mut line).await? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(line)
-}
-
-async fn message(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
-    let mut raw = Vec::new();
-    loop {
-        let line = line(stream).await?;
-        if line == b".\r\n" {
-            return Ok(raw);
-        }
-        raw.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
-    }
+/// The outbox's identifier, as the `Message-ID` tells it; nil when it tells none.
+pub(crate) fn message_id(mail: &ReceivedMail) -> Uuid {
+    let id = mail.header("Message-ID").unwrap_or_default();
+    id.trim_start_matches('<').split('@').next().and_then(|id| id.parse().ok()).unwrap_or_default()
 }

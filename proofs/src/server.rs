@@ -1,7 +1,7 @@
 //! The real server on a database of its own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ enum Pool {
 
 /// A new database, for one set-up.
 pub(crate) struct Database {
-    url: String,
+    pub(crate) url: String,
     pool: Pool,
     pub(crate) dir: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Database {
 #[expect(clippy::disallowed_methods, reason = "how the script names its throw-away cluster")]
 fn postgres_url() -> Result<String, Trouble> {
     std::env::var("USERMGR_TEST_POSTGRES_URL")
-        .map_err(|_| "USERMGR_TEST_POSTGRES_URL names a cluster: run scripts/prove-races".into())
+        .map_err(|_| "USERMGR_TEST_POSTGRES_URL names a cluster: run the script of this program".into())
 }
 
 impl Database {
@@ -36,21 +36,34 @@ impl Database {
         let dir = tempfile::tempdir()?;
         if set_up == SetUp::Sqlite {
             let path = dir.path().join("usermgr.db");
-            let options = sqlx::sqlite::SqliteConnectOptions::new()
-                .filename(&path)
-                .busy_timeout(PATIENCE)
-                .create_if_missing(true);
-            let pool = sqlx::SqlitePool::connect_lazy_with(options);
-            return Ok(Self { url: format!("sqlite://{}", path.display()), pool: Pool::Sqlite(pool), dir });
+            return Ok(Self { dir, ..Self::sqlite(&path)? });
         }
         let url = postgres_url()?;
         let (base, _) = url.rsplit_once('/').ok_or("USERMGR_TEST_POSTGRES_URL ends in a database")?;
-        let name = format!("races_{}_{}", std::process::id(), free_port()?);
+        let name = format!("proof_{}_{}", std::process::id(), free_port()?);
         let admin = sqlx::PgPool::connect(&url).await?;
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await?;
         let url = format!("{base}/{name}");
         let pool = sqlx::PgPool::connect_lazy(&url)?;
         Ok(Self { url, pool: Pool::Postgres { pool, admin, name }, dir })
+    }
+
+    /// A file in a place of one's own.
+    pub(crate) fn sqlite(path: &Path) -> Result<Self, Trouble> {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(PATIENCE)
+            .create_if_missing(true);
+        let pool = Pool::Sqlite(sqlx::SqlitePool::connect_lazy_with(options));
+        Ok(Self { url: format!("sqlite://{}", path.display()), pool, dir: tempfile::tempdir()? })
+    }
+
+    /// Has commits last from when they are answered, also where the cluster is told otherwise.
+    pub(crate) async fn commit_durably(&self) -> Result<(), Trouble> {
+        let Pool::Postgres { admin, name, .. } = &self.pool else { return Ok(()) };
+        let sql = format!("ALTER DATABASE {name} SET synchronous_commit = on");
+        sqlx::query(AssertSqlSafe(sql)).execute(admin).await?;
+        Ok(())
     }
 
     /// A number, as of `SELECT count(*)`.
@@ -59,6 +72,14 @@ impl Database {
             Pool::Sqlite(pool) => sqlx::query_scalar(sql).bind(text).fetch_one(pool).await?,
             Pool::Postgres { pool, .. } => sqlx::query_scalar(sql).bind(text).fetch_one(pool).await?,
         })
+    }
+
+    /// The database past the server, where it is PostgreSQL.
+    pub(crate) fn postgres(&self) -> Result<&sqlx::PgPool, Trouble> {
+        match &self.pool {
+            Pool::Postgres { pool, .. } => Ok(pool),
+            Pool::Sqlite(_) => Err("this needs PostgreSQL".into()),
+        }
     }
 
     /// The newest identifier in the outbox.
@@ -113,6 +134,10 @@ pub(crate) enum Manner {
     Limited,
     /// As free, and registrations live for two seconds.
     Brief,
+    /// As free, and mail is left to others.
+    Apart,
+    /// As free, and no access token counts without a look into the database.
+    Opaque,
 }
 
 /// How long registrations live in the brief manner.
@@ -121,7 +146,8 @@ pub(crate) const BRIEF: Duration = Duration::from_secs(2);
 impl Manner {
     const fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Free => &[("USERMGR_THROTTLE_ENABLED", "false")],
+            Self::Free | Self::Apart => &[("USERMGR_THROTTLE_ENABLED", "false")],
+            Self::Opaque => &[("USERMGR_THROTTLE_ENABLED", "false"), ("USERMGR_TOKENS_FORMAT", "opaque")],
             Self::Limited => &[
                 ("USERMGR_THROTTLE_NETWORK_REQUESTS", "100000000"),
                 ("USERMGR_THROTTLE_NETWORK_FAILURES", "100000000"),
@@ -133,6 +159,10 @@ impl Manner {
             ],
         }
     }
+
+    const fn arguments(self) -> &'static [&'static str] {
+        if matches!(self, Self::Apart) { &["serve", "--no-worker"] } else { &["serve"] }
+    }
 }
 
 /// One or two servers that run.
@@ -140,6 +170,8 @@ pub(crate) struct Servers {
     children: Vec<Child>,
     pub(crate) addresses: Vec<SocketAddr>,
     manner: Manner,
+    /// Settings over those of the manner.
+    settings: Vec<(&'static str, String)>,
     log: PathBuf,
 }
 
@@ -151,11 +183,22 @@ impl Servers {
         manner: Manner,
         count: usize,
     ) -> Result<Self, Trouble> {
+        Self::start_with(database, mail, manner, count, Vec::new()).await
+    }
+
+    /// As [`start`](Self::start), with settings of one's own.
+    pub(crate) async fn start_with(
+        database: &Database,
+        mail: &str,
+        manner: Manner,
+        count: usize,
+        settings: Vec<(&'static str, String)>,
+    ) -> Result<Self, Trouble> {
         let log = database.dir.path().join("log");
-        let mut servers = Self { children: Vec::new(), addresses: Vec::new(), manner, log };
+        let mut servers = Self { children: Vec::new(), addresses: Vec::new(), manner, settings, log };
         for _ in 0..count {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-            let mut command = servers.command(database, mail, &["serve"])?;
+            let mut command = servers.command(database, mail, manner.arguments())?;
             command.env("USERMGR_HTTP_LISTEN", address.to_string());
             servers.children.push(command.spawn()?);
             servers.addresses.push(address);
@@ -193,6 +236,7 @@ impl Servers {
             .env("USERMGR_LOG_LEVEL", "warn")
             .env("USERMGR_LOG_FORMAT", "json")
             .envs(self.manner.settings().iter().copied())
+            .envs(self.settings.iter().map(|(name, value)| (*name, value.as_str())))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -212,6 +256,16 @@ impl Servers {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Err(format!("a server was not ready in time:\n{}", self.said()).into())
+    }
+
+    /// The first server's process.
+    pub(crate) fn process(&self) -> Option<u32> {
+        self.children.first().and_then(Child::id)
+    }
+
+    /// Forgets what they have logged.
+    pub(crate) fn clear_log(&self) -> std::io::Result<()> {
+        std::fs::write(&self.log, "")
     }
 
     /// What they have logged: warnings and errors only.
@@ -252,7 +306,7 @@ impl Servers {
         let said = self.said();
         let errors = said.lines().filter(|line| line.contains("\"ERROR\"") || line.contains("panicked"));
         faults.extend(errors.map(|line| format!("logged: {line}")));
-        std::fs::write(&self.log, "")?;
+        self.clear_log()?;
         Ok(faults)
     }
 }

@@ -167,6 +167,7 @@ pub(super) fn guess(
 ) -> Redeem {
     Redeem {
         now,
+        latest_end: now + TTL,
         candidates: candidates.to_vec(),
         hit,
         settled: false,
@@ -343,6 +344,7 @@ pub(super) fn confirm(user: UserId, code: CodeId, effect: RedeemEffect, now: Off
 pub(super) fn follow(link: CodeId, effect: RedeemEffect, now: OffsetDateTime) -> Redeem {
     Redeem {
         now,
+        latest_end: now + Duration::days(3),
         candidates: Vec::new(),
         hit: Some(link),
         settled: true,

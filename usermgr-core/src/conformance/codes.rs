@@ -5,7 +5,7 @@ use time::Duration;
 use super::StoreHarness;
 use super::build::{
     ATTEMPTS, NOW, audited, candidates, claim, code, create, email, guess, holds, invite, later, open, owed,
-    password_of, register, registered, request, right, set_password, user, verify, wrong,
+    password_of, register, registered, request, right, sent, set_password, user, verify, wrong,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::password::{PasswordHash, PasswordVersion};
@@ -94,6 +94,27 @@ pub async fn a_code_lives_from_its_hand_over(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let code = registered(&store, ANA).await;
     assert_eq!(store.redeem(right(ANA, code, later(86_400))).await.unwrap(), Redeemed::Expired);
+}
+
+/// A code that was handed over by a clock that has been set back since does not live the longer for it, and stands in no
+/// other's way.
+pub async fn a_code_of_a_clock_set_back_is_over(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let code = registered(&store, ANA).await;
+    let (lease, claimed) = claim(&store, later(3600)).await;
+    store.settle(sent(&claimed[0], lease, later(3600))).await.unwrap();
+    let newer = registered(&store, ANA).await;
+    for seconds in [0, 3599] {
+        assert_eq!(
+            store.redeem(right(ANA, code, later(seconds))).await.unwrap(),
+            Redeemed::Expired,
+            "{seconds}"
+        );
+    }
+    let ambiguous = store.redeem(right(ANA, code, later(3600))).await.unwrap();
+    assert_eq!(ambiguous, Redeemed::Ambiguous, "live when the clock is where it was");
+    let outcome = store.redeem(right(ANA, newer, NOW)).await.unwrap();
+    assert!(matches!(outcome, Redeemed::Redeemed(_)), "{outcome:?}");
 }
 
 /// A right code too late is told apart from a wrong one, and counts nothing.

@@ -81,7 +81,7 @@ macro_rules! conformance_suite {
                 who_fell_does_nothing_more;
             codes: a_registration_is_begun_once, a_taken_address_is_told_to_its_owner_only,
                 a_code_is_spent_once, a_code_lives_from_its_hand_over, a_code_dies_with_its_registration,
-                a_right_code_too_late_is_expired, a_code_completes_only_its_own_registration,
+                a_right_code_too_late_is_expired, a_code_of_a_clock_set_back_is_over, a_code_completes_only_its_own_registration,
                 an_ambiguous_hit_changes_nothing, a_new_code_voids_the_older_one,
                 a_new_code_leaves_the_others_alone, wrong_tries_use_a_code_up,
                 a_wrong_guess_counts_on_what_it_was_compared_with, wrong_guesses_look_alike,
@@ -99,7 +99,7 @@ macro_rules! conformance_suite {
                 changing_a_password_keeps_one_session, the_session_that_is_kept_is_ones_own,
                 a_refused_password_change_changes_nothing, ending_sessions_ends_those_meant,
                 a_user_is_made_once_and_read_as_made, users_are_paged;
-            outbox: a_claim_is_leased, a_lease_is_fenced, the_oldest_due_is_claimed_first,
+            outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced, the_oldest_due_is_claimed_first,
                 a_mail_of_a_dead_code_is_void, a_spent_code_is_not_mailed, a_failed_mail_waits_its_turn,
                 a_commit_wakes_the_worker, the_outbox_is_paged, only_true_events_are_owed,
                 events_tell_of_passwords_and_sign_ins, a_dead_mail_is_requeued,

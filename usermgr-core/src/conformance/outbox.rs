@@ -15,7 +15,7 @@ use crate::domain::id::OutboxId;
 use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::outbox::{
-    Claim, DeliveryResult, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
 };
 
 const ANA: &str = "ana@example.org";
@@ -30,6 +30,29 @@ pub async fn a_claim_is_leased(harness: &dyn StoreHarness) {
     let (_, again) = claim(&store, later(300)).await;
     assert_eq!((again.len(), again[0].attempt), (1, 2));
     assert_eq!(again[0].mail, first[0].mail);
+}
+
+/// A claim whose answer was lost is made again under the same lease, and gets what it has: nothing more, no attempt more,
+/// and what was settled or is somebody else's by now not at all.
+pub async fn a_claim_made_again_gets_what_it_has(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for address in [ANA, "bob@example.org", "eva@example.org"] {
+        registered(&store, address).await;
+    }
+    let ids = |claimed: &[Claimed]| claimed.iter().map(|one| (one.mail.id, one.attempt)).collect::<Vec<_>>();
+    let made = Claim { now: NOW, lease: lease(), lease_until: later(300), limit: 2 };
+    let first = store.claim(made).await.unwrap();
+    assert_eq!(first.len(), 2);
+    let made = Claim { now: later(200), lease_until: later(500), limit: 100, ..made };
+    assert_eq!(ids(&store.claim(made).await.unwrap()), ids(&first));
+    let (_, others) = claim(&store, later(300)).await;
+    assert_eq!(others.len(), 1, "the lease was made longer");
+    store.settle(sent(&first[0], made.lease, later(300))).await.unwrap();
+    let made = Claim { now: later(301), ..made };
+    assert_eq!(ids(&store.claim(made).await.unwrap()), ids(&first[1..]));
+    assert_eq!(claim(&store, later(500)).await.1.len(), 1);
+    let made = Claim { now: later(501), ..made };
+    assert!(store.claim(made).await.unwrap().is_empty(), "somebody else has it");
 }
 
 /// Whoever lost the lease cannot settle.

@@ -3,7 +3,7 @@
 use super::account::Account;
 use super::input::Input;
 use super::limits::wait;
-use super::redeem::Judgement;
+use super::redeem::{CLOCK_SKEW, Judgement};
 use super::register::CodeSent;
 use super::sessions::Authenticated;
 use crate::domain::audit::AuditEvent;
@@ -130,6 +130,7 @@ impl Account<'_> {
         }
         let command = Redeem {
             now,
+            latest_end: now + inner.policies.links.undo_ttl + CLOCK_SKEW,
             candidates: vec![id],
             hit: Some(id),
             settled: true,

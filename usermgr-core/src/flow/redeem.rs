@@ -14,6 +14,9 @@ use crate::manager::Inner;
 use crate::port::store::EventDraft;
 use crate::port::store::code::{Candidate, CandidateFilter, CandidateQuery, Redeem, RedeemEffect, Redeemed};
 
+/// How far the clocks of two servers may be apart before a code that one hands over has run out for the other.
+pub(super) const CLOCK_SKEW: time::Duration = time::Duration::MINUTE;
+
 /// A guess, compared with every code that it may be meant for.
 pub(super) struct Guess {
     candidates: Vec<Candidate>,
@@ -98,6 +101,7 @@ impl Inner {
         let Judgement { hit, settled, effect, audit, events } = judgement;
         let command = Redeem {
             now,
+            latest_end: now + self.policies.codes.ttl + CLOCK_SKEW,
             candidates: guess.candidates.iter().map(|candidate| candidate.id).collect(),
             hit,
             settled,

@@ -1,6 +1,7 @@
 //! Passwords set by a mailed link.
 
 use super::input::Input;
+use super::redeem::CLOCK_SKEW;
 use super::register::CodeSent;
 use super::set_password::Passwords;
 use crate::domain::audit::AuditEvent;
@@ -81,6 +82,7 @@ impl Passwords<'_> {
         let now = inner.clock.now();
         let command = Redeem {
             now,
+            latest_end: now + inner.policies.links.ttl + CLOCK_SKEW,
             candidates: vec![id],
             hit: Some(id),
             settled: true,

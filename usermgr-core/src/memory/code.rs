@@ -92,8 +92,19 @@ impl CodeStore for MemoryStore {
     }
 
     async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
-        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } =
-            command;
+        let Redeem {
+            now,
+            latest_end,
+            candidates,
+            hit,
+            settled,
+            attempts,
+            tries,
+            budget,
+            effect,
+            audit,
+            events,
+        } = command;
         let mut state = self.state()?;
         state.clamp(tries.iter().chain(&budget), now);
         if let Some(retry_after) = state.used_up(&budget, now) {
@@ -104,12 +115,13 @@ impl CodeStore for MemoryStore {
             hit.and_then(|id| state.codes.get(&id)).filter(|row| row.closed_at.is_none()).cloned()
             && effect.fits(row.purpose, row.code.form)
         {
-            if row.is_over(now) && row.wrong_tries < attempts {
+            let is_over = row.is_over(now) || row.ends_after(latest_end);
+            if is_over && row.wrong_tries < attempts {
                 state.audit_refused(audit, now, "code_expired", None);
                 return Ok(Redeemed::Expired);
             }
             if row.is_live(now, attempts) && state.may_redeem(&row, now) {
-                if !settled && state.is_ambiguous(&row, now, attempts) {
+                if !settled && state.is_ambiguous(&row, now, latest_end, attempts) {
                     state.audit_refused(audit, now, "registration_ambiguous", None);
                     return Ok(Redeemed::Ambiguous);
                 }
@@ -217,13 +229,20 @@ impl State {
         }
     }
 
-    fn is_ambiguous(&self, hit: &CodeRow, now: OffsetDateTime, attempts: u32) -> bool {
+    fn is_ambiguous(
+        &self,
+        hit: &CodeRow,
+        now: OffsetDateTime,
+        latest_end: OffsetDateTime,
+        attempts: u32,
+    ) -> bool {
         let Owner::Registration(_) = hit.owner else { return false };
         let email = self.email_of(hit.owner);
         self.codes.values().any(|row| {
             matches!(row.owner, Owner::Registration(_))
                 && row.owner != hit.owner
                 && row.is_live(now, attempts)
+                && !row.ends_after(latest_end)
                 && self.email_of(row.owner) == email
         })
     }

@@ -150,6 +150,11 @@ impl CodeRow {
         self.code.dies_at <= now || self.expires_at.is_some_and(|at| at <= now)
     }
 
+    /// Whether it lives longer than a code that was handed over by now can.
+    pub(crate) fn ends_after(&self, latest_end: OffsetDateTime) -> bool {
+        self.expires_at.is_some_and(|at| at > latest_end)
+    }
+
     pub(crate) fn is_live(&self, now: OffsetDateTime, attempts: u32) -> bool {
         self.closed_at.is_none() && !self.is_over(now) && self.wrong_tries < attempts
     }

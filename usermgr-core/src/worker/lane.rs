@@ -111,7 +111,8 @@ impl Delivered {
 
 /// Makes one attempt at each item that is due, as many as may be under way at once, and returns when all have ended.
 pub(super) async fn run_once<L: Lane>(lane: &Arc<L>) -> Result<Delivered, StoreError> {
-    let (lease, claimed) = claim(lane, concurrency(lane)).await?;
+    let lease = new_lease(lane);
+    let claimed = claim(lane, lease, concurrency(lane)).await?;
     let mut flights = JoinSet::new();
     launch(lane, &mut flights, claimed, lease);
     let mut delivered = Delivered::default();
@@ -127,6 +128,7 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
     let mut flights = JoinSet::new();
     let mut more_is_due = true;
     let mut failures = 0_u32;
+    let mut lease = new_lease(lane);
     while !stop.is_requested() {
         while flights.try_join_next().map(end_of).is_some() {}
         let free = concurrency(lane).saturating_sub(flights.len());
@@ -136,11 +138,13 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
         } else if free == 0 {
             until_one_lands(&mut flights, &stop).await;
         } else {
-            match claim(lane, free).await {
-                Ok((lease, claimed)) => {
+            // After a failure under the same lease: what was committed and not answered is not left to itself.
+            match claim(lane, lease, free).await {
+                Ok(claimed) => {
                     failures = 0;
                     more_is_due = claimed.len() >= free;
                     launch(lane, &mut flights, claimed, lease);
+                    lease = new_lease(lane);
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
@@ -202,14 +206,18 @@ fn concurrency<L: Lane>(lane: &Arc<L>) -> usize {
     usize::try_from(lane.concurrency()).unwrap_or(usize::MAX).max(1)
 }
 
-async fn claim<L: Lane>(lane: &Arc<L>, limit: usize) -> Result<(Lease, Vec<L::Claimed>), StoreError> {
+fn new_lease<L: Lane>(lane: &Arc<L>) -> Lease {
     let mut lease = Lease([0; 16]);
     lane.random().fill(&mut lease.0);
+    lease
+}
+
+async fn claim<L: Lane>(lane: &Arc<L>, lease: Lease, limit: usize) -> Result<Vec<L::Claimed>, StoreError> {
     let now = lane.clock().now();
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
     let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit };
     match caught(lane.claim(claim)).await {
-        Ok(claimed) => claimed.map(|claimed| (lease, claimed)),
+        Ok(claimed) => claimed,
         Err(Panicked) => Err(StoreError::unavailable("the store panicked")),
     }
 }

@@ -154,7 +154,13 @@ impl App {
                 tracing::error!(request_id, "a request panicked");
                 Err(Problem::internal())
             }
-            Err(_elapsed) => Err(Problem::unavailable()),
+            Err(_elapsed) => {
+                tracing::error!(
+                    request_id,
+                    "a request took longer than {REQUEST_TIMEOUT:?} and was given up"
+                );
+                Err(Problem::unavailable())
+            }
         };
         let (mut response, code) = match outcome {
             Ok(answer) => (answer.into_response(), None),

@@ -144,8 +144,19 @@ impl Store {
     }
 
     async fn redeem_once(&self, command: Redeem) -> Result<Redeemed, StoreError> {
-        let Redeem { now, candidates, hit, settled, attempts, tries, budget, effect, audit, events } =
-            command;
+        let Redeem {
+            now,
+            latest_end,
+            candidates,
+            hit,
+            settled,
+            attempts,
+            tries,
+            budget,
+            effect,
+            audit,
+            events,
+        } = command;
         let mut tx = self.begin().await?;
         let mut limits = Limits::lock(&mut tx, tries.iter().chain(&budget), now).await?;
         if let Some(retry_after) = limits.used_up(&budget) {
@@ -157,13 +168,14 @@ impl Store {
             open_code(&mut tx, hit, now).await?.filter(|(_, code)| effect.fits(code.purpose, code.form))
         {
             let tried_out = code.wrong_tries >= i64::from(attempts);
-            if code.is_over(now) && !tried_out {
+            let is_over = code.is_over(now, latest_end);
+            if is_over && !tried_out {
                 audit_refused(&mut tx, audit, now, "code_expired", None).await?;
                 tx.commit().await.map_err(fault)?;
                 return Ok(Redeemed::Expired);
             }
-            if let Some(owner) = owner.filter(|_| !code.is_over(now) && !tried_out) {
-                if !settled && is_ambiguous(&mut tx, &owner, now, attempts).await? {
+            if let Some(owner) = owner.filter(|_| !is_over && !tried_out) {
+                if !settled && is_ambiguous(&mut tx, &owner, now, latest_end, attempts).await? {
                     audit_refused(&mut tx, audit, now, "registration_ambiguous", None).await?;
                     tx.commit().await.map_err(fault)?;
                     return Ok(Redeemed::Ambiguous);
@@ -453,8 +465,8 @@ struct OpenCode {
 }
 
 impl OpenCode {
-    fn is_over(&self, now: OffsetDateTime) -> bool {
-        self.dies_at <= now || self.expires_at.is_some_and(|at| at <= now)
+    fn is_over(&self, now: OffsetDateTime, latest_end: OffsetDateTime) -> bool {
+        self.dies_at <= now || self.expires_at.is_some_and(|at| at <= now || at > latest_end)
     }
 }
 
@@ -519,18 +531,20 @@ async fn is_ambiguous(
     tx: &mut Tx,
     owner: &Owner,
     now: OffsetDateTime,
+    latest_end: OffsetDateTime,
     attempts: u32,
 ) -> Result<bool, StoreError> {
     let Owner::Registration(registration) = owner else { return Ok(false) };
     let other: Option<i64> = sqlx::query_scalar(
         "SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE email_key = $1 AND purpose = $2 AND closed_at IS NULL \
          AND registration_id IS NOT NULL AND registration_id <> $3 AND dies_at > $4 \
-         AND (expires_at IS NULL OR expires_at > $4) AND wrong_tries < $5 LIMIT 1",
+         AND (expires_at IS NULL OR (expires_at > $4 AND expires_at <= $5)) AND wrong_tries < $6 LIMIT 1",
     )
     .bind(registration.email.key().as_str())
     .bind(CodePurpose::EmailVerification.as_str())
     .bind(registration.id.as_uuid())
     .bind(ts(now))
+    .bind(ts(latest_end))
     .bind(i64::from(attempts))
     .fetch_optional(&mut **tx)
     .await

@@ -37,9 +37,11 @@ impl OutboxStore for Store {
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
         let due: Option<i64> = sqlx::query_scalar(
             "SELECT CAST(1 AS BIGINT) FROM usermgr_outbox WHERE status = 'queued' AND due_at <= $1 \
-             AND (lease_until IS NULL OR lease_until <= $1) LIMIT 1",
+             AND (lease_until IS NULL OR lease_until <= $1) \
+             UNION ALL SELECT CAST(1 AS BIGINT) FROM usermgr_outbox WHERE lease = $2 LIMIT 1",
         )
         .bind(ts(command.now))
+        .bind(command.lease.0.as_slice())
         .fetch_optional(self.readers())
         .await
         .map_err(fault)?;
@@ -107,21 +109,30 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(fault)?;
-        sqlx::query(concat!(
-            "UPDATE usermgr_outbox SET lease = $2, lease_until = $3, attempts = attempts + 1 WHERE id IN (",
-            skipping!(
-                "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
-                 AND (o.lease_until IS NULL OR o.lease_until <= $1) ORDER BY o.due_at, o.id LIMIT $4",
-                ")"
-            )
-        ))
-        .bind(ts(now))
-        .bind(lease.0.as_slice())
-        .bind(ts(lease_until))
-        .bind(i64::from(limit))
-        .execute(&mut *tx)
-        .await
-        .map_err(fault)?;
+        let again = sqlx::query("UPDATE usermgr_outbox SET lease_until = $2 WHERE lease = $1")
+            .bind(lease.0.as_slice())
+            .bind(ts(lease_until))
+            .execute(&mut *tx)
+            .await
+            .map_err(fault)?
+            .rows_affected();
+        if again == 0 {
+            sqlx::query(concat!(
+                "UPDATE usermgr_outbox SET lease = $2, lease_until = $3, attempts = attempts + 1 WHERE id IN (",
+                skipping!(
+                    "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
+                     AND (o.lease_until IS NULL OR o.lease_until <= $1) ORDER BY o.due_at, o.id LIMIT $4",
+                    ")"
+                )
+            ))
+            .bind(ts(now))
+            .bind(lease.0.as_slice())
+            .bind(ts(lease_until))
+            .bind(i64::from(limit))
+            .execute(&mut *tx)
+            .await
+            .map_err(fault)?;
+        }
         let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
             mail_columns!(),
             // A mail whose code was purged this very moment is left to the next claim, which voids it.

@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -90,7 +91,10 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(10));
         make_private(options.get_filename()).map_err(|error| ConnectError(sqlx::Error::Io(error)))?;
         let pool = |connections: u32| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(10))
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(Duration::from_secs(10))
+                .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(ConnectError)?;
         let readers = pool(max_connections.max(1)).connect_with(options).await.map_err(ConnectError)?;
@@ -99,6 +103,10 @@ impl SqliteStore {
 
     /// A store on a pool that the host made; foreign keys must be on. Its tables begin with `usermgr_` and live beside
     /// the host's own.
+    ///
+    /// After a full disk or an I/O error SQLite ends a transaction by itself, and the driver does not see it: it takes
+    /// the connection to stand in one for good. So give the pool a `before_acquire` that refuses a connection whose
+    /// `is_in_transaction()` is true, as [`connect`](Self::connect) does, or writes fail until the program is restarted.
     pub fn with_pool(pool: SqlitePool) -> Self {
         Self { writer: pool.clone(), readers: pool, due: Arc::default(), events_due: Arc::default() }
     }
@@ -151,7 +159,49 @@ fn was_in_the_way(error: &StoreError) -> bool {
     source
         .downcast_ref::<sqlx::Error>()
         .and_then(sqlx::Error::as_database_error)
-        // SQLITE_BUSY and its kinds: another process of the host's has the file.
         .and_then(|error| error.code().and_then(|code| code.parse::<u32>().ok()))
-        .is_some_and(|code| code & 0xff == 5)
+        // The kinds of SQLITE_BUSY. Itself it says that another process had the file for as long as we wait: no more.
+        .is_some_and(|code| code & 0xff == 5 && code != 5)
+}
+
+#[cfg(test)]
+mod tests {
+    use usermgr_core::port::store::UpkeepStore as _;
+
+    use super::*;
+
+    async fn store() -> (SqliteStore, String, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("usermgr.db").display());
+        let store = SqliteStore::connect(&url, 2).await.unwrap();
+        store.migrate().await.unwrap();
+        (store, url, dir)
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ended_by_itself_stops_no_later_one() {
+        let (store, _, _dir) = store().await;
+        let mut tx = store.begin().await.unwrap();
+        // As after a full disk or an I/O error: the driver is not told.
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap_err();
+        store.begin().await.unwrap().commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_another_process_long_enough_is_told_so() {
+        let (store, url, _dir) = store().await;
+        let options = SqliteConnectOptions::from_str(&url).unwrap();
+        let other = SqlitePool::connect_with(options.clone()).await.unwrap();
+        let held = other.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+        let hasty = SqliteStore::with_pool(
+            SqlitePool::connect_with(options.busy_timeout(Duration::from_millis(1))).await.unwrap(),
+        );
+        let refused = hasty.begin().await.unwrap_err();
+        assert!(refused.to_string().contains("database is locked"), "{refused}");
+        assert!(!was_in_the_way(&refused), "it is not waited for once more");
+        held.rollback().await.unwrap();
+        hasty.begin().await.unwrap().rollback().await.unwrap();
+        store.ping().await.unwrap();
+    }
 }

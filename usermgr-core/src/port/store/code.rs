@@ -201,6 +201,9 @@ pub enum CodeOwner {
 pub struct Redeem {
     /// The time.
     pub now: OffsetDateTime,
+    /// The latest end of a code that was handed over by now. A later one was set by a clock that has been set back since:
+    /// the code counts as one that ran out.
+    pub latest_end: OffsetDateTime,
     /// Every code that the guess was compared with.
     pub candidates: Vec<CodeId>,
     /// The one that it was equal to.

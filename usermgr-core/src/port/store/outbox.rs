@@ -19,6 +19,9 @@ pub trait OutboxStore: Send + Sync {
     ///
     /// A mail whose code is no longer live is not handed out: it becomes `Void`.
     ///
+    /// A claim whose answer was lost may be made again under the same lease: it gets what it has then, and nothing else,
+    /// leased until the new `lease_until` and with no further attempt counted.
+    ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError>;
@@ -48,7 +51,7 @@ pub trait OutboxStore: Send + Sync {
     async fn wait_for_due(&self, at_most: std::time::Duration);
 }
 
-/// Names one claim: 128 random bits, fresh for each. A settlement under another lease is refused.
+/// Names one claim: 128 random bits, fresh for each that is not made again. A settlement under another lease is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease(pub [u8; 16]);
 

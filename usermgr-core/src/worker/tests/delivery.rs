@@ -243,6 +243,16 @@ async fn a_store_that_fails_or_panics_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_claimed_and_not_answered_leaves_before_its_lease_has_passed() {
+    let bench = Bench::new();
+    bench.outbox.unanswered_claims.store(1, Ordering::SeqCst);
+    let mail = bench.owe_code("ana");
+    run_until_done(&bench, Duration::from_secs(10)).await;
+    assert_eq!(bench.outbox.row(mail).attempts, 1);
+    assert_eq!(bench.post.mails().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failing_claim_is_the_answer_of_a_single_round() {
     let bench = Bench::new();
     bench.outbox.failing_claims.store(1, Ordering::SeqCst);

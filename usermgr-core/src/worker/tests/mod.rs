@@ -70,6 +70,8 @@ struct Outbox {
     largest_claim: AtomicU32,
     /// How many of the next claims fail.
     failing_claims: AtomicU32,
+    /// How many of the next claims are made, and their answer lost.
+    unanswered_claims: AtomicU32,
     /// How many of the next claims panic.
     panicking_claims: AtomicU32,
     /// Whether it always says at once that something may be due.
@@ -111,6 +113,11 @@ impl OutboxStore for Outbox {
             return Err(StoreError::unavailable("planted"));
         }
         let mut rows = self.rows.lock().unwrap();
+        let again = |row: &&Row| !row.done && row.lease == Some(command.lease);
+        let again: Vec<_> = rows.values().filter(again).map(|row| (row.item.clone(), row.attempts)).collect();
+        if !again.is_empty() {
+            return Ok(again.into_iter().map(|(item, attempt)| Claimed { item, attempt }).collect());
+        }
         let mut due: Vec<&mut Row> =
             rows.values_mut().filter(|row| !row.done && row.due <= command.now).collect();
         due.sort_by_key(|row| row.due);
@@ -120,7 +127,11 @@ impl OutboxStore for Outbox {
             row.attempts += 1;
             Claimed { mail: row.mail.clone(), attempt: row.attempts }
         });
-        Ok(claimed.collect())
+        let claimed = claimed.collect();
+        if take_one(&self.unanswered_claims) {
+            return Err(StoreError::unavailable("planted"));
+        }
+        Ok(claimed)
     }
 
     async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {

@@ -1,0 +1,94 @@
+//! From the answer that follows a commit to the mail server: woken by NOTIFY, or by polling alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::arrivals::{Arrivals, now};
+use super::{register, until};
+use crate::chance::Chance;
+use crate::client::Line;
+use crate::mail_server::MailServer;
+use crate::proxy::Proxy;
+use crate::server::{Database, Manner, Servers};
+use crate::{SetUp, Trouble};
+
+/// What was measured.
+#[derive(Debug)]
+pub struct HandOver {
+    /// How the worker learns of a commit.
+    pub way: &'static str,
+    /// How long it may take at most.
+    pub bound: Duration,
+    /// How long each took, the shortest first.
+    took: Vec<Duration>,
+}
+
+impl HandOver {
+    /// Whether none took longer than it may.
+    pub fn holds(&self) -> bool {
+        self.took.last().is_some_and(|longest| *longest <= self.bound)
+    }
+
+    /// In one line.
+    pub fn line(&self) -> String {
+        let at = |part: usize| {
+            let took = self.took.get((self.took.len() * part / 100).min(self.took.len().saturating_sub(1)));
+            took.map_or(0.0, |took| took.as_secs_f64() * 1e3)
+        };
+        format!(
+            "{}: {} mails, half within {:.1} ms, 99 of 100 within {:.1} ms, all within {:.1} ms, allowed {} ms\n",
+            self.way,
+            self.took.len(),
+            at(50),
+            at(99),
+            at(100),
+            self.bound.as_millis()
+        )
+    }
+}
+
+/// One worker and one server on one database; the worker's way to it is a proxy.
+pub(super) async fn measure(rounds: usize, seed: u64) -> Result<Vec<HandOver>, Trouble> {
+    let database = Database::create(SetUp::Postgres).await?;
+    let servers = Servers::start(&database, "memory:", Manner::Apart, 1).await?;
+    let arrivals = Arc::new(Arrivals::default());
+    let taking = Arc::clone(&arrivals);
+    let mail = MailServer::smtp(move |mail| taking.take_mail(0, &mail)).await?;
+    let proxy = Proxy::open(&database.url).await?;
+    let mut worker = servers.command(&database, &mail.url, &["worker"])?;
+    let worker = worker.env("USERMGR_DATABASE_URL", proxy.url(&database.url)?).spawn()?;
+    let mut line = Line::new(0, *servers.addresses.first().ok_or("no server")?);
+    let mut chance = Chance::new(seed, &[]);
+    // Until it listens.
+    until("the worker does not deliver", async || {
+        register(&mut line, "first@example.org").await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(arrivals.count() > 0)
+    })
+    .await?;
+    let mut found = Vec::new();
+    // Polling is once a second; the rest is what a mail and a busy machine take.
+    for (way, bound) in
+        [("LISTEN/NOTIFY", Duration::from_secs(1)), ("NOTIFY cut off", Duration::from_secs(2))]
+    {
+        if way == "NOTIFY cut off" {
+            proxy.leave_notifications_out();
+        }
+        let mut took = Vec::new();
+        for n in 0..rounds {
+            tokio::time::sleep(Duration::from_millis(chance.within(20, 320) as u64)).await;
+            let to = format!("{}-{n}@example.org", if bound.as_secs() == 1 { "woken" } else { "polled" });
+            register(&mut line, &to).await?;
+            let answered = now();
+            until("a mail did not come", async || Ok(arrivals.came(&to).is_some())).await?;
+            let micros = arrivals.came(&to).unwrap_or_default() - answered;
+            took.push(Duration::from_micros(u64::try_from(micros).unwrap_or(0)));
+        }
+        took.sort_unstable();
+        found.push(HandOver { way, bound, took });
+    }
+    drop(worker);
+    servers.stop().await?;
+    database.remove().await?;
+    Ok(found)
+}
