@@ -497,7 +497,8 @@ pub(super) fn lease() -> Lease {
 
 pub(super) async fn claim(store: &Arc<dyn Store>, now: OffsetDateTime) -> (Lease, Vec<Claimed>) {
     let lease = lease();
-    let command = Claim { now, lease, lease_until: now + Duration::minutes(5), limit: 100 };
+    let lease_until = now + Duration::minutes(5);
+    let command = Claim { now, lease, lease_until, limit: 100, passing_over: Vec::new() };
     (lease, store.claim(command).await.unwrap())
 }
 

@@ -262,7 +262,13 @@ pub async fn a_dropped_claim_is_all_or_nothing(harness: &dyn StoreHarness) {
             for command in [one, two] {
                 store.register(command).await.unwrap();
             }
-            let command = Claim { now: later(1), lease: lease(), lease_until: later(600), limit: 10 };
+            let command = Claim {
+                now: later(1),
+                lease: lease(),
+                lease_until: later(600),
+                limit: 10,
+                passing_over: Vec::new(),
+            };
             dropped!(store, audited: 0, owed: 0, store.claim(command), {
                 let entries = outbox(&store).await;
                 let mine = entries.iter().filter(|entry| ids.contains(&entry.item.id()));

@@ -276,12 +276,13 @@ impl Pair {
     async fn claim(&mut self) -> Answers {
         let lease_until = self.now + Duration::minutes(5);
         let limit = [1, 2, 100][self.dice.roll(3)];
-        let command = Claim { now: self.now, lease: lease(), lease_until, limit };
+        let lease = lease();
+        let command = Claim { now: self.now, lease, lease_until, limit, passing_over: Vec::new() };
         let answers = both!(self.claim(command));
         // What was claimed is what has now been tried once more; a stale lease is drawn as well as the last one.
         for entry in outbox(&self.model).await {
             if answers.2.contains(&format!("{:?}", entry.item.id())) {
-                self.claims.push((entry.item.id(), command.lease));
+                self.claims.push((entry.item.id(), lease));
             }
         }
         answers

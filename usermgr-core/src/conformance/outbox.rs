@@ -15,7 +15,7 @@ use crate::domain::id::OutboxId;
 use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::outbox::{
-    Claim, DeliveryResult, OutboxItem, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxItem, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
 };
 
 const ANA: &str = "ana@example.org";
@@ -111,9 +111,11 @@ pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
         let store = std::sync::Arc::clone(&store);
         async move {
             let now = later(seconds);
-            let claim = Claim { now, lease: lease(), lease_until: now + Duration::MINUTE, limit };
+            let lease = lease();
+            let claim =
+                Claim { now, lease, lease_until: now + Duration::MINUTE, limit, passing_over: Vec::new() };
             let claimed = store.claim(claim).await.unwrap();
-            (claim.lease, claimed.iter().map(|claimed| claimed.item.id()).collect::<Vec<_>>())
+            (lease, claimed.iter().map(|claimed| claimed.item.id()).collect::<Vec<_>>())
         }
     };
     assert_eq!(taken(19, 0).await.1, []);
@@ -124,6 +126,35 @@ pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
     assert_eq!(taken(19, 9).await.1, ids[1..2], "the third is not due yet");
     assert_eq!(taken(30, 9).await.1, [ids[2], ids[0]]);
     assert_eq!(taken(89, 9).await.1, ids[1..2], "its lease has passed, the others' not");
+}
+
+/// Mails to a domain that is passed over wait for another claim, and take no place from the others.
+pub async fn a_claim_passes_over_domains(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for n in 0..3 {
+        registered(&store, &format!("u{n}@slow.example.org")).await;
+    }
+    for address in ["ana@example.org", "eva@not-slow.example.org", "ida@other.example"] {
+        registered(&store, address).await;
+    }
+    let claimed = |limit, domains: &[&str]| {
+        let store = std::sync::Arc::clone(&store);
+        let passing_over = domains.iter().map(|domain| (*domain).to_owned()).collect();
+        let claim = Claim { now: NOW, lease: lease(), lease_until: later(60), limit, passing_over };
+        async move {
+            let claimed = store.claim(claim).await.unwrap();
+            let receiver = |claimed: &Claimed| match &claimed.item {
+                OutboxItem::Mail(mail) => mail.to.to_string(),
+                OutboxItem::Event(event) => event.kind.as_str().to_owned(),
+            };
+            claimed.iter().map(receiver).collect::<Vec<_>>()
+        }
+    };
+    let others = claimed(2, &["slow.example.org"]).await;
+    assert_eq!(others, ["ana@example.org", "eva@not-slow.example.org"], "a name that ends so is another");
+    assert_eq!(claimed(9, &["slow.example.org", "other.example"]).await, [""; 0]);
+    assert_eq!(claimed(2, &["other.example"]).await, ["u0@slow.example.org", "u1@slow.example.org"]);
+    assert_eq!(claimed(9, &[]).await, ["u2@slow.example.org", "ida@other.example"]);
 }
 
 /// A code that is spent, or whose user has a new password, takes its mail with it; one that left stays as it left.

@@ -442,6 +442,14 @@ impl OutboxRow {
         }
     }
 
+    /// The domain that a mail goes to.
+    fn domain(&self) -> Option<&str> {
+        match &self.item {
+            OwedItem::Event(_) => None,
+            OwedItem::Mail { mail, .. } => Some(mail.to.domain()),
+        }
+    }
+
     fn item(&self, codes: &BTreeMap<CodeId, CodeRow>) -> OutboxItem {
         match &self.item {
             OwedItem::Event(event) => OutboxItem::Event(event.clone()),

@@ -15,7 +15,7 @@ use crate::port::store::outbox::{
 #[async_trait]
 impl OutboxStore for MemoryStore {
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
-        let Claim { now, lease, lease_until, limit } = command;
+        let Claim { now, lease, lease_until, limit, passing_over } = command;
         let mut guard = self.state()?;
         let state = &mut *guard;
         let mut due = Vec::new();
@@ -30,7 +30,7 @@ impl OutboxStore for MemoryStore {
                 row.status = OutboxStatus::Void;
                 row.settled_at = Some(now);
                 row.lease = None;
-            } else {
+            } else if !row.domain().is_some_and(|to| passing_over.iter().any(|domain| domain == to)) {
                 due.push((row.due_at, *id));
             }
         }

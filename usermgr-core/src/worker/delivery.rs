@@ -18,11 +18,15 @@ use crate::port::store::outbox::{Claimed, DeliveryResult, Lease, OutboxEntry, Ou
 use crate::template::MailValues;
 
 /// How long an attempt may take. It is well within a lease, so that nobody else sends the mail meanwhile.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a settlement is tried while the store fails. The mail has left by then.
-const SETTLE_TRIES: u32 = 6;
+pub(super) const SETTLE_TRIES: u32 = 6;
+/// How long each of these tries may take.
+pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait that the other side may ask for: all attempts shall end while services still know their keys.
+const LONGEST_ASKED: time::Duration = time::Duration::hours(1);
 /// The first and the longest wait between two tries to settle.
-const SETTLE_WAIT: (time::Duration, time::Duration) =
+pub(super) const SETTLE_WAIT: (time::Duration, time::Duration) =
     (time::Duration::milliseconds(100), time::Duration::seconds(2));
 
 /// How an attempt ended, as the store knows it.
@@ -42,6 +46,8 @@ pub(super) enum End {
 struct Failure {
     kind: FailureKind,
     error: String,
+    /// How long the other side asks to be left alone.
+    retry_after: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +62,11 @@ enum FailureKind {
 
 impl Failure {
     fn transient(error: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Transient, error: error.into() }
+        Self { kind: FailureKind::Transient, error: error.into(), retry_after: None }
     }
 
     fn unwritable(error: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Unwritable, error: error.into() }
+        Self { kind: FailureKind::Unwritable, error: error.into(), retry_after: None }
     }
 }
 
@@ -70,7 +76,7 @@ pub(super) async fn deliver(inner: &Inner, claimed: Claimed, lease: Lease) -> En
     let attempted = match tokio::time::timeout(TIMEOUT, caught(hand_over(inner, &item))).await {
         Ok(Ok(attempted)) => attempted,
         Ok(Err(Panicked)) => Err(Failure::transient("the delivery panicked")),
-        Err(_) => Err(Failure::transient("the delivery took longer than a minute")),
+        Err(_) => Err(Failure::transient("the delivery took longer than two minutes")),
     };
     let now = inner.clock.now();
     let (end, result) = judge(inner, &item, attempt, now, &attempted);
@@ -85,6 +91,7 @@ async fn hand_over(inner: &Inner, item: &OutboxItem) -> Result<(), Failure> {
             inner.mailer.send(&mail).await.map_err(|error| Failure {
                 kind: if error.is_permanent() { FailureKind::Refused } else { FailureKind::Transient },
                 error: error.to_string(),
+                retry_after: error.retry_after(),
             })
         }
         OutboxItem::Event(event) => match &inner.events {
@@ -183,10 +190,12 @@ fn judge(
             };
             (End::Sent, DeliveryResult::Sent { code_ttl })
         }
-        Err(Failure { kind: FailureKind::Transient, error })
+        Err(Failure { kind: FailureKind::Transient, error, retry_after })
             if attempt < inner.policies.outbox.max_attempts =>
         {
-            let at = now.saturating_add(backoff(attempt, &*inner.random));
+            let asked = retry_after.and_then(|wait| wait.try_into().ok()).unwrap_or(time::Duration::ZERO);
+            let wait = backoff(attempt, &*inner.random).max(asked.min(LONGEST_ASKED));
+            let at = now.saturating_add(wait);
             (End::Retried, DeliveryResult::Retry { at, error: bounded(error) })
         }
         Err(failure) => (End::Dead, DeliveryResult::Dead { error: bounded(&failure.error) }),
@@ -209,14 +218,16 @@ fn bounded(error: &str) -> String {
 async fn settle(inner: &Inner, command: Settle, end: End) -> End {
     let id = command.id;
     for attempt in 1..=SETTLE_TRIES {
-        let error = match caught(inner.outbox.settle(command.clone())).await {
-            Ok(Ok(Settled::Settled)) => return end,
-            Ok(Ok(Settled::LostLease)) => {
+        let settling = caught(inner.outbox.settle(command.clone()));
+        let error = match tokio::time::timeout(SETTLE_TIMEOUT, settling).await {
+            Ok(Ok(Ok(Settled::Settled))) => return end,
+            Ok(Ok(Ok(Settled::LostLease))) => {
                 tracing::warn!(%id, "the lease of a delivery was lost; it may be delivered twice");
                 return End::Lost;
             }
-            Ok(Err(error)) => error,
-            Err(Panicked) => StoreError::unavailable("the store panicked"),
+            Ok(Ok(Err(error))) => error,
+            Ok(Err(Panicked)) => StoreError::unavailable("the store panicked"),
+            Err(_) => StoreError::unavailable("the store did not answer in time"),
         };
         if attempt == SETTLE_TRIES {
             tracing::error!(%id, error = &error as &dyn std::error::Error,
@@ -244,7 +255,7 @@ fn log(item: &OutboxItem, attempt: u32, end: End, failure: Option<&Failure>) {
     let id = item.id();
     match failure {
         None => tracing::info!(%id, what, kind, attempt, outcome, "delivery"),
-        Some(Failure { kind: FailureKind::Unwritable, error }) => {
+        Some(Failure { kind: FailureKind::Unwritable, error, .. }) => {
             tracing::error!(%id, what, kind, attempt, outcome, error = bounded(error), "delivery");
         }
         Some(Failure { error, .. }) => {

@@ -6,12 +6,12 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use time::Duration;
-use tokio::task::{JoinError, JoinSet};
 
 use super::Stop;
 use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
 use super::delivery::{self, End};
+use super::flights::{Flights, Room};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::policy::Policies;
 use crate::port::clock::Clock;
@@ -22,8 +22,10 @@ use crate::port::store::outbox::{Claim, Claimed, Lease};
 use crate::port::store::{OutboxStore, Store, StoreError};
 use crate::template::MailTemplates;
 
-/// How long a claimed item is kept from other claims: longer than an attempt and its settlement may take.
-const LEASE: Duration = Duration::minutes(5);
+/// How long a claimed item is kept from other claims: longer than the claim, an attempt and its settlement may take.
+pub(super) const LEASE: Duration = Duration::minutes(5);
+/// How long a claim may take. Its lease runs meanwhile.
+pub(super) const CLAIM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long to wait for something to become due before asking anyway.
 const WAIT_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
 /// The shortest time between two claims while there is less to do than can be done at once. Nobody notices it in a
@@ -112,7 +114,8 @@ impl MailWorker {
     }
 
     /// Makes one attempt at each item that is due, as many as may be under way at once
-    /// ([`OutboxPolicy::concurrency`]), and returns when all have ended. None attempted means that none was due.
+    /// ([`OutboxPolicy::concurrency`]), and returns when all have ended. None attempted means that none was due. Whom a
+    /// mail is for makes no difference here: a round lasts as long as its slowest delivery.
     ///
     /// Like [`run`](Self::run) it must be called within a tokio runtime. Dropping the future cuts deliveries off;
     /// what was cut off is due again when its lease of five minutes has passed.
@@ -122,12 +125,13 @@ impl MailWorker {
     ///
     /// [`OutboxPolicy::concurrency`]: crate::policy::OutboxPolicy::concurrency
     pub async fn run_once(&self) -> Result<Delivered, StoreError> {
-        let (lease, claimed) = self.claim(self.concurrency()).await?;
-        let mut flights = JoinSet::new();
+        let places = self.concurrency();
+        let (lease, claimed) = self.claim(Room { limit: places, passing_over: Vec::new() }).await?;
+        let mut flights = Flights::new(places);
         self.launch(&mut flights, claimed, lease);
         let mut delivered = Delivered::default();
-        while let Some(landed) = flights.join_next().await {
-            delivered.count(end_of(landed));
+        while let Some(landed) = flights.land().await {
+            delivered.count(landed.end);
         }
         Ok(delivered)
     }
@@ -135,24 +139,28 @@ impl MailWorker {
     /// Delivers what is due as it becomes due, until `stop`; then it claims nothing more, and returns when what is
     /// under way is settled. It never ends for a fault of the store, the mailer or a template.
     ///
-    /// A slow receiver holds up nobody else: the place of each delivery that ends is given to the next one due.
+    /// A slow receiver holds up nobody else: the place of each delivery that ends is given to the next one due, and one
+    /// domain has at most a quarter of the places at once.
     pub async fn run(&self, stop: Stop) {
-        let mut flights = JoinSet::new();
+        let mut flights = Flights::new(self.concurrency());
         let mut more_is_due = true;
         let mut failures = 0_u32;
         while !stop.is_requested() {
-            while flights.try_join_next().map(end_of).is_some() {}
-            let free = self.concurrency().saturating_sub(flights.len());
+            while let Some(landed) = flights.try_land() {
+                more_is_due |= landed.frees_a_domain;
+            }
+            let room = flights.room();
+            let limit = room.limit;
             if !more_is_due {
                 until(self.something_is_due(), &mut flights, &stop).await;
                 more_is_due = true;
-            } else if free == 0 {
+            } else if limit == 0 {
                 until_one_lands(&mut flights, &stop).await;
             } else {
-                match self.claim(free).await {
+                match self.claim(room).await {
                     Ok((lease, claimed)) => {
                         failures = 0;
-                        more_is_due = claimed.len() >= free;
+                        more_is_due = claimed.len() >= limit;
                         self.launch(&mut flights, claimed, lease);
                     }
                     Err(error) => {
@@ -166,29 +174,32 @@ impl MailWorker {
                 }
             }
         }
-        while flights.join_next().await.map(end_of).is_some() {}
+        while flights.land().await.is_some() {}
     }
 
     fn concurrency(&self) -> usize {
         usize::try_from(self.inner.policies.outbox.concurrency).unwrap_or(usize::MAX).max(1)
     }
 
-    async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Claimed>), StoreError> {
+    async fn claim(&self, room: Room) -> Result<(Lease, Vec<Claimed>), StoreError> {
+        let Room { limit, passing_over } = room;
         let mut lease = Lease([0; 16]);
         self.inner.random.fill(&mut lease.0);
         let now = self.inner.clock.now();
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit };
-        match caught(self.inner.outbox.claim(claim)).await {
-            Ok(claimed) => claimed.map(|claimed| (lease, claimed)),
-            Err(Panicked) => Err(StoreError::unavailable("the store panicked")),
+        let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit, passing_over };
+        match tokio::time::timeout(CLAIM_TIMEOUT, caught(self.inner.outbox.claim(claim))).await {
+            Ok(Ok(claimed)) => claimed.map(|claimed| (lease, claimed)),
+            Ok(Err(Panicked)) => Err(StoreError::unavailable("the store panicked")),
+            Err(_) => Err(StoreError::unavailable("the store did not answer in time")),
         }
     }
 
-    fn launch(&self, flights: &mut JoinSet<End>, claimed: Vec<Claimed>, lease: Lease) {
-        for item in claimed {
+    fn launch(&self, flights: &mut Flights, claimed: Vec<Claimed>, lease: Lease) {
+        for claimed in claimed {
             let inner = Arc::clone(&self.inner);
-            flights.spawn(async move { delivery::deliver(&inner, item, lease).await });
+            let domain = claimed.item.domain().map(str::to_owned);
+            flights.launch(domain, async move { delivery::deliver(&inner, claimed, lease).await });
         }
     }
 
@@ -202,8 +213,9 @@ impl MailWorker {
     }
 }
 
-/// Waits for `wake` or `stop`; deliveries go on and end meanwhile.
-async fn until(wake: impl Future<Output = ()>, flights: &mut JoinSet<End>, stop: &Stop) {
+/// Waits for `wake` or `stop`, or until a domain that had all its places has one again; deliveries go on and end
+/// meanwhile.
+async fn until(wake: impl Future<Output = ()>, flights: &mut Flights, stop: &Stop) {
     // One future over all turns: a signal that comes while a delivery ends is not lost.
     let mut wake = pin!(wake);
     loop {
@@ -211,23 +223,16 @@ async fn until(wake: impl Future<Output = ()>, flights: &mut JoinSet<End>, stop:
             biased;
             () = stop.requested() => return,
             () = &mut wake => return,
-            Some(landed) = flights.join_next() => { end_of(landed); }
+            Some(landed) = flights.land() => if landed.frees_a_domain { return },
         }
     }
 }
 
-async fn until_one_lands(flights: &mut JoinSet<End>, stop: &Stop) {
+async fn until_one_lands(flights: &mut Flights, stop: &Stop) {
     tokio::select! {
         () = stop.requested() => {}
-        landed = flights.join_next() => { landed.map(end_of); }
+        _ = flights.land() => {}
     }
-}
-
-fn end_of(landed: Result<End, JoinError>) -> End {
-    landed.unwrap_or_else(|error| {
-        tracing::error!(%error, "a delivery ended out of order; it is made again when its lease has passed");
-        End::Lost
-    })
 }
 
 impl fmt::Debug for MailWorkerParts {

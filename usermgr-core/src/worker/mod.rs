@@ -6,6 +6,7 @@
 mod backoff;
 mod caught;
 mod delivery;
+mod flights;
 mod handle;
 mod mail;
 mod upkeep;

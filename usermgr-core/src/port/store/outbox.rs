@@ -18,7 +18,8 @@ pub trait OutboxStore: Send + Sync {
     /// Takes up to `limit` items that are due, the oldest due first, and leases them until `lease_until`: no other
     /// claim gets them before. Each attempt is counted. An item whose lease has passed is due again.
     ///
-    /// A mail whose code is no longer live is not handed out: it becomes `Void`.
+    /// A mail whose code is no longer live is not handed out: it becomes `Void`. Mails to the domains in `passing_over`
+    /// are left for another claim.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -54,7 +55,7 @@ pub trait OutboxStore: Send + Sync {
 pub struct Lease(pub [u8; 16]);
 
 /// See [`OutboxStore::claim`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The time.
     pub now: OffsetDateTime,
@@ -64,6 +65,10 @@ pub struct Claim {
     pub lease_until: OffsetDateTime,
     /// How many at most.
     pub limit: u32,
+    /// Domains that have all the deliveries they may have at once, as [`Email::domain`] spells them.
+    ///
+    /// [`Email::domain`]: crate::domain::email::Email::domain
+    pub passing_over: Vec<String>,
 }
 
 /// An item that was claimed.
@@ -90,6 +95,14 @@ impl OutboxItem {
         match self {
             Self::Mail(mail) => mail.id,
             Self::Event(event) => event.id,
+        }
+    }
+
+    /// The domain that a mail goes to.
+    pub fn domain(&self) -> Option<&str> {
+        match self {
+            Self::Mail(mail) => Some(mail.to.domain()),
+            Self::Event(_) => None,
         }
     }
 }
