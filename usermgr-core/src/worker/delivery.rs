@@ -24,7 +24,7 @@ pub(super) const SETTLE_TRIES: u32 = 6;
 /// How long each of these tries may take.
 pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait that the other side may ask for: all attempts shall end while services still know their keys.
-const LONGEST_ASKED: time::Duration = time::Duration::hours(1);
+const LONGEST_ASKED: Duration = Duration::from_hours(1);
 /// The first and the longest wait between two tries to settle.
 pub(super) const SETTLE_WAIT: (time::Duration, time::Duration) =
     (time::Duration::milliseconds(100), time::Duration::seconds(2));
@@ -193,8 +193,8 @@ fn judge(
         Err(Failure { kind: FailureKind::Transient, error, retry_after })
             if attempt < inner.policies.outbox.max_attempts =>
         {
-            let asked = retry_after.and_then(|wait| wait.try_into().ok()).unwrap_or(time::Duration::ZERO);
-            let wait = backoff(attempt, &*inner.random).max(asked.min(LONGEST_ASKED));
+            let asked = retry_after.unwrap_or_default().min(LONGEST_ASKED);
+            let wait = backoff(attempt, &*inner.random).max(asked.try_into().unwrap_or_default());
             let at = now.saturating_add(wait);
             (End::Retried, DeliveryResult::Retry { at, error: bounded(error) })
         }
