@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use crate::crypto::hasher::{HashPool, HashPoolError};
 use crate::crypto::secret_keys::SecretKeys;
+use crate::crypto::webhook::WebhookSecret;
 use crate::domain::secret::SecretKey;
 use crate::flow::account::Account;
 use crate::flow::register::Registration;
 use crate::flow::sessions::Sessions;
 use crate::flow::set_password::Passwords;
 use crate::flow::signing_keys::KeyRing;
+use crate::flow::undeliverable::MailCallbacks;
 use crate::flow::users::Users;
 use crate::policy::{Policies, PolicyError, TokenFormat};
 use crate::port::clock::{Clock, SystemClock};
@@ -41,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) secrets: SecretKeys,
     pub(crate) hasher: HashPool,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) mail_callback_secrets: Vec<WebhookSecret>,
     pub(crate) policies: Arc<Policies>,
 }
 
@@ -78,6 +81,11 @@ impl UserManager {
     /// Users, as their administrator or the host's program sees them.
     pub fn users(&self) -> Users<'_> {
         Users { inner: &self.inner }
+    }
+
+    /// What a mail service tells us of bounces and complaints.
+    pub fn mail_callbacks(&self) -> MailCallbacks<'_> {
+        MailCallbacks { inner: &self.inner }
     }
 
     /// The rules in force.
@@ -152,6 +160,7 @@ pub struct UserManagerBuilder {
     mailer: Option<Arc<dyn Mailer>>,
     secret_key: Option<SecretKey>,
     previous_keys: Vec<SecretKey>,
+    mail_callback_secrets: Vec<WebhookSecret>,
     events: Option<Arc<dyn EventPublisher>>,
     templates: Option<Arc<dyn MailTemplates>>,
     clock: Option<Arc<dyn Clock>>,
@@ -217,6 +226,14 @@ impl UserManagerBuilder {
         self
     }
 
+    /// With which the mail service signs its callbacks: one, or two while the second takes the first one's place. Without
+    /// any, callbacks are refused.
+    #[must_use]
+    pub fn mail_callback_secrets(mut self, secrets: Vec<WebhookSecret>) -> Self {
+        self.mail_callback_secrets = secrets;
+        self
+    }
+
     /// Who is told what happened. Without one, no events are written.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventPublisher>) -> Self {
@@ -257,8 +274,18 @@ impl UserManagerBuilder {
     /// # Errors
     /// [`BuildError`] with every missing part and every rule that cannot be in force, all at once.
     pub fn build(self) -> Result<UserManager, BuildError> {
-        let Self { store, mailer, secret_key, previous_keys, events, templates, clock, random, mut policies } =
-            self;
+        let Self {
+            store,
+            mailer,
+            secret_key,
+            previous_keys,
+            mail_callback_secrets,
+            events,
+            templates,
+            clock,
+            random,
+            mut policies,
+        } = self;
         while policies.mail.public_url.ends_with('/') {
             policies.mail.public_url.pop();
         }
@@ -302,6 +329,7 @@ impl UserManagerBuilder {
                 secrets,
                 hasher,
                 keys,
+                mail_callback_secrets,
                 policies,
             }),
         })

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use usermgr_core::SecretKey;
+use usermgr_core::crypto::webhook::WebhookSecret;
 use usermgr_core::domain::code::CodeLength;
 use usermgr_core::domain::role::{Permission, Role};
 use usermgr_core::policy::{
@@ -51,6 +52,7 @@ const KEYS: &[Key] = &[
     plain("mail.from", "usermgr <noreply@localhost>"),
     plain("mail.templates", ""),
     plain("mail.allow_plaintext", "false"),
+    Key { name: "mail.callback_secret", default: "", secrecy: Secrecy::Secret },
     Key { name: "secret.key", default: "", secrecy: Secrecy::Secret },
     Key { name: "secret.previous_keys", default: "", secrecy: Secrecy::Secret },
     plain("codes.length", "6"),
@@ -120,6 +122,7 @@ pub struct Config {
     pub mail_from: Sender,
     pub mail_templates: Option<PathBuf>,
     pub mail_plaintext: PlaintextPolicy,
+    pub mail_callback_secrets: Vec<WebhookSecret>,
     pub secret_key: Option<SecretKey>,
     pub previous_keys: Vec<SecretKey>,
     pub policies: Policies,
@@ -471,6 +474,10 @@ impl Reader {
         let plaintext = self.flag("mail.allow_plaintext");
         let plaintext =
             if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
+        let takes_secret =
+            "whsec_ and 24 to 64 bytes in base64; two with a comma between while one is replaced";
+        let mail_callback_secrets =
+            self.list("mail.callback_secret", takes_secret, |text| WebhookSecret::parse(text).ok());
         let takes_key = "32 bytes in base64; make one with openssl rand -base64 32";
         let secret_key = self.value("secret.key", takes_key, |text| {
             if text.is_empty() { Some(None) } else { SecretKey::from_base64(text).ok().map(Some) }
@@ -512,6 +519,7 @@ impl Reader {
             mail_from: mail_from?,
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
             mail_plaintext: plaintext,
+            mail_callback_secrets: mail_callback_secrets?,
             secret_key: secret_key?,
             previous_keys: previous_keys?,
             policies: policies?,

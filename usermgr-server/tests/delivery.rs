@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use blackbox::{Database, Db, Mailbox, PATIENCE, Server};
 use serde_json::{Value, json};
+use usermgr_core::crypto::webhook::{WebhookSecret, sign};
 use usermgr_core::domain::page::PageSize;
 use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::register::Register;
@@ -415,4 +416,93 @@ async fn a_refused_mail_is_dead_until_it_is_seen_to_on_sqlite() {
 #[ignore = "needs Postgres: run scripts/test"]
 async fn a_refused_mail_is_dead_until_it_is_seen_to_on_postgres() {
     a_refused_mail_is_dead_until_it_is_seen_to(Db::Postgres).await;
+}
+
+const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A callback as a mail service sends it, signed so many seconds ago.
+async fn call_back(server: &Server, body: &Value, age: i64, secret: &str) -> blackbox::Answer {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let timestamp = i64::try_from(now).unwrap() - age;
+    let secret = WebhookSecret::parse(secret).unwrap();
+    let signature = sign(&secret, "msg_1", timestamp, &serde_json::to_vec(body).unwrap());
+    let timestamp = timestamp.to_string();
+    let headers = [
+        ("webhook-id", "msg_1"),
+        ("webhook-timestamp", timestamp.as_str()),
+        ("webhook-signature", signature.as_str()),
+    ];
+    server.call(http::Method::POST, "/mail/callback", &headers, Some(body.clone())).await
+}
+
+async fn no_mail_goes_where_it_came_back_from(db: Db) {
+    let (database, mailbox) = (Database::create(db).await, Mailbox::open().await);
+    let settings =
+        [("USERMGR_MAIL_CALLBACK_SECRET", CALLBACK_SECRET), ("USERMGR_REGISTRATION_WELCOME_MAIL", "false")];
+    let server = Server::start(&database, &mailbox.url(), &settings).await;
+    let token = an_administrator(&server).await;
+    let bounce = json!({"events": [
+        {"type": "bounce", "email": "ANA@example.org", "message_id": "<1@example.org>", "at": "2026-01-02T03:04:05Z"},
+        {"type": "complaint", "email": "bob@example.org"},
+        {"type": "bounce", "email": "not an address"},
+    ]});
+    let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    for (age, secret) in [(0, other), (301, CALLBACK_SECRET), (-400, CALLBACK_SECRET)] {
+        call_back(&server, &bounce, age, secret).await.problem(400, "invalid_signature");
+    }
+    let unsigned = server.post("/mail/callback", bounce.clone()).await;
+    unsigned.problem(400, "invalid_signature");
+    let delivered =
+        json!({"events": [bounce["events"][0], {"type": "delivered", "email": "eva@example.org"}]});
+    for wrong in [delivered, json!({"events": "x"}), json!({})] {
+        call_back(&server, &wrong, 0, CALLBACK_SECRET).await.problem(422, "validation_failed");
+    }
+    assert_eq!(database.count("usermgr_undeliverable").await, 0);
+    for _ in 0..2 {
+        let answer = call_back(&server, &bounce, 0, CALLBACK_SECRET).await;
+        assert_eq!((answer.status, answer.body), (204, Value::Null));
+    }
+    assert_eq!(database.count("usermgr_undeliverable").await, 2);
+    let marks = server.get_as("/audit?event=undeliverable_mark", &token).await.expect(200);
+    assert_eq!(marks["items"].as_array().unwrap().len(), 2);
+
+    // Nobody outside sees a difference, and nothing is attempted.
+    let ask = |address: &'static str| server.post("/users", json!({"email": address, "password": PASSWORD}));
+    let (marked, unmarked) = (ask("ana@example.org").await, ask("eva@example.org").await);
+    let keys =
+        |answer: &blackbox::Answer| answer.body.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!((marked.status, keys(&marked)), (202, keys(&unmarked)));
+    mailbox.code("eva@example.org", 1).await;
+    let dead = items(&server, &token, "dead", 1).await;
+    assert_eq!(
+        (text(&dead[0], "error").as_str(), &dead[0]["attempts"]),
+        ("undeliverable address", &json!(0))
+    );
+
+    // The operator lets mail go there again.
+    let listed = server.run(&["mail", "undeliverable", "list", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(
+        listed[0],
+        json!({"email": "ana@example.org", "reason": "bounce", "since": "2026-01-02T03:04:05Z"})
+    );
+    assert_eq!(listed[1]["reason"], "complaint");
+    assert!(server.run(&["mail", "undeliverable", "remove", "Ana@example.org"]).status.success());
+    let again = server.run(&["mail", "undeliverable", "remove", "ana@example.org"]);
+    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("is not marked"));
+    server.post_as(&format!("/outbox/{}/retry", text(&dead[0], "id")), &token, None).await.expect(202);
+    let code = mailbox.code("ana@example.org", 1).await;
+    server.post("/users/verify", json!({"email": "ana@example.org", "code": code})).await.expect(200);
+    assert_eq!(mailbox.sink.mails().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_mail_goes_where_it_came_back_from_on_sqlite() {
+    no_mail_goes_where_it_came_back_from(Db::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn no_mail_goes_where_it_came_back_from_on_postgres() {
+    no_mail_goes_where_it_came_back_from(Db::Postgres).await;
 }

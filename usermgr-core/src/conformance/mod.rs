@@ -39,6 +39,7 @@ pub mod races;
 pub mod records;
 pub mod refresh;
 pub mod sessions;
+pub mod undeliverable;
 pub mod upkeep;
 
 use std::sync::Arc;
@@ -102,6 +103,8 @@ macro_rules! conformance_suite {
                 a_commit_wakes_the_worker, the_outbox_is_paged, only_true_events_are_owed,
                 events_tell_of_passwords_and_sign_ins, a_dead_mail_is_requeued,
                 a_dead_mail_is_requeued_only_as_decided;
+            undeliverable: no_mail_goes_to_a_marked_address, an_address_is_marked_once, a_mark_is_removed,
+                marks_are_paged_and_purged;
             upkeep: a_purge_removes_only_what_is_over, codes_are_purged_when_they_ended_long_ago,
                 the_outbox_keeps_what_is_owed_or_dead, a_purge_frees_nobody,
                 a_purge_takes_no_code_from_under_a_redemption,
@@ -128,7 +131,7 @@ macro_rules! conformance_suite {
                 a_dropped_renewal_is_all_or_nothing, a_dropped_update_is_all_or_nothing,
                 a_dropped_deletion_is_all_or_nothing, a_dropped_change_of_address_is_all_or_nothing,
                 a_dropped_import_is_all_or_nothing, a_dropped_requeue_is_all_or_nothing,
-                a_dropped_reseal_is_all_or_nothing;
+                a_dropped_reseal_is_all_or_nothing, a_dropped_mark_is_all_or_nothing;
             refresh: a_refresh_token_is_renewed_once,
                 a_renewal_moves_the_idle_end_to_the_absolute_end_at_most, no_session_that_is_over_is_renewed,
                 a_renewal_asked_for_twice_has_one_successor, a_renewal_sent_again_is_one,
@@ -180,6 +183,7 @@ mod tests {
             include_str!("records.rs"),
             include_str!("refresh.rs"),
             include_str!("sessions.rs"),
+            include_str!("undeliverable.rs"),
             include_str!("upkeep.rs"),
         ];
         let laws = topics.iter().flat_map(|topic| topic.split("\npub async fn ").skip(1));

@@ -13,3 +13,5 @@ pub mod jwt;
 pub mod password_text;
 #[cfg(feature = "manager")]
 pub mod secret_keys;
+#[cfg(feature = "manager")]
+pub mod webhook;

@@ -4,6 +4,7 @@ mod account;
 mod code;
 mod outbox;
 mod session;
+mod undeliverable;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::Digest;
 use crate::domain::session::Session;
+use crate::domain::undeliverable::UndeliverableAddress;
 use crate::domain::user::{Locale, User, UserStatus, Username};
 use crate::port::store::account::Actor;
 use crate::port::store::code::NewCode;
@@ -72,6 +74,7 @@ pub(crate) struct State {
     pub(crate) networks: BTreeMap<(UserId, Digest), OffsetDateTime>,
     pub(crate) access_tokens: BTreeMap<Digest, (SessionId, OffsetDateTime)>,
     pub(crate) keys: Vec<SealedSigningKey>,
+    pub(crate) undeliverable: BTreeMap<EmailKey, UndeliverableAddress>,
 }
 
 #[derive(Clone)]
@@ -439,6 +442,14 @@ impl OutboxRow {
         match &self.item {
             OwedItem::Event(event) => Some(event.user_id),
             OwedItem::Mail { user, .. } => *user,
+        }
+    }
+
+    /// The address that a mail goes to.
+    fn receiver(&self) -> Option<&EmailKey> {
+        match &self.item {
+            OwedItem::Event(_) => None,
+            OwedItem::Mail { mail, .. } => Some(mail.to.key()),
         }
     }
 

@@ -30,6 +30,11 @@ impl OutboxStore for MemoryStore {
                 row.status = OutboxStatus::Void;
                 row.settled_at = Some(now);
                 row.lease = None;
+            } else if row.receiver().is_some_and(|to| state.undeliverable.contains_key(to)) {
+                row.status = OutboxStatus::Dead;
+                row.settled_at = Some(now);
+                row.error = Some(OutboxEntry::UNDELIVERABLE.into());
+                row.lease = None;
             } else if !row.domain().is_some_and(|to| passing_over.iter().any(|domain| domain == to)) {
                 due.push((row.due_at, *id));
             }

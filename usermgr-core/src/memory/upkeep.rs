@@ -85,6 +85,7 @@ impl UpkeepStore for MemoryStore {
             deleted_before,
             retired_before,
             known_before,
+            marked_before,
             batch,
         } = command;
         let mut guard = self.state()?;
@@ -150,6 +151,8 @@ impl UpkeepStore for MemoryStore {
             !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
         });
         let signing_keys = (before - state.keys.len()) as u64;
+        let undeliverable = budget
+            .take(|take| remove(&mut state.undeliverable, |_, mark| mark.since < marked_before && take()));
         Ok(Purged {
             registrations,
             codes,
@@ -161,6 +164,7 @@ impl UpkeepStore for MemoryStore {
             users,
             access_tokens,
             signing_keys,
+            undeliverable,
         })
     }
 

@@ -21,6 +21,9 @@ const BATCH: u32 = 1000;
 const ENDED_FOR: time::Duration = time::Duration::days(1);
 /// How long a signing key is kept after its successor began to sign: longer than any token lives.
 const RETIRED_FOR: time::Duration = time::Duration::days(2);
+/// How long an address stays marked as undeliverable: mailboxes come back, and a mark that nobody looks at must not keep
+/// its owner out for ever.
+const UNDELIVERABLE_FOR: time::Duration = time::Duration::days(180);
 /// The shortest interval between two runs.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -114,6 +117,7 @@ impl Upkeep {
             deleted_before: before(self.policies.deletion.grace),
             retired_before: before(RETIRED_FOR),
             known_before: before(ThrottlePolicy::KNOWN_NETWORK),
+            marked_before: before(UNDELIVERABLE_FOR),
             batch: BATCH,
         }
     }
@@ -131,6 +135,7 @@ fn log(purged: &Purged, took: Duration) {
         users,
         access_tokens,
         signing_keys,
+        undeliverable,
     } = *purged;
     tracing::info!(
         registrations,
@@ -143,6 +148,7 @@ fn log(purged: &Purged, took: Duration) {
         users,
         access_tokens,
         signing_keys,
+        undeliverable,
         ?took,
         "upkeep"
     );

@@ -5,6 +5,7 @@ mod config;
 mod failure;
 mod import;
 mod keys;
+mod mail;
 mod operator;
 mod outbox;
 mod output;
@@ -71,6 +72,9 @@ enum Command {
     /// List mails and events that are owed, and have dead ones sent again
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// List addresses that no mail goes to, and let it go there again
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Read the audit log: who did what, when, from where
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -130,6 +134,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Roles(command) => roles::run(&config, command).await,
         Command::Keys(command) => keys::run(&config, command).await,
         Command::Outbox(command) => outbox::run(&config, command).await,
+        Command::Mail(command) => mail::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Maintenance(MaintenanceCommand::Run) => tables::maintain(&config).await,
         Command::Config { json } => config::show(&config, json),

@@ -44,6 +44,7 @@ mod shared;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_initial.sql"),
     include_str!("../../migrations/postgres/0002_administration.sql"),
+    include_str!("../../migrations/postgres/0005_undeliverable.sql"),
 ];
 /// Held while tables are made, so that instances that start together take turns.
 const MIGRATION_LOCK: i64 = 0x7573_6572_6d67_7200;

@@ -6,6 +6,7 @@ mod migrate;
 mod outbox;
 mod rows;
 mod session;
+mod undeliverable;
 mod upkeep;
 mod writing;
 

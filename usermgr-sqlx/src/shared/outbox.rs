@@ -108,6 +108,21 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(fault)?;
+        sqlx::query(concat!(
+            "UPDATE usermgr_outbox SET status = 'dead', settled_at = $1, error = $2, lease = NULL, lease_until = NULL \
+             WHERE id IN (",
+            skipping!(
+                "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
+                 AND (o.lease_until IS NULL OR o.lease_until <= $1) \
+                 AND EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key) LIMIT 1000",
+                ")"
+            )
+        ))
+        .bind(ts(now))
+        .bind(OutboxEntry::UNDELIVERABLE)
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?;
         let mut taking = QueryBuilder::<Db>::new("UPDATE usermgr_outbox SET lease = ");
         taking.push_bind(lease.0.to_vec()).push(", lease_until = ").push_bind(ts(lease_until));
         taking.push(
@@ -115,7 +130,9 @@ impl Store {
              WHERE o.status = 'queued' AND o.due_at <= ",
         );
         taking.push_bind(ts(now)).push(" AND (o.lease_until IS NULL OR o.lease_until <= ").push_bind(ts(now));
-        taking.push(")");
+        // Of marks that were made this very moment, and of those beyond what was swept above.
+        taking
+            .push(") AND NOT EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key)");
         for domain in passing_over {
             // A domain holds no character that means something in a pattern.
             taking.push(" AND COALESCE(o.email, '') NOT LIKE ").push_bind(format!("%@{domain}"));

@@ -51,6 +51,7 @@ mod shared;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../migrations/sqlite/0002_administration.sql"),
+    include_str!("../../migrations/sqlite/0005_undeliverable.sql"),
 ];
 /// Begins every write: a transaction that reads first and writes later fails when another wrote in between.
 const BEGIN: &str = "BEGIN IMMEDIATE";

@@ -23,6 +23,7 @@ pub mod key;
 pub mod outbox;
 pub mod session;
 pub mod throttle;
+pub mod undeliverable;
 pub mod upkeep;
 
 use crate::domain::event::EventKind;
@@ -35,16 +36,32 @@ pub use code::CodeStore;
 pub use key::KeyStore;
 pub use outbox::OutboxStore;
 pub use session::SessionStore;
+pub use undeliverable::UndeliverableStore;
 pub use upkeep::UpkeepStore;
 
 /// A whole store: the sum of its parts, held as `Arc<dyn Store>`.
 pub trait Store:
-    AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore
+    AccountStore
+    + CodeStore
+    + SessionStore
+    + OutboxStore
+    + UndeliverableStore
+    + AuditStore
+    + KeyStore
+    + UpkeepStore
 {
 }
 
 impl<T> Store for T where
-    T: AccountStore + CodeStore + SessionStore + OutboxStore + AuditStore + KeyStore + UpkeepStore + ?Sized
+    T: AccountStore
+        + CodeStore
+        + SessionStore
+        + OutboxStore
+        + UndeliverableStore
+        + AuditStore
+        + KeyStore
+        + UpkeepStore
+        + ?Sized
 {
 }
 

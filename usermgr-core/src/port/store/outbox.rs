@@ -18,7 +18,8 @@ pub trait OutboxStore: Send + Sync {
     /// Takes up to `limit` items that are due, the oldest due first, and leases them until `lease_until`: no other
     /// claim gets them before. Each attempt is counted. An item whose lease has passed is due again.
     ///
-    /// A mail whose code is no longer live is not handed out: it becomes `Void`. Mails to the domains in `passing_over`
+    /// A mail whose code is no longer live is not handed out: it becomes `Void`. Nor is one to an address that is marked
+    /// as [undeliverable](super::undeliverable): it becomes `Dead` with the error [`OutboxEntry::UNDELIVERABLE`]. Mails to the domains in `passing_over`
     /// are left for another claim.
     ///
     /// # Errors
@@ -208,6 +209,8 @@ pub struct OutboxEntry {
 impl OutboxEntry {
     /// The most bytes of an error that are kept.
     pub const MAX_ERROR: usize = 500;
+    /// The error of a mail that was not sent because its address is marked.
+    pub const UNDELIVERABLE: &str = "undeliverable address";
 }
 
 /// How an item of the outbox fares.

@@ -42,6 +42,8 @@ pub struct Purge {
     pub retired_before: OffsetDateTime,
     /// Networks that last signed in before this are no longer known.
     pub known_before: OffsetDateTime,
+    /// Marks at undeliverable addresses from before this go: mailboxes come back.
+    pub marked_before: OffsetDateTime,
     /// The most rows of each kind.
     pub batch: u32,
 }
@@ -60,6 +62,7 @@ pub struct Purged {
     pub users: u64,
     pub access_tokens: u64,
     pub signing_keys: u64,
+    pub undeliverable: u64,
 }
 
 impl Purged {
@@ -76,6 +79,7 @@ impl Purged {
             users,
             access_tokens,
             signing_keys,
+            undeliverable,
         } = *self;
         let counts = [
             registrations,
@@ -88,6 +92,7 @@ impl Purged {
             users,
             access_tokens,
             signing_keys,
+            undeliverable,
         ];
         counts.into_iter().max().unwrap_or(0)
     }
@@ -106,6 +111,7 @@ impl Purged {
             users: self.users + other.users,
             access_tokens: self.access_tokens + other.access_tokens,
             signing_keys: self.signing_keys + other.signing_keys,
+            undeliverable: self.undeliverable + other.undeliverable,
         }
     }
 }

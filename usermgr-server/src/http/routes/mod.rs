@@ -2,6 +2,7 @@
 
 mod account;
 mod administration;
+mod mail;
 mod operations;
 mod passwords;
 mod registration;
@@ -52,6 +53,7 @@ pub(super) enum Endpoint {
     Audit,
     Outbox,
     RetryMail,
+    MailCallback,
     Live,
     Ready,
     Jwks,
@@ -97,6 +99,7 @@ const ROUTES: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/audit", Endpoint::Audit),
     (Method::GET, "/outbox", Endpoint::Outbox),
     (Method::POST, "/outbox/{id}/retry", Endpoint::RetryMail),
+    (Method::POST, "/mail/callback", Endpoint::MailCallback),
 ];
 
 /// At the root.
@@ -218,6 +221,7 @@ impl Endpoint {
             Self::Audit => administration::audit(call).await,
             Self::Outbox => administration::outbox(call).await,
             Self::RetryMail => administration::retry_mail(call).await,
+            Self::MailCallback => mail::callback(call).await,
             Self::Live => Ok(operations::live()),
             Self::Ready => operations::ready(call).await,
             Self::Jwks => operations::jwks(call).await,
