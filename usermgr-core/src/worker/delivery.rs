@@ -24,7 +24,7 @@ pub(super) const SETTLE_TRIES: u32 = 6;
 /// How long each of these tries may take.
 pub(super) const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait that the other side may ask for: all attempts shall end while services still know their keys.
-const LONGEST_ASKED: Duration = Duration::from_hours(1);
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// The first and the longest wait between two tries to settle.
 pub(super) const SETTLE_WAIT: (time::Duration, time::Duration) =
     (time::Duration::milliseconds(100), time::Duration::seconds(2));

@@ -306,9 +306,8 @@ impl State {
                 self.mismatches += 1;
                 return HttpAnswer::new(422);
             }
-            Some(_) => {}
             None if answer.status.is_success() => drop(self.taken.insert(key, request.clone())),
-            None => {}
+            _ => {}
         }
         answer
     }
