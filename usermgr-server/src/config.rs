@@ -435,6 +435,11 @@ impl Reader {
         })
     }
 
+    fn mail_callback_secrets(&mut self) -> Option<Vec<WebhookSecret>> {
+        let takes = "whsec_ and 24 to 64 bytes in base64; two with a comma between while one is replaced";
+        self.list("mail.callback_secret", takes, |text| WebhookSecret::parse(text).ok())
+    }
+
     fn config(&mut self) -> Option<Config> {
         let policies = self.policies();
         let faults = policies.as_ref().map(Policies::faults).unwrap_or_default();
@@ -474,10 +479,6 @@ impl Reader {
         let plaintext = self.flag("mail.allow_plaintext");
         let plaintext =
             if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
-        let takes_secret =
-            "whsec_ and 24 to 64 bytes in base64; two with a comma between while one is replaced";
-        let mail_callback_secrets =
-            self.list("mail.callback_secret", takes_secret, |text| WebhookSecret::parse(text).ok());
         let takes_key = "32 bytes in base64; make one with openssl rand -base64 32";
         let secret_key = self.value("secret.key", takes_key, |text| {
             if text.is_empty() { Some(None) } else { SecretKey::from_base64(text).ok().map(Some) }
@@ -519,7 +520,7 @@ impl Reader {
             mail_from: mail_from?,
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
             mail_plaintext: plaintext,
-            mail_callback_secrets: mail_callback_secrets?,
+            mail_callback_secrets: self.mail_callback_secrets()?,
             secret_key: secret_key?,
             previous_keys: previous_keys?,
             policies: policies?,
