@@ -15,6 +15,7 @@ use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::register::Register;
 use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::policy::HashPolicy;
+use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_core::port::mailer::Mailer;
 use usermgr_core::port::store::Store;
 use usermgr_core::port::store::outbox::{OutboxEntry, OutboxItem, OutboxQuery, OutboxStatus};
@@ -175,8 +176,8 @@ async fn every_fault_of_smtp_ends_in_the_mail(db: Db) {
     sink.plan("MESSAGE", SmtpFault::BreakAfterReply, When::always());
     world.round().await;
     world.round().await;
-    let came = sink.mails().into_iter().filter(|mail| mail.to == ["away@example.org"]).count();
-    assert_eq!(came, 1, "who was told that it is taken does not repeat it");
+    let away = sink.mails().into_iter().filter(|mail| mail.to == ["away@example.org"]).count();
+    assert_eq!(away, 1, "who was told that it is taken does not repeat it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,8 +382,8 @@ async fn a_refused_mail_is_dead_until_it_is_seen_to(db: Db) {
     // By an administrator, and at the command line: each arrives with a code that works.
     mailbox.sink.recover();
     server.post_as(&format!("/outbox/{}/retry", id("ana@example.org")), &token, None).await.expect(202);
-    let retried = server.run(&["outbox", "retry", &id("bob@example.org")]);
-    assert!(retried.status.success(), "{}", String::from_utf8_lossy(&retried.stderr));
+    let output = server.run(&["outbox", "retry", &id("bob@example.org")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for address in ["ana@example.org", "bob@example.org"] {
         let body = json!({"email": address, "code": mailbox.code(address, 1).await});
         server.post("/users/verify", body).await.expect(200);
@@ -422,8 +423,7 @@ const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A callback as a mail service sends it, signed so many seconds ago.
 async fn call_back(server: &Server, body: &Value, age: i64, secret: &str) -> blackbox::Answer {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let timestamp = i64::try_from(now).unwrap() - age;
+    let timestamp = SystemClock.now().unix_timestamp() - age;
     let secret = WebhookSecret::parse(secret).unwrap();
     let signature = sign(&secret, "msg_1", timestamp, &serde_json::to_vec(body).unwrap());
     let timestamp = timestamp.to_string();
