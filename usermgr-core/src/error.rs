@@ -64,6 +64,9 @@ pub enum Error {
     /// It would leave the installation without an active administrator.
     #[error("the last administrator cannot be removed, disabled or demoted")]
     LastAdmin,
+    /// A callback that nobody who knows the secret signed, or not now.
+    #[error("the signature is not valid")]
+    InvalidSignature,
     /// There is no such thing, or the caller may not know of it.
     #[error("not found")]
     NotFound,
@@ -111,6 +114,7 @@ impl Error {
             Self::Forbidden => "forbidden",
             Self::ReauthenticationRequired { .. } => "reauthentication_required",
             Self::LastAdmin => "last_admin",
+            Self::InvalidSignature => "invalid_signature",
             Self::NotFound => "not_found",
             Self::RateLimited { .. } => "rate_limited",
             Self::TooManyAttempts { .. } => "too_many_attempts",

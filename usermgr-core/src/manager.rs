@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::crypto::hasher::{HashPool, HashPoolError};
 use crate::crypto::secret_keys::SecretKeys;
+use crate::crypto::webhook::WebhookSecret;
 use crate::domain::job::JobName;
 use crate::domain::secret::SecretKey;
 use crate::flow::account::Account;
@@ -13,6 +14,7 @@ use crate::flow::register::Registration;
 use crate::flow::sessions::Sessions;
 use crate::flow::set_password::Passwords;
 use crate::flow::signing_keys::KeyRing;
+use crate::flow::undeliverable::MailCallbacks;
 use crate::flow::users::Users;
 use crate::policy::{Policies, PolicyError, TokenFormat};
 use crate::port::clock::{Clock, SystemClock};
@@ -45,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) secrets: SecretKeys,
     pub(crate) hasher: HashPool,
     pub(crate) keys: Arc<KeyRing>,
+    pub(crate) mail_callback_secrets: Vec<WebhookSecret>,
     pub(crate) policies: Arc<Policies>,
     pub(crate) upkeep: Upkeep,
     pub(crate) scheduler: Scheduler,
@@ -84,6 +87,11 @@ impl UserManager {
     /// Users, as their administrator or the host's program sees them.
     pub fn users(&self) -> Users<'_> {
         Users { inner: &self.inner }
+    }
+
+    /// What a mail service tells us of bounces and complaints.
+    pub fn mail_callbacks(&self) -> MailCallbacks<'_> {
+        MailCallbacks { inner: &self.inner }
     }
 
     /// The rules in force.
@@ -176,6 +184,7 @@ pub struct UserManagerBuilder {
     mailer: Option<Arc<dyn Mailer>>,
     secret_key: Option<SecretKey>,
     previous_keys: Vec<SecretKey>,
+    mail_callback_secrets: Vec<WebhookSecret>,
     events: Option<Arc<dyn EventPublisher>>,
     templates: Option<Arc<dyn MailTemplates>>,
     clock: Option<Arc<dyn Clock>>,
@@ -247,6 +256,15 @@ impl UserManagerBuilder {
 
     /// Who is told what happened. Without one, events wait for readers of the feed ([`Users::events`]) until they are too
     /// old to be kept.
+    /// With which the mail service signs its callbacks: one, or two while the second takes the first one's place. Without
+    /// any, callbacks are refused.
+    #[must_use]
+    pub fn mail_callback_secrets(mut self, secrets: Vec<WebhookSecret>) -> Self {
+        self.mail_callback_secrets = secrets;
+        self
+    }
+
+    /// Who is told what happened. Without one, no events are written.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventPublisher>) -> Self {
         self.events = Some(events);
@@ -298,6 +316,7 @@ impl UserManagerBuilder {
             mailer,
             secret_key,
             previous_keys,
+            mail_callback_secrets,
             events,
             templates,
             clock,
@@ -353,6 +372,7 @@ impl UserManagerBuilder {
                 secrets,
                 hasher,
                 keys,
+                mail_callback_secrets,
                 policies,
                 upkeep,
                 scheduler,

@@ -52,6 +52,7 @@ const KEYS: &[Key] = &[
     plain("mail.from", "usermgr <noreply@localhost>"),
     plain("mail.templates", ""),
     plain("mail.allow_plaintext", "false"),
+    Key { name: "mail.callback_secret", default: "", secrecy: Secrecy::Secret },
     Key { name: "secret.key", default: "", secrecy: Secrecy::Secret },
     Key { name: "secret.previous_keys", default: "", secrecy: Secrecy::Secret },
     plain("codes.length", "6"),
@@ -126,6 +127,7 @@ pub struct Config {
     pub mail_templates: Option<PathBuf>,
     pub mail_plaintext: PlaintextPolicy,
     pub events: EventTarget,
+    pub mail_callback_secrets: Vec<WebhookSecret>,
     pub secret_key: Option<SecretKey>,
     pub previous_keys: Vec<SecretKey>,
     pub policies: Policies,
@@ -454,6 +456,11 @@ impl Reader {
         })
     }
 
+    fn mail_callback_secrets(&mut self) -> Option<Vec<WebhookSecret>> {
+        let takes = "whsec_ and 24 to 64 bytes in base64; two with a comma between while one is replaced";
+        self.list("mail.callback_secret", takes, |text| text.parse().ok())
+    }
+
     fn config(&mut self) -> Option<Config> {
         let policies = self.policies();
         let faults = policies.as_ref().map(Policies::faults).unwrap_or_default();
@@ -529,6 +536,7 @@ impl Reader {
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
             mail_plaintext: plaintext,
             events: events?,
+            mail_callback_secrets: self.mail_callback_secrets()?,
             secret_key: secret_key?,
             previous_keys: previous_keys?,
             policies: policies?,

@@ -145,6 +145,7 @@ pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> 
         .mailer(mailer)
         .secret_key(secret_key(config)?)
         .previous_keys(config.previous_keys.clone())
+        .mail_callback_secrets(config.mail_callback_secrets.clone())
         .policies(config.policies.clone());
     if let Some(folder) = &config.mail_templates {
         let templates = FolderTemplates::load(folder)?.with_default(&config.policies.mail.default_locale);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -15,6 +15,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 
 use crate::mail_url::{self, MailUrlError, PlaintextPolicy};
@@ -31,8 +33,11 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// # Which answers mean what
 /// - 2xx: sent, whatever the body says and however slowly it comes.
 /// - 3xx: transient, and not followed: a redirect could carry the mail anywhere.
-/// - 401, 403, 404, 408, 425, 429 and 5xx: transient. The service or its configuration is at fault, not the mail.
+/// - 408, 409, 425, 429 and 5xx: transient. 409 says that an earlier attempt under the same key is still under way.
+/// - 401 to 405, 407 and 421: transient. The account or the configuration is at fault, not the mail.
 /// - any other 4xx: permanent.
+///
+/// `Retry-After`, in seconds or as a date beside the answer's own `Date`, is passed on to the worker.
 ///
 /// # Security
 /// Certificates are always checked against Mozilla's roots. Errors hold the status code only. `Debug` shows the
@@ -165,9 +170,13 @@ impl Mailer for HttpApi {
                     if e.is_connect() { "the mail API cannot be reached" } else { "the mail API broke off" };
                 MailError::transient(what).with_source(e)
             })?;
-        let status = answer.status();
+        let judged = judge(answer.status());
+        let wait = retry_after(answer.headers());
         discard(answer.into_body()).await;
-        judge(status)
+        judged.map_err(|error| match wait {
+            Some(wait) if error.is_transient() => error.with_retry_after(wait),
+            _ => error,
+        })
     }
 }
 
@@ -181,10 +190,22 @@ fn judge(status: StatusCode) -> Result<(), MailError> {
     let message = format!("the mail API answered {}", status.as_u16());
     match status.as_u16() {
         200..=299 => Ok(()),
-        401 | 403 | 404 | 408 | 425 | 429 => Err(MailError::transient(message)),
+        401..=405 | 407..=409 | 421 | 425 | 429 => Err(MailError::transient(message)),
         400..=499 => Err(MailError::permanent(message)),
         _ => Err(MailError::transient(message)),
     }
+}
+
+/// How long the answer asks to wait (RFC 9110 §10.2.3). A date is taken from the answer's own, so that the clocks of both
+/// sides need not agree.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
+    let said_at = date(headers.get(DATE)?.to_str().ok()?)?;
+    Duration::try_from(date(text)? - said_at).ok()
 }
 
 impl fmt::Debug for HttpApi {
@@ -210,12 +231,34 @@ mod tests {
         for status in [200, 201, 202, 204, 299] {
             assert!(judge(StatusCode::from_u16(status).unwrap()).is_ok(), "{status}");
         }
-        for status in [301, 302, 303, 307, 308, 401, 403, 404, 408, 425, 429, 500, 502, 503, 504, 599] {
+        let ours = [401, 402, 403, 404, 405, 407, 421];
+        let theirs = [301, 302, 303, 307, 308, 408, 409, 425, 429, 500, 502, 503, 504, 599];
+        for status in ours.into_iter().chain(theirs) {
             assert!(judge(StatusCode::from_u16(status).unwrap()).unwrap_err().is_transient(), "{status}");
         }
-        for status in [400, 402, 405, 406, 409, 410, 413, 415, 422, 451] {
+        for status in [400, 406, 410, 411, 413, 414, 415, 422, 451] {
             assert!(judge(StatusCode::from_u16(status).unwrap()).unwrap_err().is_permanent(), "{status}");
         }
+    }
+
+    #[test]
+    fn a_wait_is_asked_for_in_seconds_or_until_a_date() {
+        let wait = |retry_after: &'static str, date: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
+            headers.extend(date.map(|date| (DATE, HeaderValue::from_static(date))));
+            super::retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        let (noon, later) = ("Sun, 06 Nov 1994 12:00:00 GMT", "Sun, 06 Nov 1994 12:02:00 GMT");
+        assert_eq!(wait("120", None), Some(120));
+        assert_eq!(wait(" 0 ", Some(noon)), Some(0));
+        assert_eq!(wait(later, Some(noon)), Some(120));
+        assert_eq!(wait(noon, Some(later)), None, "it is over");
+        assert_eq!(wait(later, None), None, "nobody says what time it is there");
+        for nonsense in ["", "-1", "1.5", "soon", "99999999999999999999999"] {
+            assert_eq!(wait(nonsense, Some(noon)), None, "{nonsense}");
+        }
+        assert_eq!(super::retry_after(&HeaderMap::new()), None);
     }
 
     #[test]

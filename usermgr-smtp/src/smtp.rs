@@ -59,13 +59,18 @@ pub struct SmtpBuilder {
     roots: Vec<Certificate>,
     connect_timeout: Duration,
     command_timeout: Duration,
+    message_timeout: Duration,
 }
 
 impl Smtp {
     /// Until a TCP connection stands.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-    /// Until the reply to one command, a TLS handshake or a whole message.
+    /// Until the reply to one command, or a TLS handshake.
     pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+    /// From the first byte of a message to the reply that it is taken. Servers look at a message before they reply, and
+    /// one that took it after the client gave up gets it again (RFC 5321 §4.5.3.2.6): this is as long as the worker's
+    /// bound for an attempt lets it be.
+    pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(90);
     /// How many connections wait for a next mail.
     pub const MAX_IDLE: usize = 4;
     /// How long a connection waits for a next mail.
@@ -99,6 +104,7 @@ impl Smtp {
             roots: Vec::new(),
             connect_timeout: Self::CONNECT_TIMEOUT,
             command_timeout: Self::COMMAND_TIMEOUT,
+            message_timeout: Self::MESSAGE_TIMEOUT,
         })
     }
 
@@ -137,7 +143,7 @@ impl Mailer for Smtp {
                 "the receiver's address needs SMTPUTF8, which the server lacks",
             ));
         };
-        match session.deliver(mail, &self.sender, parameters, &message, self.server.command_timeout).await {
+        match session.deliver(mail, &self.sender, parameters, &message, &self.server).await {
             Ok(()) => {
                 self.keep(session);
                 Ok(())
@@ -194,13 +200,20 @@ impl SmtpBuilder {
         self
     }
 
+    /// Instead of [`Smtp::MESSAGE_TIMEOUT`].
+    #[must_use]
+    pub const fn message_timeout(mut self, timeout: Duration) -> Self {
+        self.message_timeout = timeout;
+        self
+    }
+
     /// The transport.
     ///
     /// # Errors
     /// [`MailUrlError::Plaintext`] when mail would travel unencrypted to another host and may not,
     /// [`MailUrlError::Tls`] when a root certificate is unusable.
     pub fn build(self) -> Result<Smtp, MailUrlError> {
-        let Self { url, sender, plaintext, roots, connect_timeout, command_timeout } = self;
+        let Self { url, sender, plaintext, roots, connect_timeout, command_timeout, message_timeout } = self;
         if url.security == Security::None
             && plaintext == PlaintextPolicy::LoopbackOnly
             && !mail_url::is_loopback(&url.host)
@@ -233,6 +246,7 @@ impl SmtpBuilder {
             hello,
             connect_timeout,
             command_timeout,
+            message_timeout,
         };
         Ok(Smtp { server, sender, idle: Mutex::new(Vec::new()) })
     }
@@ -248,6 +262,7 @@ impl fmt::Debug for SmtpBuilder {
             .field("plaintext", &self.plaintext)
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
+            .field("message_timeout", &self.message_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -318,6 +333,7 @@ struct Server {
     hello: ClientId,
     connect_timeout: Duration,
     command_timeout: Duration,
+    message_timeout: Duration,
 }
 
 impl fmt::Debug for Server {
@@ -428,8 +444,9 @@ impl Session {
         sender: &Sender,
         parameters: Vec<MailParameter>,
         message: &[u8],
-        limit: Duration,
+        server: &Server,
     ) -> Result<(), Failure> {
+        let limit = server.command_timeout;
         self.mails += 1;
         let from = MailFrom::new(Some(sender.mailbox().email.clone()), parameters);
         let to = Rcpt::new(message::receiver(mail), Vec::new());
@@ -442,7 +459,7 @@ impl Session {
         expect(&reply, Stage::Message, Severity::PositiveIntermediate)?;
         // lettre ends the last line itself.
         let message = message.strip_suffix(b"\r\n").unwrap_or(message);
-        let reply = within(limit, Stage::Message, connection.message(message)).await?;
+        let reply = within(server.message_timeout, Stage::Message, connection.message(message)).await?;
         expect(&reply, Stage::Message, Severity::PositiveCompletion)
     }
 

@@ -9,10 +9,12 @@ use super::{
     StoreHarness, administration, codes, deletion, drops, events, jobs, limits, races, refresh, upkeep,
 };
 use crate::domain::audit::AuditEntry;
+use crate::domain::email::EmailKey;
 use crate::domain::id::{AuditId, OutboxId, UserId};
 use crate::domain::page::Page;
 use crate::domain::role::Role;
 use crate::domain::session::Session;
+use crate::domain::undeliverable::UndeliverableAddress;
 use crate::domain::user::User;
 use crate::memory::{MemoryStore, UserRow};
 use crate::port::store::account::{
@@ -33,6 +35,9 @@ use crate::port::store::outbox::{
 use crate::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
     SessionStore, SessionView, SessionsEnded, SessionsQuery,
+};
+use crate::port::store::undeliverable::{
+    MarkDeliverable, MarkRemoved, MarkUndeliverable, UndeliverableQuery, UndeliverableStore,
 };
 use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
 use crate::port::store::{Store, StoreError};
@@ -301,6 +306,24 @@ impl EventStore for Broken {
 
     async fn wait_for_events(&self, at_most: std::time::Duration) {
         self.inner.wait_for_events(at_most).await;
+    }
+}
+
+#[async_trait]
+impl UndeliverableStore for Broken {
+    async fn mark_undeliverable(&self, command: MarkUndeliverable) -> Result<u32, StoreError> {
+        self.inner.mark_undeliverable(command).await
+    }
+
+    async fn mark_deliverable(&self, command: MarkDeliverable) -> Result<MarkRemoved, StoreError> {
+        self.inner.mark_deliverable(command).await
+    }
+
+    async fn undeliverable(
+        &self,
+        query: UndeliverableQuery,
+    ) -> Result<Page<UndeliverableAddress, EmailKey>, StoreError> {
+        self.inner.undeliverable(query).await
     }
 }
 

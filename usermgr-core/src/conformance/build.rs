@@ -19,6 +19,7 @@ use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::{Digest, SecretKeyId};
 use crate::domain::session::AuthMethod;
+use crate::domain::undeliverable::{UndeliverableAddress, UndeliverableReason};
 use crate::domain::user::{User, UserStatus};
 use crate::port::store::account::{
     Actor, CreateUser, DeleteUser, ImportedUser, NewPassword, Register, Registered, ReplacePassword,
@@ -38,6 +39,7 @@ use crate::port::store::session::{
     SessionSelector,
 };
 use crate::port::store::throttle::{LoginGuard, ThrottleRule};
+use crate::port::store::undeliverable::{MarkDeliverable, MarkUndeliverable};
 use crate::port::store::upkeep::Purge;
 use crate::port::store::{EventDraft, MailDraft, Store};
 
@@ -386,6 +388,26 @@ pub(super) fn sent(claimed: &Claimed, lease: Lease, now: OffsetDateTime) -> Sett
     Settle { now, id: claimed.mail.id, lease, result }
 }
 
+/// Marks addresses.
+pub(super) fn mark(
+    addresses: &[&str],
+    reason: UndeliverableReason,
+    now: OffsetDateTime,
+) -> MarkUndeliverable {
+    let address = |address: &&str| {
+        let key = email(address).key().clone();
+        let audit = AuditDraft { email: Some(key.clone()), ..audit(AuditEvent::UndeliverableMark) };
+        (UndeliverableAddress { email: key, reason, since: now }, audit)
+    };
+    MarkUndeliverable { now, addresses: addresses.iter().map(address).collect() }
+}
+
+/// Takes the mark from an address.
+pub(super) fn unmark(address: &str, now: OffsetDateTime) -> MarkDeliverable {
+    let audit = audit(AuditEvent::UndeliverableRemoval);
+    MarkDeliverable { now, email: email(address).key().clone(), audit }
+}
+
 /// Removes all that is over at `now`, however lately.
 pub(super) fn purge(now: OffsetDateTime) -> Purge {
     Purge {
@@ -397,6 +419,7 @@ pub(super) fn purge(now: OffsetDateTime) -> Purge {
         deleted_before: now,
         retired_before: now,
         known_before: now - Duration::days(30),
+        marked_before: now,
         batch: 1000,
     }
 }
@@ -504,7 +527,8 @@ pub(super) fn lease() -> Lease {
 
 pub(super) async fn claim(store: &Arc<dyn Store>, now: OffsetDateTime) -> (Lease, Vec<Claimed>) {
     let lease = lease();
-    let command = Claim { now, lease, lease_until: now + Duration::minutes(5), limit: 100 };
+    let lease_until = now + Duration::minutes(5);
+    let command = Claim { now, lease, lease_until, limit: 100, passing_over: Vec::new() };
     (lease, store.claim(command).await.unwrap())
 }
 

@@ -9,14 +9,16 @@ use std::time::Duration;
 use super::StoreHarness;
 use super::build::{
     NOW, add_key, all_events, candidates, change_email, claim, confirm, confirming, create, delete, digest,
-    disable, email, end, entries, failed, follow, guard, holds, imported, invite, later, lease, open, outbox,
-    password_of, purge, read, register, registered, replace, request, requeue, right, role, rotate, sent,
-    signed_in, signing_key, undoing, user,
+    disable, email, end, entries, failed, follow, guard, holds, imported, invite, later, lease, mark, open,
+    outbox, password_of, purge, read, register, registered, replace, request, requeue, right, role, rotate,
+    sent, signed_in, signing_key, undoing, user,
 };
 use super::jobs::{begin, done};
 use crate::domain::code::CodePurpose;
 use crate::domain::id::CodeId;
+use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
+use crate::domain::undeliverable::UndeliverableReason;
 use crate::domain::user::{UserStatus, Username};
 use crate::port::store::Store;
 use crate::port::store::account::{CredentialsQuery, ImportUsers, RolesChange};
@@ -25,6 +27,7 @@ use crate::port::store::job::BeginJob;
 use crate::port::store::key::ResealSigningKey;
 use crate::port::store::outbox::{Claim, DeliveryResult, OutboxStatus, Settle};
 use crate::port::store::session::{SessionKey, SessionQuery, SessionSelector};
+use crate::port::store::undeliverable::UndeliverableQuery;
 
 const VERIFY: CodePurpose = CodePurpose::EmailVerification;
 const FIRST: PasswordVersion = PasswordVersion::FIRST;
@@ -265,7 +268,13 @@ pub async fn a_dropped_claim_is_all_or_nothing(harness: &dyn StoreHarness) {
             for command in [one, two] {
                 store.register(command).await.unwrap();
             }
-            let command = Claim { now: later(1), lease: lease(), lease_until: later(600), limit: 10 };
+            let command = Claim {
+                now: later(1),
+                lease: lease(),
+                lease_until: later(600),
+                limit: 10,
+                passing_over: Vec::new(),
+            };
             dropped!(store, audited: 0, owed: 0, store.claim(command), {
                 let entries = outbox(&store).await;
                 let mine = entries.iter().filter(|entry| ids.contains(&entry.mail.id));
@@ -575,6 +584,26 @@ pub async fn a_dropped_run_is_all_or_nothing(harness: &dyn StoreHarness) {
                 let there = record.lease.is_none();
                 assert_eq!((record.ended_at.is_some(), record.outcome.is_some()), (there, there));
                 there
+            })
+        })
+    })
+    .await;
+}
+
+/// The marks of several addresses, and their audit entries.
+pub async fn a_dropped_mark_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let addresses = [1, 2].map(|i| format!("m{i}.{n}@example.org"));
+            let (one, two) = (addresses[0].as_str(), addresses[1].as_str());
+            let command = mark(&[one, two], UndeliverableReason::Bounce, NOW);
+            dropped!(store, audited: 2, owed: 0, store.mark_undeliverable(command), {
+                let query = UndeliverableQuery { after: None, size: PageSize::new(PageSize::MAX) };
+                let marks = store.undeliverable(query).await.unwrap().items;
+                let mine = format!(".{n}@example.org");
+                let there = marks.iter().filter(|mark| mark.email.as_str().ends_with(&mine)).count();
+                assert!(there == 0 || there == 2, "{there} of two");
+                there == 2
             })
         })
     })

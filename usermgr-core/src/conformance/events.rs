@@ -60,7 +60,8 @@ async fn read_on(store: &Arc<dyn Store>, after: EventPosition, size: u16) -> (Ve
 
 async fn claim(store: &Arc<dyn Store>, now: OffsetDateTime, limit: u32) -> (Lease, Vec<ClaimedEvent>) {
     let lease = lease();
-    let claim = Claim { now, lease, lease_until: now + Duration::minutes(5), limit };
+    let lease_until = now + Duration::minutes(5);
+    let claim = Claim { now, lease, lease_until, limit, passing_over: Vec::new() };
     (lease, store.claim_events(claim).await.unwrap())
 }
 

@@ -41,6 +41,7 @@ pub mod races;
 pub mod records;
 pub mod refresh;
 pub mod sessions;
+pub mod undeliverable;
 pub mod upkeep;
 
 use std::sync::Arc;
@@ -99,7 +100,8 @@ macro_rules! conformance_suite {
                 changing_a_password_keeps_one_session, the_session_that_is_kept_is_ones_own,
                 a_refused_password_change_changes_nothing, ending_sessions_ends_those_meant,
                 a_user_is_made_once_and_read_as_made, users_are_paged;
-            outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced, the_oldest_due_is_claimed_first,
+            outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced,
+                a_claim_passes_over_domains, the_oldest_due_is_claimed_first,
                 a_mail_of_a_dead_code_is_void, a_spent_code_is_not_mailed, a_failed_mail_waits_its_turn,
                 a_commit_wakes_the_worker, the_outbox_is_paged, only_true_events_are_owed,
                 events_tell_of_passwords_and_sign_ins, a_dead_mail_is_requeued,
@@ -112,6 +114,8 @@ macro_rules! conformance_suite {
                 a_purge_passes_the_turn_on, a_commit_wakes_whoever_waits_for_events,
                 no_reader_misses_an_event, workers_at_once_keep_the_order_of_each_user,
                 an_event_and_its_change_are_one;
+            undeliverable: no_mail_goes_to_a_marked_address, an_address_is_marked_once, a_mark_is_removed,
+                marks_are_paged_and_purged;
             upkeep: a_purge_removes_only_what_is_over, codes_are_purged_when_they_ended_long_ago,
                 the_outbox_keeps_what_is_owed_or_dead, a_purge_frees_nobody,
                 a_purge_takes_no_code_from_under_a_redemption,
@@ -138,7 +142,8 @@ macro_rules! conformance_suite {
                 a_dropped_renewal_is_all_or_nothing, a_dropped_update_is_all_or_nothing,
                 a_dropped_deletion_is_all_or_nothing, a_dropped_change_of_address_is_all_or_nothing,
                 a_dropped_import_is_all_or_nothing, a_dropped_requeue_is_all_or_nothing,
-                a_dropped_reseal_is_all_or_nothing, a_dropped_run_is_all_or_nothing;
+                a_dropped_reseal_is_all_or_nothing, a_dropped_run_is_all_or_nothing,
+                a_dropped_mark_is_all_or_nothing;
             refresh: a_refresh_token_is_renewed_once,
                 a_renewal_moves_the_idle_end_to_the_absolute_end_at_most, no_session_that_is_over_is_renewed,
                 a_renewal_asked_for_twice_has_one_successor, a_renewal_sent_again_is_one,
@@ -197,6 +202,7 @@ mod tests {
             include_str!("records.rs"),
             include_str!("refresh.rs"),
             include_str!("sessions.rs"),
+            include_str!("undeliverable.rs"),
             include_str!("upkeep.rs"),
         ];
         let laws = topics.iter().flat_map(|topic| topic.split("\npub async fn ").skip(1));

@@ -281,12 +281,13 @@ impl Pair {
     async fn claim(&mut self) -> Answers {
         let lease_until = self.now + Duration::minutes(5);
         let limit = [1, 2, 100][self.dice.roll(3)];
-        let command = Claim { now: self.now, lease: lease(), lease_until, limit };
+        let lease = lease();
+        let command = Claim { now: self.now, lease, lease_until, limit, passing_over: Vec::new() };
         let answers = both!(self.claim(command));
         // What was claimed is what has now been tried once more; a stale lease is drawn as well as the last one.
         for entry in outbox(&self.model).await {
             if answers.2.contains(&format!("{:?}", entry.mail.id)) {
-                self.claims.push((entry.mail.id, command.lease));
+                self.claims.push((entry.mail.id, lease));
             }
         }
         answers
@@ -305,11 +306,12 @@ impl Pair {
     async fn claim_events(&mut self) -> Answers {
         let lease_until = self.now + Duration::minutes(5);
         let limit = [1, 2, 100][self.dice.roll(3)];
-        let command = Claim { now: self.now, lease: lease(), lease_until, limit };
+        let lease = lease();
+        let command = Claim { now: self.now, lease, lease_until, limit, passing_over: Vec::new() };
         let answers = both!(self.claim_events(command));
         for event in feed(&self.model).await {
             if answers.2.contains(&format!("{:?}", event.id)) {
-                self.event_claims.push((event.id, command.lease));
+                self.event_claims.push((event.id, lease));
             }
         }
         answers

@@ -40,19 +40,20 @@ pub async fn a_claim_made_again_gets_what_it_has(harness: &dyn StoreHarness) {
         registered(&store, address).await;
     }
     let ids = |claimed: &[Claimed]| claimed.iter().map(|one| (one.mail.id, one.attempt)).collect::<Vec<_>>();
-    let made = Claim { now: NOW, lease: lease(), lease_until: later(300), limit: 2 };
-    let first = store.claim(made).await.unwrap();
+    let held = lease();
+    let made =
+        |now, lease_until, limit| Claim { now, lease: held, lease_until, limit, passing_over: Vec::new() };
+    let first = store.claim(made(NOW, later(300), 2)).await.unwrap();
     assert_eq!(first.len(), 2);
-    let made = Claim { now: later(200), lease_until: later(500), limit: 100, ..made };
-    assert_eq!(ids(&store.claim(made).await.unwrap()), ids(&first));
+    assert_eq!(ids(&store.claim(made(later(200), later(500), 100)).await.unwrap()), ids(&first));
     let (_, others) = claim(&store, later(300)).await;
     assert_eq!(others.len(), 1, "the lease was made longer");
-    store.settle(sent(&first[0], made.lease, later(300))).await.unwrap();
-    let made = Claim { now: later(301), ..made };
-    assert_eq!(ids(&store.claim(made).await.unwrap()), ids(&first[1..]));
+    store.settle(sent(&first[0], held, later(300))).await.unwrap();
+    let again = store.claim(made(later(301), later(500), 100)).await.unwrap();
+    assert_eq!(ids(&again), ids(&first[1..]));
     assert_eq!(claim(&store, later(500)).await.1.len(), 1);
-    let made = Claim { now: later(501), ..made };
-    assert!(store.claim(made).await.unwrap().is_empty(), "somebody else has it");
+    let late = store.claim(made(later(501), later(700), 100)).await.unwrap();
+    assert!(late.is_empty(), "somebody else has it");
 }
 
 /// Whoever lost the lease cannot settle.
@@ -134,9 +135,11 @@ pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
         let store = std::sync::Arc::clone(&store);
         async move {
             let now = later(seconds);
-            let claim = Claim { now, lease: lease(), lease_until: now + Duration::MINUTE, limit };
+            let lease = lease();
+            let claim =
+                Claim { now, lease, lease_until: now + Duration::MINUTE, limit, passing_over: Vec::new() };
             let claimed = store.claim(claim).await.unwrap();
-            (claim.lease, claimed.iter().map(|claimed| claimed.mail.id).collect::<Vec<_>>())
+            (lease, claimed.iter().map(|claimed| claimed.mail.id).collect::<Vec<_>>())
         }
     };
     assert_eq!(taken(19, 0).await.1, []);
@@ -147,6 +150,32 @@ pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
     assert_eq!(taken(19, 9).await.1, ids[1..2], "the third is not due yet");
     assert_eq!(taken(30, 9).await.1, [ids[2], ids[0]]);
     assert_eq!(taken(89, 9).await.1, ids[1..2], "its lease has passed, the others' not");
+}
+
+/// Mails to a domain that is passed over wait for another claim, and take no place from the others.
+pub async fn a_claim_passes_over_domains(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for n in 0..3 {
+        registered(&store, &format!("u{n}@slow.example.org")).await;
+    }
+    for address in ["ana@example.org", "eva@not-slow.example.org", "ida@other.example"] {
+        registered(&store, address).await;
+    }
+    let claimed = |limit, domains: &[&str]| {
+        let store = std::sync::Arc::clone(&store);
+        let passing_over = domains.iter().map(|domain| (*domain).to_owned()).collect();
+        let claim = Claim { now: NOW, lease: lease(), lease_until: later(60), limit, passing_over };
+        async move {
+            let claimed = store.claim(claim).await.unwrap();
+            let receiver = |claimed: &Claimed| claimed.mail.to.to_string();
+            claimed.iter().map(receiver).collect::<Vec<_>>()
+        }
+    };
+    let others = claimed(2, &["slow.example.org"]).await;
+    assert_eq!(others, ["ana@example.org", "eva@not-slow.example.org"], "a name that ends so is another");
+    assert_eq!(claimed(9, &["slow.example.org", "other.example"]).await, [""; 0]);
+    assert_eq!(claimed(2, &["other.example"]).await, ["u0@slow.example.org", "u1@slow.example.org"]);
+    assert_eq!(claimed(9, &[]).await, ["u2@slow.example.org", "ida@other.example"]);
 }
 
 /// A code that is spent, or whose user has a new password, takes its mail with it; one that left stays as it left.

@@ -40,6 +40,7 @@ pub async fn a_purge_removes_only_what_is_over(harness: &dyn StoreHarness) {
             deleted_before: now - Duration::days(30),
             retired_before: now - Duration::days(2),
             known_before: now - Duration::days(30),
+            marked_before: now - Duration::days(180),
             batch: 2,
         };
         let store = std::sync::Arc::clone(&store);
@@ -232,6 +233,7 @@ pub async fn a_deleted_user_is_purged_with_all_that_is_theirs(harness: &dyn Stor
             settled_before: epoch,
             audited_before: epoch,
             known_before: epoch,
+            marked_before: epoch,
             deleted_before: later(seconds),
             ..purge(later(500))
         };

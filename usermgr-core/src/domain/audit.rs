@@ -125,13 +125,17 @@ pub enum AuditEvent {
     MailRetry,
     /// A signing key was added.
     KeyRotation,
+    /// An address was marked: no mail goes there any more.
+    UndeliverableMark,
+    /// The mark was taken from an address: mail goes there again.
+    UndeliverableRemoval,
     /// Something was asked for without the permission for it.
     AccessDenied,
 }
 
 impl AuditEvent {
     /// Every event.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Registration,
         Self::CodeRequest,
         Self::LinkRequest,
@@ -154,6 +158,8 @@ impl AuditEvent {
         Self::UserExport,
         Self::MailRetry,
         Self::KeyRotation,
+        Self::UndeliverableMark,
+        Self::UndeliverableRemoval,
         Self::AccessDenied,
     ];
 
@@ -187,6 +193,8 @@ impl AuditEvent {
             Self::UserExport => "user_export",
             Self::MailRetry => "mail_retry",
             Self::KeyRotation => "key_rotation",
+            Self::UndeliverableMark => "undeliverable_mark",
+            Self::UndeliverableRemoval => "undeliverable_removal",
             Self::AccessDenied => "access_denied",
         }
     }

@@ -29,4 +29,6 @@ pub mod secret;
 pub mod session;
 pub mod signing;
 #[cfg(feature = "manager")]
+pub mod undeliverable;
+#[cfg(feature = "manager")]
 pub mod user;

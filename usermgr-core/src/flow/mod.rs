@@ -14,6 +14,7 @@ pub mod reset_password;
 pub mod sessions;
 pub mod set_password;
 pub mod signing_keys;
+pub mod undeliverable;
 pub mod update_user;
 pub mod users;
 pub mod verify_email;

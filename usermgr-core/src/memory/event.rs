@@ -87,7 +87,7 @@ impl EventStore for MemoryStore {
     }
 
     async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
-        let Claim { now, lease, lease_until, limit } = command;
+        let Claim { now, lease, lease_until, limit, passing_over: _ } = command;
         let mut state = self.state()?;
         let mut seen = BTreeSet::new();
         let mut due: Vec<&mut EventRow> = state

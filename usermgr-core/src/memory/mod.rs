@@ -6,6 +6,7 @@ mod event;
 mod job;
 mod outbox;
 mod session;
+mod undeliverable;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::Digest;
 use crate::domain::session::Session;
+use crate::domain::undeliverable::UndeliverableAddress;
 use crate::domain::user::{Locale, User, UserStatus, Username};
 use crate::port::store::account::Actor;
 use crate::port::store::code::NewCode;
@@ -80,6 +82,7 @@ pub(crate) struct State {
     pub(crate) access_tokens: BTreeMap<Digest, (SessionId, OffsetDateTime)>,
     pub(crate) keys: Vec<SealedSigningKey>,
     pub(crate) jobs: BTreeMap<JobName, JobRecord>,
+    pub(crate) undeliverable: BTreeMap<EmailKey, UndeliverableAddress>,
 }
 
 #[derive(Clone)]
@@ -424,6 +427,15 @@ impl State {
 
     fn is_active(&self, id: UserId) -> bool {
         self.users.get(&id).is_some_and(UserRow::is_active)
+    }
+}
+
+impl SessionRow {
+    /// Whether it ended before then.
+    fn is_over(&self, then: OffsetDateTime) -> bool {
+        self.ended_at.is_some_and(|at| at < then)
+            || self.session.expires_at < then
+            || self.session.idle_expires_at < then
     }
 }
 

@@ -15,7 +15,7 @@ use crate::port::store::outbox::{
 #[async_trait]
 impl OutboxStore for MemoryStore {
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
-        let Claim { now, lease, lease_until, limit } = command;
+        let Claim { now, lease, lease_until, limit, passing_over } = command;
         let mut guard = self.state()?;
         let state = &mut *guard;
         let is_ours = |row: &OutboxRow| {
@@ -42,7 +42,12 @@ impl OutboxStore for MemoryStore {
                 row.status = OutboxStatus::Void;
                 row.settled_at = Some(now);
                 row.lease = None;
-            } else {
+            } else if state.undeliverable.contains_key(row.mail.to.key()) {
+                row.status = OutboxStatus::Dead;
+                row.settled_at = Some(now);
+                row.error = Some(OutboxEntry::UNDELIVERABLE.into());
+                row.lease = None;
+            } else if !passing_over.iter().any(|domain| domain == row.mail.to.domain()) {
                 due.push((row.due_at, *id));
             }
         }

@@ -87,6 +87,7 @@ impl UpkeepStore for MemoryStore {
             deleted_before,
             retired_before,
             known_before,
+            marked_before,
             batch,
         } = command;
         let mut guard = self.state()?;
@@ -102,14 +103,8 @@ impl UpkeepStore for MemoryStore {
                 over && take()
             })
         });
-        let sessions = budget.take(|take| {
-            remove(&mut state.sessions, |_, row| {
-                let over = row.ended_at.is_some_and(|at| at < ended_before)
-                    || row.session.expires_at < ended_before
-                    || row.session.idle_expires_at < ended_before;
-                over && take()
-            })
-        });
+        let sessions =
+            budget.take(|take| remove(&mut state.sessions, |_, row| row.is_over(ended_before) && take()));
         let outbox = budget.take(|take| {
             remove(&mut state.outbox, |_, row| {
                 matches!(row.status, OutboxStatus::Sent | OutboxStatus::Void)
@@ -150,6 +145,8 @@ impl UpkeepStore for MemoryStore {
             budget.take(|take| remove(&mut state.access_tokens, |_, (_, ends_at)| *ends_at <= now && take()));
         let signing_keys = remove_retired(&mut state.keys, retired_before);
         let events = state.feed.purge(|event| command.is_over(event.at), batch);
+        let undeliverable = budget
+            .take(|take| remove(&mut state.undeliverable, |_, mark| mark.since < marked_before && take()));
         let purged = Purged {
             registrations,
             codes,
@@ -162,6 +159,7 @@ impl UpkeepStore for MemoryStore {
             users,
             access_tokens,
             signing_keys,
+            undeliverable,
         };
         drop(guard);
         self.wake();

@@ -1,6 +1,7 @@
 //! Sending mail.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -54,6 +55,7 @@ impl fmt::Debug for Mail {
 pub struct MailError {
     kind: MailErrorKind,
     message: String,
+    retry_after: Option<Duration>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -69,14 +71,25 @@ impl MailError {
     ///
     /// The message stands in logs and in the outbox: it must hold no secret and no content of the mail.
     pub fn transient(message: impl Into<String>) -> Self {
-        Self { kind: MailErrorKind::Transient, message: message.into(), source: None }
+        Self::new(MailErrorKind::Transient, message.into())
     }
 
     /// No attempt will succeed: the receiver does not exist, the mail cannot be sent by this transport.
     ///
     /// The message stands in logs and in the outbox: it must hold no secret and no content of the mail.
     pub fn permanent(message: impl Into<String>) -> Self {
-        Self { kind: MailErrorKind::Permanent, message: message.into(), source: None }
+        Self::new(MailErrorKind::Permanent, message.into())
+    }
+
+    const fn new(kind: MailErrorKind, message: String) -> Self {
+        Self { kind, message, retry_after: None, source: None }
+    }
+
+    /// With how long the other side asks to be left alone. The worker waits so long, within bounds of its own.
+    #[must_use]
+    pub const fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
     /// With the error that caused it.
@@ -94,5 +107,10 @@ impl MailError {
     /// Whether no attempt will succeed.
     pub fn is_permanent(&self) -> bool {
         self.kind == MailErrorKind::Permanent
+    }
+
+    /// How long the other side asks to be left alone.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 }

@@ -3,6 +3,8 @@
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use std::time::Duration;
+
 use super::backoff::backoff;
 use super::caught::{Panicked, caught};
 use super::lane::{End, TIMEOUT, bounded, settle};
@@ -15,10 +17,15 @@ use crate::port::mailer::Mail;
 use crate::port::store::outbox::{Claimed, DeliveryResult, Lease, Settle};
 use crate::template::MailValues;
 
+/// The longest wait that the other side may ask for: all attempts shall end while services still know their keys.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+
 /// Why an attempt failed.
 struct Failure {
     kind: FailureKind,
     error: String,
+    /// How long the other side asks to be left alone.
+    retry_after: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +40,11 @@ enum FailureKind {
 
 impl Failure {
     fn transient(error: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Transient, error: error.into() }
+        Self { kind: FailureKind::Transient, error: error.into(), retry_after: None }
     }
 
     fn unwritable(error: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Unwritable, error: error.into() }
+        Self { kind: FailureKind::Unwritable, error: error.into(), retry_after: None }
     }
 }
 
@@ -47,7 +54,7 @@ pub(super) async fn deliver(inner: &Inner, claimed: Claimed, lease: Lease) -> En
     let attempted = match tokio::time::timeout(TIMEOUT, caught(hand_over(inner, &owed))).await {
         Ok(Ok(attempted)) => attempted,
         Ok(Err(Panicked)) => Err(Failure::transient("the delivery panicked")),
-        Err(_) => Err(Failure::transient("the delivery took longer than a minute")),
+        Err(_) => Err(Failure::transient("the delivery took longer than two minutes")),
     };
     let now = inner.clock.now();
     let (end, result) = judge(inner, &owed, attempt, now, &attempted);
@@ -61,6 +68,7 @@ async fn hand_over(inner: &Inner, owed: &OwedMail) -> Result<(), Failure> {
     inner.mailer.send(&mail).await.map_err(|error| Failure {
         kind: if error.is_permanent() { FailureKind::Refused } else { FailureKind::Transient },
         error: error.to_string(),
+        retry_after: error.retry_after(),
     })
 }
 
@@ -146,10 +154,12 @@ fn judge(
             let code_ttl = owed.code.as_ref().map(|code| ttl(inner, code));
             (End::Sent, DeliveryResult::Sent { code_ttl })
         }
-        Err(Failure { kind: FailureKind::Transient, error })
+        Err(Failure { kind: FailureKind::Transient, error, retry_after })
             if attempt < inner.policies.outbox.max_attempts =>
         {
-            let at = now.saturating_add(backoff(attempt, &*inner.random));
+            let asked = retry_after.unwrap_or_default().min(LONGEST_ASKED);
+            let wait = backoff(attempt, &*inner.random).max(asked.try_into().unwrap_or_default());
+            let at = now.saturating_add(wait);
             (End::Retried, DeliveryResult::Retry { at, error: bounded(error) })
         }
         Err(failure) => (End::Dead, DeliveryResult::Dead { error: bounded(&failure.error) }),
@@ -161,7 +171,7 @@ fn log(owed: &OwedMail, attempt: u32, end: End, failure: Option<&Failure>) {
     let (id, what, kind, outcome) = (owed.id, "mail", owed.kind.as_str(), end.as_str());
     match failure {
         None => tracing::info!(%id, what, kind, attempt, outcome, "delivery"),
-        Some(Failure { kind: FailureKind::Unwritable, error }) => {
+        Some(Failure { kind: FailureKind::Unwritable, error, .. }) => {
             tracing::error!(%id, what, kind, attempt, outcome, error = bounded(error), "delivery");
         }
         Some(Failure { error, .. }) => {

@@ -69,6 +69,10 @@ impl Lane for Events {
         CONCURRENCY
     }
 
+    fn domain(_: &ClaimedEvent) -> Option<String> {
+        None
+    }
+
     async fn claim(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
         self.store.claim_events(command).await
     }

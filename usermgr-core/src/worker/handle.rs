@@ -82,7 +82,7 @@ impl Workers {
 
     /// Tells the workers to end and waits until they did: nothing new is begun, and what is under way is settled.
     ///
-    /// A delivery under way is bounded by its own time-out of a minute, a job that is running is cut off ten seconds after
+    /// A delivery under way is bounded by its own time-out of two minutes, a job that is running is cut off ten seconds after
     /// it was told to stop; a host that cannot wait as long wraps this in
     /// a time-out, and what was cut off is delivered again, under the same identifier, when its lease has passed.
     pub async fn stop(mut self) {

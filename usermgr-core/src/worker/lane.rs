@@ -4,22 +4,23 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use time::Duration;
-use tokio::task::{JoinError, JoinSet};
-
 use super::Stop;
 use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
+use super::flights::{Flights, Room};
 use crate::port::clock::Clock;
 use crate::port::random::Random;
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{Claim, Lease, Settled};
+use async_trait::async_trait;
+use time::Duration;
 
 /// How long an attempt may take. It is well within a lease, so that nobody else makes it meanwhile.
-pub(super) const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
-/// How long a claimed item is kept from other claims: longer than an attempt and its settlement may take.
-const LEASE: Duration = Duration::minutes(5);
+pub(super) const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
+/// How long a claimed item is kept from other claims: longer than the claim, an attempt and its settlement may take.
+pub(super) const LEASE: Duration = Duration::minutes(5);
+/// How long a claim may take. Its lease runs meanwhile.
+pub(super) const CLAIM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long to wait for something to become due before asking anyway.
 const WAIT_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
 /// The shortest time between two claims while there is less to do than can be done at once. Nobody notices it in a
@@ -28,9 +29,11 @@ const WAIT_AT_LEAST: std::time::Duration = std::time::Duration::from_millis(10);
 /// The first and the longest wait after the store failed.
 const STORE_WAIT: (Duration, Duration) = (Duration::milliseconds(250), Duration::seconds(5));
 /// How often a settlement is tried while the store fails. What it tells of has left by then.
-const SETTLE_TRIES: u32 = 6;
+pub(super) const SETTLE_TRIES: u32 = 6;
+/// How long each of these tries may take.
+pub(super) const SETTLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// The first and the longest wait between two tries to settle.
-const SETTLE_WAIT: (Duration, Duration) = (Duration::milliseconds(100), Duration::seconds(2));
+pub(super) const SETTLE_WAIT: (Duration, Duration) = (Duration::milliseconds(100), Duration::seconds(2));
 /// The most bytes of an error that are kept and logged.
 const MAX_ERROR: usize = crate::port::store::outbox::OutboxEntry::MAX_ERROR;
 
@@ -46,6 +49,9 @@ pub(super) trait Lane: Send + Sync + 'static {
 
     /// How many deliveries may be under way at once.
     fn concurrency(&self) -> u32;
+
+    /// Whom it goes to, where one receiver may have no more than a part of all deliveries under way.
+    fn domain(claimed: &Self::Claimed) -> Option<String>;
 
     async fn claim(&self, command: Claim) -> Result<Vec<Self::Claimed>, StoreError>;
 
@@ -111,13 +117,13 @@ impl Delivered {
 
 /// Makes one attempt at each item that is due, as many as may be under way at once, and returns when all have ended.
 pub(super) async fn run_once<L: Lane>(lane: &Arc<L>) -> Result<Delivered, StoreError> {
-    let lease = new_lease(lane);
-    let claimed = claim(lane, lease, concurrency(lane)).await?;
-    let mut flights = JoinSet::new();
+    let (lease, places) = (new_lease(lane), concurrency(lane));
+    let claimed = claim(lane, lease, Room { limit: places, passing_over: Vec::new() }).await?;
+    let mut flights = Flights::new(places);
     launch(lane, &mut flights, claimed, lease);
     let mut delivered = Delivered::default();
-    while let Some(landed) = flights.join_next().await {
-        delivered.count(end_of(landed));
+    while let Some(landed) = flights.land().await {
+        delivered.count(landed.end);
     }
     Ok(delivered)
 }
@@ -125,24 +131,27 @@ pub(super) async fn run_once<L: Lane>(lane: &Arc<L>) -> Result<Delivered, StoreE
 /// Delivers what is due as it becomes due, until `stop`; then it claims nothing more, and returns when what is under way
 /// is settled. The place of each delivery that ends is given to the next one due.
 pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
-    let mut flights = JoinSet::new();
+    let mut flights = Flights::new(concurrency(lane));
     let mut more_is_due = true;
     let mut failures = 0_u32;
     let mut lease = new_lease(lane);
     while !stop.is_requested() {
-        while flights.try_join_next().map(end_of).is_some() {}
-        let free = concurrency(lane).saturating_sub(flights.len());
+        while let Some(landed) = flights.try_land() {
+            more_is_due |= landed.frees_a_domain;
+        }
+        let room = flights.room();
+        let limit = room.limit;
         if !more_is_due {
             until(something_is_due(lane), &mut flights, &stop).await;
             more_is_due = true;
-        } else if free == 0 {
+        } else if limit == 0 {
             until_one_lands(&mut flights, &stop).await;
         } else {
             // After a failure under the same lease: what was committed and not answered is not left to itself.
-            match claim(lane, lease, free).await {
+            match claim(lane, lease, room).await {
                 Ok(claimed) => {
                     failures = 0;
-                    more_is_due = claimed.len() >= free;
+                    more_is_due = claimed.len() >= limit;
                     launch(lane, &mut flights, claimed, lease);
                     lease = new_lease(lane);
                 }
@@ -156,7 +165,7 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
             }
         }
     }
-    while flights.join_next().await.map(end_of).is_some() {}
+    while flights.land().await.is_some() {}
 }
 
 /// Has the end noted, through short failures of the store: what was sent must not be sent again for them.
@@ -170,14 +179,15 @@ where
     F: Future<Output = Result<Settled, StoreError>>,
 {
     for attempt in 1..=SETTLE_TRIES {
-        let error = match caught(once()).await {
-            Ok(Ok(Settled::Settled)) => return end,
-            Ok(Ok(Settled::LostLease)) => {
+        let error = match tokio::time::timeout(SETTLE_TIMEOUT, caught(once())).await {
+            Ok(Ok(Ok(Settled::Settled))) => return end,
+            Ok(Ok(Ok(Settled::LostLease))) => {
                 tracing::warn!(%id, "the lease of a delivery was lost; it may be delivered twice");
                 return End::Lost;
             }
-            Ok(Err(error)) => error,
-            Err(Panicked) => StoreError::unavailable("the store panicked"),
+            Ok(Ok(Err(error))) => error,
+            Ok(Err(Panicked)) => StoreError::unavailable("the store panicked"),
+            Err(_) => StoreError::unavailable("the store did not answer in time"),
         };
         if attempt == SETTLE_TRIES {
             tracing::error!(%id, error = &error as &dyn std::error::Error,
@@ -212,20 +222,22 @@ fn new_lease<L: Lane>(lane: &Arc<L>) -> Lease {
     lease
 }
 
-async fn claim<L: Lane>(lane: &Arc<L>, lease: Lease, limit: usize) -> Result<Vec<L::Claimed>, StoreError> {
+async fn claim<L: Lane>(lane: &Arc<L>, lease: Lease, room: Room) -> Result<Vec<L::Claimed>, StoreError> {
+    let Room { limit, passing_over } = room;
     let now = lane.clock().now();
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-    let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit };
-    match caught(lane.claim(claim)).await {
-        Ok(claimed) => claimed,
-        Err(Panicked) => Err(StoreError::unavailable("the store panicked")),
+    let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit, passing_over };
+    match tokio::time::timeout(CLAIM_TIMEOUT, caught(lane.claim(claim))).await {
+        Ok(Ok(claimed)) => claimed,
+        Ok(Err(Panicked)) => Err(StoreError::unavailable("the store panicked")),
+        Err(_) => Err(StoreError::unavailable("the store did not answer in time")),
     }
 }
 
-fn launch<L: Lane>(lane: &Arc<L>, flights: &mut JoinSet<End>, claimed: Vec<L::Claimed>, lease: Lease) {
+fn launch<L: Lane>(lane: &Arc<L>, flights: &mut Flights, claimed: Vec<L::Claimed>, lease: Lease) {
     for item in claimed {
-        let lane = Arc::clone(lane);
-        flights.spawn(async move { lane.deliver(item, lease).await });
+        let (lane, domain) = (Arc::clone(lane), L::domain(&item));
+        flights.launch(domain, async move { lane.deliver(item, lease).await });
     }
 }
 
@@ -238,8 +250,9 @@ async fn something_is_due<L: Lane>(lane: &Arc<L>) {
     tokio::time::sleep_until(not_before).await;
 }
 
-/// Waits for `wake` or `stop`; deliveries go on and end meanwhile.
-async fn until(wake: impl Future<Output = ()>, flights: &mut JoinSet<End>, stop: &Stop) {
+/// Waits for `wake` or `stop`, or until a domain that had all its places has one again; deliveries go on and end
+/// meanwhile.
+async fn until(wake: impl Future<Output = ()>, flights: &mut Flights, stop: &Stop) {
     // One future over all turns: a signal that comes while a delivery ends is not lost.
     let mut wake = pin!(wake);
     loop {
@@ -247,23 +260,16 @@ async fn until(wake: impl Future<Output = ()>, flights: &mut JoinSet<End>, stop:
             biased;
             () = stop.requested() => return,
             () = &mut wake => return,
-            Some(landed) = flights.join_next() => { end_of(landed); }
+            Some(landed) = flights.land() => if landed.frees_a_domain { return },
         }
     }
 }
 
-async fn until_one_lands(flights: &mut JoinSet<End>, stop: &Stop) {
+async fn until_one_lands(flights: &mut Flights, stop: &Stop) {
     tokio::select! {
         () = stop.requested() => {}
-        landed = flights.join_next() => { landed.map(end_of); }
+        _ = flights.land() => {}
     }
-}
-
-fn end_of(landed: Result<End, JoinError>) -> End {
-    landed.unwrap_or_else(|error| {
-        tracing::error!(%error, "a delivery ended out of order; it is made again when its lease has passed");
-        End::Lost
-    })
 }
 
 #[cfg(test)]

@@ -72,6 +72,10 @@ impl Lane for Inner {
         self.policies.outbox.concurrency
     }
 
+    fn domain(claimed: &Claimed) -> Option<String> {
+        Some(claimed.mail.to.domain().to_owned())
+    }
+
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
         self.outbox.claim(command).await
     }
@@ -94,7 +98,8 @@ impl MailWorker {
     }
 
     /// Makes one attempt at each mail that is due, as many as may be under way at once
-    /// ([`OutboxPolicy::concurrency`]), and returns when all have ended. None attempted means that none was due.
+    /// ([`OutboxPolicy::concurrency`]), and returns when all have ended. None attempted means that none was due. Whom a
+    /// mail is for makes no difference here: a round lasts as long as its slowest delivery.
     ///
     /// Like [`run`](Self::run) it must be called within a tokio runtime. Dropping the future cuts deliveries off;
     /// what was cut off is due again when its lease of five minutes has passed.
@@ -110,7 +115,8 @@ impl MailWorker {
     /// Delivers what is due as it becomes due, until `stop`; then it claims nothing more, and returns when what is
     /// under way is settled. It never ends for a fault of the store, the mailer or a template.
     ///
-    /// A slow receiver holds up nobody else: the place of each delivery that ends is given to the next one due.
+    /// A slow receiver holds up nobody else: the place of each delivery that ends is given to the next one due, and one
+    /// domain has at most a quarter of the places at once.
     pub async fn run(&self, stop: Stop) {
         lane::run(&self.inner, stop).await;
     }

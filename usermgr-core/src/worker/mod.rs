@@ -7,6 +7,7 @@ mod backoff;
 mod caught;
 mod delivery;
 mod event;
+mod flights;
 mod handle;
 mod job;
 mod lane;

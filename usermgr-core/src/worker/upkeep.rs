@@ -22,6 +22,10 @@ const ENDED_FOR: time::Duration = time::Duration::days(1);
 /// How long a signing key is kept after its successor began to sign: longer than any token lives.
 const RETIRED_FOR: time::Duration = time::Duration::days(2);
 
+/// How long an address stays marked as undeliverable: mailboxes come back, and a mark that nobody looks at must not keep
+/// its owner out for ever.
+const UNDELIVERABLE_FOR: time::Duration = time::Duration::days(180);
+
 /// Removes what nothing needs any more: registrations that are over, spent codes, ended sessions, delivered mails, old events
 /// and audit entries, and counters. Any number of processes may do so on one store.
 #[derive(Clone)]
@@ -129,6 +133,7 @@ impl Upkeep {
             deleted_before: daily(self.policies.deletion.grace),
             retired_before: daily(RETIRED_FOR),
             known_before: daily(ThrottlePolicy::KNOWN_NETWORK),
+            marked_before: daily(UNDELIVERABLE_FOR),
             batch: BATCH,
         }
     }
@@ -139,7 +144,7 @@ impl Upkeep {
 enum Share {
     /// What comes and goes within hours: registrations, codes, sessions, mails, counters.
     Short,
-    /// And what was kept for days: events, audit entries, deleted users, networks, signing keys.
+    /// And what was kept for days: events, audit entries, deleted users, networks, marks of addresses, signing keys.
     All,
 }
 

@@ -51,6 +51,8 @@ pub(super) enum Failure {
     EventsGone(usermgr_core::domain::event::EventPosition),
     #[error("no dead item {0} in the outbox: see usermgr-server outbox list --status dead")]
     NoDeadItem(String),
+    #[error("{0} is not marked: see usermgr-server mail undeliverable list")]
+    NotMarked(String),
     #[error("{0}: {1}; the first line names the fields, see docs/operations.md")]
     Header(String, String),
     #[error("{0} row(s) refused: correct them and run it again; users who exist are left as they are")]

@@ -7,6 +7,7 @@ mod failure;
 mod hash;
 mod import;
 mod keys;
+mod mail;
 mod maintenance;
 mod operator;
 mod outbox;
@@ -80,6 +81,9 @@ enum Command {
     /// Read what happened, in order
     #[command(subcommand)]
     Events(events::EventsCommand),
+    /// List addresses that no mail goes to, and let it go there again
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Read the audit log: who did what, when, from where
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -134,6 +138,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Hash(command) => hash::run(&config, command).await,
         Command::Outbox(command) => outbox::run(&config, command).await,
         Command::Events(command) => events::run(&config, command).await,
+        Command::Mail(command) => mail::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Maintenance(command) => maintenance::run(&config, command).await,
         Command::Config { json } => config::show(&config, json),

@@ -211,7 +211,9 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::InvalidCode | Error::CodeExpired | Error::InvalidLink => StatusCode::BAD_REQUEST,
+            Error::InvalidCode | Error::CodeExpired | Error::InvalidLink | Error::InvalidSignature => {
+                StatusCode::BAD_REQUEST
+            }
             Error::RegistrationAmbiguous | Error::EmailTaken | Error::LastAdmin => StatusCode::CONFLICT,
             Error::InvalidCredentials
             | Error::MissingToken
@@ -273,6 +275,11 @@ fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
             "Invalid link",
             "The link is not valid any more. Ask for a new one.",
             "El enlace ya no es válido. Pide uno nuevo.",
+        ),
+        "invalid_signature" => (
+            "Invalid signature",
+            "The signature is not valid, or its time is not now.",
+            "La firma no es válida o su hora no es la actual.",
         ),
         "registration_ambiguous" => (
             "Several registrations",

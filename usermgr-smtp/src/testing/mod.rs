@@ -1,12 +1,15 @@
 //! Real mail servers on loopback, for tests: they record what they get and fail on command.
 
 mod http_sink;
+mod port;
 mod received;
 mod smtp_sink;
+mod when;
 
-pub use http_sink::{HttpSink, ReceivedRequest};
+pub use http_sink::{HttpAnswer, HttpSink, ReceivedRequest};
 pub use received::ReceivedMail;
-pub use smtp_sink::{SmtpSink, SmtpSinkBuilder, SmtpStream, TlsUpgrade};
+pub use smtp_sink::{SmtpFault, SmtpSink, SmtpSinkBuilder, SmtpStream, TlsUpgrade};
+pub use when::When;
 
 /// Fewer mails or requests came than were waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

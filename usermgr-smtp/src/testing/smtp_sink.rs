@@ -1,6 +1,5 @@
 //! A small SMTP server that keeps what it gets.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -11,11 +10,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
 
-use super::{ReceivedMail, TooFew};
+use super::port::Port;
+use super::{ReceivedMail, TooFew, When};
 
 /// An SMTP server on `127.0.0.1` that takes every mail, keeps it and delivers nothing.
 ///
@@ -34,9 +33,25 @@ use super::{ReceivedMail, TooFew};
 /// ```
 #[derive(Clone)]
 pub struct SmtpSink {
-    address: SocketAddr,
     shared: Arc<Shared>,
-    _running: Arc<Running>,
+    port: Arc<Port>,
+}
+
+/// What goes wrong in a conversation, instead of a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SmtpFault {
+    /// Another reply, with its code: `451 4.3.0 busy`. With a code of 4xx or 5xx what was asked for is not done.
+    Reply(String),
+    /// The reply comes later by this.
+    Delay(Duration),
+    /// The reply comes byte by byte, with this pause before each.
+    Trickle(Duration),
+    /// The connection breaks, and what was asked for is not done: a message is not taken.
+    Break,
+    /// The connection breaks, and what was asked for is done: a message is taken, and nobody is told.
+    BreakWhenDone,
+    /// The reply is sent and the connection breaks behind it.
+    BreakAfterReply,
 }
 
 /// An [`SmtpSink`] in the making.
@@ -70,13 +85,13 @@ impl SmtpSink {
     }
 
     /// Where it listens.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
     }
 
     /// The URL for a transport without TLS.
     pub fn url(&self) -> String {
-        format!("smtp://{}?tls=none", self.address)
+        format!("smtp://{}?tls=none", self.address())
     }
 
     /// All mails so far.
@@ -117,10 +132,15 @@ impl SmtpSink {
         self.refuse("MESSAGE", &format!("{code} {}.6.0 refused by request", code / 100));
     }
 
-    /// Answers a command with this reply from now on. Besides SMTP's verbs there are `CONNECT` (the greeting) and
-    /// `MESSAGE` (the end of a message).
+    /// Answers a command with this reply from now on; see [`plan`](Self::plan).
     pub fn refuse(&self, command: &str, reply: &str) {
-        self.state().replies.insert(command.to_ascii_uppercase(), reply.to_owned());
+        self.plan(command, SmtpFault::Reply(reply.to_owned()), When::always());
+    }
+
+    /// Has something go wrong when a command comes. Besides SMTP's verbs there are `CONNECT` (the greeting) and
+    /// `MESSAGE` (the end of a message). Of several that fit, the one planned last shows.
+    pub fn plan(&self, command: &str, fault: SmtpFault, when: When) {
+        self.state().plans.push(Plan { command: command.to_ascii_uppercase(), fault, when });
     }
 
     /// Waits before each reply from now on.
@@ -130,15 +150,24 @@ impl SmtpSink {
 
     /// From now on keeps each mail, but breaks the connection instead of saying so.
     pub fn drop_after_data(&self) {
-        self.state().drop_after_data = true;
+        self.plan("MESSAGE", SmtpFault::BreakWhenDone, When::always());
     }
 
     /// Ends every fault.
     pub fn recover(&self) {
         let mut state = self.state();
-        state.replies.clear();
+        state.plans.clear();
         state.delay = Duration::ZERO;
-        state.drop_after_data = false;
+    }
+
+    /// Breaks all connections and refuses new ones from now on.
+    pub async fn refuse_connections(&self) {
+        self.port.set_open(false).await;
+    }
+
+    /// Takes connections again, on the same port.
+    pub async fn take_connections(&self) {
+        self.port.set_open(true).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -148,7 +177,7 @@ impl SmtpSink {
 
 impl fmt::Debug for SmtpSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SmtpSink").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("SmtpSink").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
@@ -185,16 +214,23 @@ impl SmtpSinkBuilder {
     ///
     /// # Errors
     /// When no port can be bound.
+    #[expect(clippy::unused_async, reason = "it must be called within a runtime, and this says so")]
     pub async fn start(self) -> io::Result<SmtpSink> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             features: self.features,
             state: Mutex::new(State::default()),
             mails: watch::Sender::new(Vec::new()),
         });
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(SmtpSink { address, shared, _running: Arc::new(Running(task.abort_handle())) })
+        let serving = Arc::clone(&shared);
+        let port = Port::open(move |stream, number| {
+            serving.state().connections += 1;
+            let shared = Arc::clone(&serving);
+            async move {
+                // A client that goes away ends its own connection only.
+                let _ = serve(stream, &shared, number).await;
+            }
+        })?;
+        Ok(SmtpSink { shared, port: Arc::new(port) })
     }
 }
 
@@ -229,50 +265,44 @@ impl Shared {
 struct State {
     commands: Vec<String>,
     connections: usize,
-    replies: HashMap<String, String>,
+    plans: Vec<Plan>,
     delay: Duration,
-    drop_after_data: bool,
 }
 
-/// Ends the server, and with it every connection.
-struct Running(AbortHandle);
+struct Plan {
+    command: String,
+    fault: SmtpFault,
+    when: When,
+}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.abort();
+impl State {
+    /// What goes wrong at this command.
+    fn fault(&mut self, command: &str, receivers: &[String], number: usize) -> Option<SmtpFault> {
+        let mut latest = self.plans.iter_mut().rev().filter(|plan| plan.command == command);
+        latest.find_map(|plan| plan.when.shows(receivers, number).then(|| plan.fault.clone()))
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        shared.state().connections += 1;
-        // A client that goes away ends its own connection only.
-        let shared = Arc::clone(&shared);
-        connections.spawn(async move {
-            let _ = serve(stream, &shared).await;
-        });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
+async fn serve(stream: TcpStream, shared: &Shared, number: usize) -> io::Result<()> {
     if let Some(upgrade) = &shared.features.implicit_tls {
         let stream = upgrade(stream).await?;
-        Conversation::new(stream, shared, true).run(true).await?;
+        Conversation::new(stream, shared, number, true).run(true).await?;
         return Ok(());
     }
-    let Some(stream) = Conversation::new(stream, shared, false).run(true).await? else { return Ok(()) };
+    let Some(stream) = Conversation::new(stream, shared, number, false).run(true).await? else {
+        return Ok(());
+    };
     let Some(upgrade) = &shared.features.starttls else { return Ok(()) };
     let stream = upgrade(stream).await?;
     // No greeting after STARTTLS, and everything that was said before it is forgotten (RFC 3207 §4.2).
-    Conversation::new(stream, shared, true).run(false).await?;
+    Conversation::new(stream, shared, number, true).run(false).await?;
     Ok(())
 }
 
 struct Conversation<'a, S> {
     stream: BufReader<S>,
     shared: &'a Shared,
+    number: usize,
     encrypted: bool,
     signed_in: bool,
     from: Option<String>,
@@ -283,9 +313,10 @@ impl<'a, S: SmtpStream> Conversation<'a, S> {
     /// The most bytes of a line or a message.
     const MAX: usize = 16 << 20;
 
-    fn new(stream: S, shared: &'a Shared, encrypted: bool) -> Self {
+    fn new(stream: S, shared: &'a Shared, number: usize, encrypted: bool) -> Self {
         let signed_in = shared.features.credentials.is_none();
-        Self { stream: BufReader::new(stream), shared, encrypted, signed_in, from: None, to: Vec::new() }
+        let stream = BufReader::new(stream);
+        Self { stream, shared, number, encrypted, signed_in, from: None, to: Vec::new() }
     }
 
     /// Until the client leaves, or asks for TLS: then the connection comes back.
@@ -314,13 +345,14 @@ impl<'a, S: SmtpStream> Conversation<'a, S> {
                     }
                 }
                 "RCPT" if self.from.is_some() => {
-                    if self.reply(&verb, "250 2.1.5 ok").await? {
-                        self.to.push(path(argument));
+                    self.to.push(path(argument));
+                    if !self.reply(&verb, "250 2.1.5 ok").await? {
+                        self.to.pop();
                     }
                 }
                 "DATA" if !self.to.is_empty() => {
-                    if self.reply(&verb, "354 go ahead").await? && !self.message().await? {
-                        return Ok(None);
+                    if self.reply(&verb, "354 go ahead").await? {
+                        self.message().await?;
                     }
                 }
                 "RSET" => {
@@ -375,8 +407,8 @@ impl<'a, S: SmtpStream> Conversation<'a, S> {
         Ok(())
     }
 
-    /// Reads a message. False when the connection shall break.
-    async fn message(&mut self) -> io::Result<bool> {
+    /// Reads a message, and takes it unless a fault keeps it from that.
+    async fn message(&mut self) -> io::Result<()> {
         let mut raw = Vec::new();
         loop {
             let line = self.line().await?;
@@ -388,23 +420,18 @@ impl<'a, S: SmtpStream> Conversation<'a, S> {
                 return Err(io::Error::other("message too long"));
             }
         }
-        let mail = ReceivedMail {
-            from: self.from.take().unwrap_or_default(),
-            to: std::mem::take(&mut self.to),
-            raw,
+        let fault = self.fault("MESSAGE");
+        let refused = match &fault {
+            Some(SmtpFault::Reply(reply)) => is_refusal(reply),
+            Some(SmtpFault::Break) => true,
+            _ => false,
         };
-        let (refused, broken) = {
-            let state = self.shared.state();
-            (state.replies.contains_key("MESSAGE"), state.drop_after_data)
-        };
+        let (from, to) = (self.from.take().unwrap_or_default(), std::mem::take(&mut self.to));
         if !refused {
-            self.shared.mails.send_modify(|mails| mails.push(mail));
+            self.shared.mails.send_modify(|mails| mails.push(ReceivedMail { from, to, raw }));
         }
-        if broken {
-            return Ok(false);
-        }
-        self.reply("MESSAGE", "250 2.0.0 taken").await?;
-        Ok(true)
+        self.reply_with(fault, "250 2.0.0 taken").await?;
+        Ok(())
     }
 
     /// One line with its CRLF. A bare LF ends no line.
@@ -418,20 +445,46 @@ impl<'a, S: SmtpStream> Conversation<'a, S> {
         Ok(line)
     }
 
-    /// Replies, with what was asked for instead if there is such. False when that refuses.
+    fn fault(&self, command: &str) -> Option<SmtpFault> {
+        self.shared.state().fault(command, &self.to, self.number)
+    }
+
+    /// Replies, unless a fault is planned. False when that refuses.
     async fn reply(&mut self, command: &str, reply: &str) -> io::Result<bool> {
-        let (delay, instead) = {
-            let state = self.shared.state();
-            (state.delay, state.replies.get(command).cloned())
-        };
+        let fault = self.fault(command);
+        self.reply_with(fault, reply).await
+    }
+
+    async fn reply_with(&mut self, fault: Option<SmtpFault>, reply: &str) -> io::Result<bool> {
+        let broken = || io::Error::from(io::ErrorKind::ConnectionAborted);
+        let mut delay = self.shared.state().delay;
+        let (mut pause, mut last) = (Duration::ZERO, false);
+        let mut text = format!("{reply}\r\n");
+        match fault {
+            None => {}
+            Some(SmtpFault::Reply(other)) => text = format!("{other}\r\n"),
+            Some(SmtpFault::Delay(longer)) => delay += longer,
+            Some(SmtpFault::Trickle(each)) => pause = each,
+            Some(SmtpFault::Break | SmtpFault::BreakWhenDone) => return Err(broken()),
+            Some(SmtpFault::BreakAfterReply) => last = true,
+        }
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        let reply = instead.as_deref().unwrap_or(reply);
-        self.stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
-        self.stream.flush().await?;
-        Ok(!reply.starts_with(['4', '5']))
+        let piece = if pause.is_zero() { text.len() } else { 1 };
+        for bytes in text.as_bytes().chunks(piece) {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await?;
+        }
+        if last { Err(broken()) } else { Ok(!is_refusal(&text)) }
     }
+}
+
+fn is_refusal(reply: &str) -> bool {
+    reply.starts_with(['4', '5'])
 }
 
 /// What stands in the angle brackets of `FROM:<…>`.

@@ -95,7 +95,7 @@ impl Store {
     }
 
     async fn claim_events_once(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
-        let Claim { now, lease, lease_until, limit } = command;
+        let Claim { now, lease, lease_until, limit, passing_over: _ } = command;
         let mut tx = self.begin().await?;
         number(&mut tx).await?;
         let due: Vec<(i64,)> = sqlx::query_as(

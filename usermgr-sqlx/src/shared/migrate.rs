@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = migrations![
     2 from 2: "0002_administration.sql",
     3 from 3: "0003_events.sql",
     4 from 3: "0004_jobs.sql",
+    5 from 3: "0005_undeliverable.sql",
 ];
 
 impl Store {

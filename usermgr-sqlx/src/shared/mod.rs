@@ -8,6 +8,7 @@ mod migrate;
 mod outbox;
 mod rows;
 mod session;
+mod undeliverable;
 mod upkeep;
 mod writing;
 

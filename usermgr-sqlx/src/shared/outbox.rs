@@ -92,7 +92,7 @@ impl OutboxStore for Store {
 
 impl Store {
     async fn claim_once(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
-        let Claim { now, lease, lease_until, limit } = command;
+        let Claim { now, lease, lease_until, limit, passing_over } = command;
         let mut tx = self.begin().await?;
         sqlx::query(concat!(
             "UPDATE usermgr_outbox SET status = 'void', settled_at = $1, lease = NULL, lease_until = NULL \
@@ -109,6 +109,21 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(fault)?;
+        sqlx::query(concat!(
+            "UPDATE usermgr_outbox SET status = 'dead', settled_at = $1, error = $2, lease = NULL, lease_until = NULL \
+             WHERE id IN (",
+            skipping!(
+                "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
+                 AND (o.lease_until IS NULL OR o.lease_until <= $1) \
+                 AND EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key) LIMIT 1000",
+                ")"
+            )
+        ))
+        .bind(ts(now))
+        .bind(OutboxEntry::UNDELIVERABLE)
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?;
         let again = sqlx::query("UPDATE usermgr_outbox SET lease_until = $2 WHERE lease = $1")
             .bind(lease.0.as_slice())
             .bind(ts(lease_until))
@@ -117,21 +132,27 @@ impl Store {
             .map_err(fault)?
             .rows_affected();
         if again == 0 {
-            sqlx::query(concat!(
-                "UPDATE usermgr_outbox SET lease = $2, lease_until = $3, attempts = attempts + 1 WHERE id IN (",
-                skipping!(
-                    "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
-                     AND (o.lease_until IS NULL OR o.lease_until <= $1) ORDER BY o.due_at, o.id LIMIT $4",
-                    ")"
-                )
-            ))
-            .bind(ts(now))
-            .bind(lease.0.as_slice())
-            .bind(ts(lease_until))
-            .bind(i64::from(limit))
-            .execute(&mut *tx)
-            .await
-            .map_err(fault)?;
+            let mut taking = QueryBuilder::<Db>::new("UPDATE usermgr_outbox SET lease = ");
+            taking.push_bind(lease.0.to_vec()).push(", lease_until = ").push_bind(ts(lease_until));
+            taking.push(
+                ", attempts = attempts + 1 WHERE id IN (SELECT o.id FROM usermgr_outbox o \
+                 WHERE o.status = 'queued' AND o.due_at <= ",
+            );
+            taking
+                .push_bind(ts(now))
+                .push(" AND (o.lease_until IS NULL OR o.lease_until <= ")
+                .push_bind(ts(now));
+            // Of marks that were made this very moment, and of those beyond what was swept above.
+            taking.push(
+                ") AND NOT EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key)",
+            );
+            for domain in passing_over {
+                // A domain holds no character that means something in a pattern.
+                taking.push(" AND COALESCE(o.email, '') NOT LIKE ").push_bind(format!("%@{domain}"));
+            }
+            taking.push(" ORDER BY o.due_at, o.id LIMIT ").push_bind(i64::from(limit));
+            taking.push(skipping!("", ")"));
+            taking.build().execute(&mut *tx).await.map_err(fault)?;
         }
         let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
             mail_columns!(),

@@ -181,6 +181,7 @@ impl Store {
             deleted_before,
             retired_before,
             known_before,
+            marked_before,
             batch,
         } = command;
         let mut tx = self.begin().await?;
@@ -232,6 +233,7 @@ impl Store {
             audit: purge!("usermgr_audit", "id", "at < $1", audited_before),
             throttles: purge!("usermgr_throttles", "key", "ends_at <= $1", now),
             networks: purge!("usermgr_networks", "user_id, network", "seen_at < $1", known_before),
+            undeliverable: purge!("usermgr_undeliverable", "email_key", "since < $1", marked_before),
             users: forget_users(&mut tx, deleted_before, now, batch).await?,
             events: 0,
             access_tokens: purge!("usermgr_access_tokens", "digest", "expires_at <= $1", now),

@@ -265,8 +265,8 @@ pub(super) async fn owe_mail(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO usermgr_outbox \
-         (id, name, email, locale, username, code_id, created_at, due_at, attempts, status, user_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, 0, 'queued', $8)",
+         (id, name, email, email_key, locale, username, code_id, created_at, due_at, attempts, status, user_id) \
+         VALUES ($1, $2, $3, $9, $4, $5, $6, $7, $7, 0, 'queued', $8)",
     )
     .bind(draft.id.as_uuid())
     .bind(draft.kind.as_str())
@@ -276,6 +276,7 @@ pub(super) async fn owe_mail(
     .bind(code.map(|code| code.as_uuid()))
     .bind(ts(now))
     .bind(to.user.map(|user| user.as_uuid()))
+    .bind(to.email.key().as_str())
     .execute(&mut **tx)
     .await
     .map_err(fault)?;

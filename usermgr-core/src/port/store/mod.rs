@@ -25,6 +25,7 @@ pub mod key;
 pub mod outbox;
 pub mod session;
 pub mod throttle;
+pub mod undeliverable;
 pub mod upkeep;
 
 use crate::domain::event::EventKind;
@@ -39,6 +40,7 @@ pub use job::JobStore;
 pub use key::KeyStore;
 pub use outbox::OutboxStore;
 pub use session::SessionStore;
+pub use undeliverable::UndeliverableStore;
 pub use upkeep::UpkeepStore;
 
 /// A whole store: the sum of its parts, held as `Arc<dyn Store>`.
@@ -47,6 +49,7 @@ pub trait Store:
     + CodeStore
     + SessionStore
     + OutboxStore
+    + UndeliverableStore
     + EventStore
     + AuditStore
     + KeyStore
@@ -60,6 +63,7 @@ impl<T> Store for T where
         + CodeStore
         + SessionStore
         + OutboxStore
+        + UndeliverableStore
         + EventStore
         + AuditStore
         + KeyStore

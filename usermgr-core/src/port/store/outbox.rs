@@ -17,7 +17,9 @@ pub trait OutboxStore: Send + Sync {
     /// Takes up to `limit` mails that are due, the oldest due first, and leases them until `lease_until`: no other
     /// claim gets them before. Each attempt is counted. A mail whose lease has passed is due again.
     ///
-    /// A mail whose code is no longer live is not handed out: it becomes `Void`.
+    /// A mail whose code is no longer live is not handed out: it becomes `Void`. Nor is one to an address that is marked
+    /// as [undeliverable](super::undeliverable): it becomes `Dead` with the error [`OutboxEntry::UNDELIVERABLE`]. Mails to the domains in `passing_over`
+    /// are left for another claim.
     ///
     /// A claim whose answer was lost may be made again under the same lease: it gets what it has then, and nothing else,
     /// leased until the new `lease_until` and with no further attempt counted.
@@ -56,7 +58,7 @@ pub trait OutboxStore: Send + Sync {
 pub struct Lease(pub [u8; 16]);
 
 /// See [`OutboxStore::claim`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The time.
     pub now: OffsetDateTime,
@@ -66,6 +68,10 @@ pub struct Claim {
     pub lease_until: OffsetDateTime,
     /// How many at most.
     pub limit: u32,
+    /// Domains that have all the deliveries they may have at once, as [`Email::domain`] spells them.
+    ///
+    /// [`Email::domain`]: crate::domain::email::Email::domain
+    pub passing_over: Vec<String>,
 }
 
 /// A mail that was claimed.
@@ -178,6 +184,8 @@ pub struct OutboxEntry {
 impl OutboxEntry {
     /// The most bytes of an error that are kept.
     pub const MAX_ERROR: usize = 500;
+    /// The error of a mail that was not sent because its address is marked.
+    pub const UNDELIVERABLE: &str = "undeliverable address";
 }
 
 /// How a mail of the outbox fares.

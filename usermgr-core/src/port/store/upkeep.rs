@@ -47,6 +47,8 @@ pub struct Purge {
     pub retired_before: OffsetDateTime,
     /// Networks that last signed in before this are no longer known.
     pub known_before: OffsetDateTime,
+    /// Marks at undeliverable addresses from before this go: mailboxes come back.
+    pub marked_before: OffsetDateTime,
     /// The most rows of each kind.
     pub batch: u32,
 }
@@ -66,6 +68,7 @@ pub struct Purged {
     pub users: u64,
     pub access_tokens: u64,
     pub signing_keys: u64,
+    pub undeliverable: u64,
 }
 
 impl Purge {
@@ -90,6 +93,7 @@ impl std::fmt::Display for Purged {
             users,
             access_tokens,
             signing_keys,
+            undeliverable,
         } = *self;
         let counts = [
             (registrations, "registrations"),
@@ -103,6 +107,7 @@ impl std::fmt::Display for Purged {
             (users, "deleted users"),
             (access_tokens, "access tokens"),
             (signing_keys, "signing keys"),
+            (undeliverable, "marks of addresses"),
         ];
         let removed = counts.into_iter().filter(|(count, _)| *count > 0);
         let removed: Vec<_> = removed.map(|(count, what)| format!("{count} {what}")).collect();
@@ -125,6 +130,7 @@ impl Purged {
             users,
             access_tokens,
             signing_keys,
+            undeliverable,
         } = *self;
         let counts = [
             registrations,
@@ -138,6 +144,7 @@ impl Purged {
             users,
             access_tokens,
             signing_keys,
+            undeliverable,
         ];
         counts.into_iter().max().unwrap_or(0)
     }
@@ -157,6 +164,7 @@ impl Purged {
             users: self.users + other.users,
             access_tokens: self.access_tokens + other.access_tokens,
             signing_keys: self.signing_keys + other.signing_keys,
+            undeliverable: self.undeliverable + other.undeliverable,
         }
     }
 }

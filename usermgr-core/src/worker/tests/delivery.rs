@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::domain::user::{Locale, Username};
 use crate::template::{MailValues, RenderedMail, TemplateError};
+use crate::worker::mail::{CLAIM_TIMEOUT, LEASE};
 use crate::worker::{Delivered, Stopper};
 
 /// Runs the worker until nothing is owed, and then to its end.
@@ -132,37 +133,67 @@ async fn a_panic_of_the_mailer_ends_neither_the_worker_nor_the_mail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mailer_that_never_answers_is_given_a_minute() {
+async fn a_mailer_that_never_answers_is_given_two_minutes() {
     let mut bench = Bench::new();
     bench.policies.outbox.max_attempts = 1;
     let id = bench.owe_code("never");
     let began = Instant::now();
     assert_eq!(bench.worker().run_once().await.unwrap().dead, 1);
-    assert_eq!(began.elapsed().as_secs(), 60);
-    let error = "the delivery took longer than a minute".into();
+    assert_eq!(began.elapsed().as_secs(), 120);
+    let error = "the delivery took longer than two minutes".into();
     assert_eq!(bench.outbox.row(id).settled, [DeliveryResult::Dead { error }]);
+}
+
+/// Lets the worker run for a while.
+async fn run_for(bench: &Bench, time: Duration) {
+    let stopper = Stopper::new();
+    let (worker, stop) = (bench.worker(), stopper.token());
+    let running = tokio::spawn(async move { worker.run(stop).await });
+    sleep(time).await;
+    running.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_receiver_holds_up_nobody_else() {
     let mut bench = Bench::new();
     bench.policies.outbox.concurrency = 3;
-    for _ in 0..2 {
-        bench.owe_code("never");
-    }
+    bench.owe_code("never");
     sleep(Duration::from_millis(1)).await;
     for _ in 0..50 {
         bench.owe_code("ana");
     }
-    let stopper = Stopper::new();
-    let (worker, stop) = (bench.worker(), stopper.token());
-    let running = tokio::spawn(async move { worker.run(stop).await });
-    sleep(Duration::from_secs(1)).await;
+    run_for(&bench, Duration::from_secs(1)).await;
     let sent = bench.post.mails().iter().filter(|mail| mail.to.local() == "ana").count();
-    assert_eq!(sent, 50);
-    assert_eq!(bench.post.most_under_way.load(Ordering::SeqCst), 3);
-    assert_eq!(bench.outbox.largest_claim.load(Ordering::SeqCst), 3);
-    running.abort();
+    assert_eq!(sent, 50, "at its own domain neither");
+    assert_eq!(bench.outbox.largest_claim.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_domain_holds_up_nobody_else() {
+    let bench = Bench::new();
+    for _ in 0..50 {
+        bench.owe_code("never@tarpit.example");
+    }
+    sleep(Duration::from_millis(1)).await;
+    for n in 0..20 {
+        bench.owe_code(&format!("ana@place{}.example", n % 5));
+    }
+    run_for(&bench, Duration::from_secs(1)).await;
+    let sent = |domain: &str| bench.post.mails().iter().filter(|mail| mail.to.domain() == domain).count();
+    assert_eq!((0..5).map(|n| sent(&format!("place{n}.example"))).sum::<usize>(), 20);
+    assert_eq!(sent("tarpit.example"), 2, "a quarter of eight places");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_domain_that_has_all_its_places_goes_on_as_they_become_free() {
+    let bench = Bench::new();
+    for _ in 0..10 {
+        bench.owe_code("slow");
+    }
+    let began = Instant::now();
+    run_until_done(&bench, Duration::from_secs(60)).await;
+    assert_eq!(began.elapsed().as_secs(), 50, "two at a time, ten seconds each, and nothing in between");
+    assert_eq!(bench.post.most_under_way.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,6 +313,41 @@ async fn a_mail_whose_end_was_not_noted_is_repeated_under_the_same_identifier() 
     let mails = bench.post.mails();
     assert_eq!(mails.len(), 2);
     assert_eq!((mails[0].id, &mails[0].text), (mails[1].id, &mails[1].text));
+}
+
+/// From the claim to the last try to settle, all of it as slow as it may be.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_and_its_settlement_end_within_the_lease() {
+    let bench = Bench::new();
+    bench.owe_code("never");
+    bench.outbox.hanging.store(1, Ordering::SeqCst);
+    let began = Instant::now();
+    assert!(bench.worker().run_once().await.is_err());
+    let claimed_within = began.elapsed();
+    let attempting = {
+        let worker = bench.worker();
+        tokio::spawn(async move { worker.run_once().await })
+    };
+    sleep(Duration::from_secs(1)).await;
+    bench.outbox.hanging.store(100, Ordering::SeqCst);
+    assert_eq!(attempting.await.unwrap().unwrap(), Delivered { lost: 1, ..Delivered::default() });
+    assert!(began.elapsed() < LEASE, "{:?}, {claimed_within:?} of it for the claim", began.elapsed());
+    assert_eq!(claimed_within, CLAIM_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_to_be_left_alone_is_for_an_hour_at_most() {
+    let bench = Bench::new();
+    let (asks, asks_long) = (bench.owe_code("asks"), bench.owe_code("asks-long"));
+    let began = bench.clock.now();
+    assert_eq!(bench.worker().run_once().await.unwrap().retried, 2);
+    let wait = |id| (bench.outbox.row(id).due - began).whole_minutes();
+    assert_eq!((wait(asks), wait(asks_long)), (10, 60));
+    let mut patient = Bench::new();
+    patient.policies.outbox.max_attempts = Policies::default().outbox.max_attempts;
+    patient.owe_code("asks-long");
+    run_until_done(&patient, DAY).await;
+    assert_eq!(patient.post.mails().len(), 12, "all within the day that services know a key for");
 }
 
 #[tokio::test(start_paused = true)]

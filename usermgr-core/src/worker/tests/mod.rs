@@ -78,6 +78,8 @@ struct Outbox {
     restless: AtomicBool,
     /// How many of the next settlements fail.
     failing_settlements: AtomicU32,
+    /// How many of the next claims and settlements never end.
+    hanging: AtomicU32,
 }
 
 fn take_one(count: &AtomicU32) -> bool {
@@ -109,17 +111,23 @@ impl OutboxStore for Outbox {
         self.claims.fetch_add(1, Ordering::SeqCst);
         self.largest_claim.fetch_max(command.limit, Ordering::SeqCst);
         assert!(!take_one(&self.panicking_claims), "planted");
+        if take_one(&self.hanging) {
+            std::future::pending::<()>().await;
+        }
         if take_one(&self.failing_claims) {
             return Err(StoreError::unavailable("planted"));
         }
         let mut rows = self.rows.lock().unwrap();
         let again = |row: &&Row| !row.done && row.lease == Some(command.lease);
-        let again: Vec<_> = rows.values().filter(again).map(|row| (row.item.clone(), row.attempts)).collect();
+        let again: Vec<_> = rows.values().filter(again).map(|row| (row.mail.clone(), row.attempts)).collect();
         if !again.is_empty() {
-            return Ok(again.into_iter().map(|(item, attempt)| Claimed { item, attempt }).collect());
+            return Ok(again.into_iter().map(|(mail, attempt)| Claimed { mail, attempt }).collect());
         }
-        let mut due: Vec<&mut Row> =
-            rows.values_mut().filter(|row| !row.done && row.due <= command.now).collect();
+        let passed_over = |row: &Row| command.passing_over.iter().any(|over| over == row.mail.to.domain());
+        let mut due: Vec<&mut Row> = rows
+            .values_mut()
+            .filter(|row| !row.done && row.due <= command.now && !passed_over(row))
+            .collect();
         due.sort_by_key(|row| row.due);
         let claimed = due.into_iter().take(command.limit as usize).map(|row| {
             row.due = command.lease_until;
@@ -135,6 +143,9 @@ impl OutboxStore for Outbox {
     }
 
     async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
+        if take_one(&self.hanging) {
+            std::future::pending::<()>().await;
+        }
         if take_one(&self.failing_settlements) {
             return Err(StoreError::unavailable("planted"));
         }
@@ -195,6 +206,8 @@ impl Mailer for Post {
         self.most_under_way.fetch_max(under_way, Ordering::SeqCst);
         let answer = match mail.to.local() {
             "transient" => Err(MailError::transient("421 try again later")),
+            "asks" => Err(MailError::transient("429").with_retry_after(std::time::Duration::from_secs(600))),
+            "asks-long" => Err(MailError::transient("429").with_retry_after(std::time::Duration::MAX)),
             "permanent" => Err(MailError::permanent("550 no such user")),
             "panic" => panic!("planted"),
             "slow" => {
@@ -252,7 +265,7 @@ impl Bench {
         OwedMail {
             id: OutboxId::new(self.clock.now(), &SystemRandom),
             kind,
-            to: Email::parse(&format!("{local}@example.org")).unwrap(),
+            to: Email::parse(local).or_else(|_| Email::parse(&format!("{local}@example.org"))).unwrap(),
             locale: None,
             username: None,
             code,
@@ -265,7 +278,7 @@ impl Bench {
         OwedCode { id, purpose: CodePurpose::EmailVerification, form, key: self.key }
     }
 
-    /// Owes a mail with a code to somebody of this name.
+    /// Owes a mail with a code to somebody of this name, or at this address.
     fn owe_code(&self, local: &str) -> OutboxId {
         let code = self.code(CodeForm::Digits(CodeLength::SIX));
         self.owe(self.mail(local, MailKind::VerifyEmail, Some(code)))

@@ -92,6 +92,7 @@ async fn what_is_removed_follows_the_policies() {
             deleted_before: before(30),
             retired_before: before(2),
             known_before: before(30),
+            marked_before: before(180),
             batch: 1000,
         }
     );

@@ -2,6 +2,7 @@
 
 mod account;
 mod administration;
+mod mail;
 mod operations;
 mod passwords;
 mod registration;
@@ -53,6 +54,7 @@ pub(super) enum Endpoint {
     Outbox,
     RetryMail,
     Events,
+    MailCallback,
     Live,
     Ready,
     Jwks,
@@ -99,6 +101,7 @@ const ROUTES: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/outbox", Endpoint::Outbox),
     (Method::POST, "/outbox/{id}/retry", Endpoint::RetryMail),
     (Method::GET, "/events", Endpoint::Events),
+    (Method::POST, "/mail/callback", Endpoint::MailCallback),
 ];
 
 /// At the root.
@@ -221,6 +224,7 @@ impl Endpoint {
             Self::Outbox => administration::outbox(call).await,
             Self::RetryMail => administration::retry_mail(call).await,
             Self::Events => administration::events(call).await,
+            Self::MailCallback => mail::callback(call).await,
             Self::Live => Ok(operations::live()),
             Self::Ready => operations::ready(call).await,
             Self::Jwks => operations::jwks(call).await,
