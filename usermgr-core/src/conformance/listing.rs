@@ -281,8 +281,8 @@ pub async fn the_outbox_is_filtered(harness: &dyn StoreHarness) {
     let (first, second) = (PasswordVersion::FIRST, PasswordVersion::FIRST.next());
     let changes = [(&ana, first), (&bob, first), (&ana, second), (&ana, second.next())];
     for (seconds, (user, expect)) in (0..).zip(changes) {
-        let changed = store.replace_password(replace(user.id, expect, later(seconds))).await.unwrap();
-        assert_eq!(changed, PasswordReplaced::Replaced);
+        let outcome = store.replace_password(replace(user.id, expect, later(seconds))).await.unwrap();
+        assert_eq!(outcome, PasswordReplaced::Replaced);
     }
     store.register(register(ANA, later(4))).await.unwrap();
     store.register(register("new@example.org", later(5))).await.unwrap();

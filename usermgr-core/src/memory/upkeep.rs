@@ -1,6 +1,7 @@
 //! The audit log, signing keys and upkeep.
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 
 use super::{MemoryStore, Owner, RegistrationRow, State};
 use crate::domain::audit::AuditEntry;
@@ -147,13 +148,8 @@ impl UpkeepStore for MemoryStore {
         state.access_tokens.retain(|_, (session, _)| held.contains(session));
         let access_tokens =
             budget.take(|take| remove(&mut state.access_tokens, |_, (_, ends_at)| *ends_at <= now && take()));
-        let keys = state.keys.clone();
-        let before = state.keys.len();
-        state.keys.retain(|key| {
-            !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
-        });
         let events = state.feed.purge(|event| command.is_over(event.at), batch);
-        let signing_keys = (before - state.keys.len()) as u64;
+        let signing_keys = state.remove_retired_keys(retired_before);
         let purged = Purged {
             registrations,
             codes,
@@ -201,6 +197,14 @@ fn remove<K: Ord, V>(
 }
 
 impl State {
+    fn remove_retired_keys(&mut self, retired_before: OffsetDateTime) -> u64 {
+        let keys = self.keys.clone();
+        self.keys.retain(|key| {
+            !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
+        });
+        (keys.len() - self.keys.len()) as u64
+    }
+
     /// Removes what is left of a user who was removed; the audit entries stay under the identifier alone.
     fn forget(&mut self, user: UserId) {
         self.sessions.retain(|_, row| row.session.user_id != user);

@@ -82,12 +82,11 @@ impl Lane for Events {
             Err(_) => Some("the publisher took longer than a minute".to_owned()),
         };
         let (id, kind, now) = (event.id, event.kind.as_str(), self.clock.now());
-        let (end, result) = match &error {
-            None => (End::Sent, EventResult::Delivered),
-            Some(_) => {
-                let wait = jittered(doubled(WAIT.0, WAIT.1, attempt), &*self.random);
-                (End::Retried, EventResult::Retry { at: now.saturating_add(wait) })
-            }
+        let (end, result) = if error.is_none() {
+            (End::Sent, EventResult::Delivered)
+        } else {
+            let wait = jittered(doubled(WAIT.0, WAIT.1, attempt), &*self.random);
+            (End::Retried, EventResult::Retry { at: now.saturating_add(wait) })
         };
         let outcome = end.as_str();
         match error {
