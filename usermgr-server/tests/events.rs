@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use blackbox::{Database, Db, Mailbox, PATIENCE, Server};
 use http::Method;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use usermgr_core::crypto::webhook::{WebhookSecret, verify_webhook};
+use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_smtp::testing::{HttpSink, ReceivedRequest};
 
 const ADMIN: &str = "admin@example.org";
@@ -98,7 +98,7 @@ async fn a_consumer_of_the_feed_misses_nothing(db: Db) {
         while seen.len() < LIFE.len() * emails.len() {
             assert!(begun.elapsed() < PATIENCE, "{} events", seen.len());
             let page = server.get_as(&format!("/events?after={cursor}&limit=3"), &admin).await.expect(200);
-            cursor = page["next_cursor"].as_str().expect("always answered").to_owned();
+            page["next_cursor"].as_str().expect("always answered").clone_into(&mut cursor);
             seen.extend(page["items"].as_array().unwrap().iter().cloned());
         }
     };
@@ -137,10 +137,11 @@ fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'static str, &'
 
 /// The event of a webhook, whose signature is right by the new secret and by the old one.
 fn verified(request: &ReceivedRequest) -> Value {
+    let now = SystemClock.now();
     for secret in [SECRET, OLD_SECRET] {
         let secret: WebhookSecret = secret.parse().unwrap();
         let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let id = verify_webhook(&[secret], headers, &request.body, OffsetDateTime::now_utc()).unwrap();
+        let id = verify_webhook(&[secret], headers, &request.body, now).unwrap();
         assert_eq!(request.json().unwrap()["id"], id);
     }
     assert_eq!((request.method.as_str(), request.header("content-type")), ("POST", Some("application/json")));
@@ -180,7 +181,7 @@ async fn a_failing_receiver_gets_everything_in_the_end(db: Db) {
     for (n, fault) in ["answers 500", "redirects", "is slow"].into_iter().enumerate() {
         match fault {
             "redirects" => sink.redirect(&elsewhere.url()),
-            "is slow" => sink.delay(Duration::from_secs(3600)),
+            "is slow" => sink.delay(Duration::from_hours(1)),
             _ => {}
         }
         let began = sink.requests().len();
@@ -210,7 +211,7 @@ async fn a_failing_receiver_gets_everything_in_the_end(db: Db) {
 async fn what_was_cut_off_is_told_again_under_the_same_identifier(db: Db) {
     let (mailbox, database) = (Mailbox::open().await, Database::create(db).await);
     let sink = HttpSink::start().await.unwrap();
-    sink.delay(Duration::from_secs(3600));
+    sink.delay(Duration::from_hours(1));
     let settings = webhook_settings(&sink);
     let server = Server::start(&database, &mailbox.url(), &borrowed(&settings)).await;
     create(&server, "ana@example.org", &[]);

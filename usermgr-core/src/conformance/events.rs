@@ -362,13 +362,15 @@ pub async fn a_commit_wakes_whoever_waits_for_events(harness: &dyn StoreHarness)
 pub async fn no_reader_misses_an_event(harness: &dyn StoreHarness) {
     const USERS: usize = 6;
     const EACH: usize = 25;
+    const IMPORTED: usize = 250;
     let store = harness.fresh().await;
     let mut users = Vec::new();
     for n in 0..USERS {
         users.push(user(&store, &format!("u{n}@example.org")).await.id);
     }
     let writing = Arc::new(AtomicBool::new(true));
-    let readers: Vec<_> = (1..=3_u16)
+    let readers: Vec<_> = [1, 20, 200_u16]
+        .into_iter()
         .map(|size| {
             let (store, writing) = (Arc::clone(&store), Arc::clone(&writing));
             tokio::spawn(async move {
@@ -404,6 +406,11 @@ pub async fn no_reader_misses_an_event(harness: &dyn StoreHarness) {
             })
         })
         .collect();
+    // One that commits long after it wrote its first event, in the midst of the others.
+    for n in 0..2 {
+        let users = (0..IMPORTED).map(|i| imported(&format!("i{i}.{n}@example.org"), NOW)).collect();
+        store.import_users(ImportUsers { now: NOW, users }).await.unwrap();
+    }
     let mut expected = Vec::new();
     for writer in writers {
         expected.push(writer.await.unwrap());
@@ -414,7 +421,7 @@ pub async fn no_reader_misses_an_event(harness: &dyn StoreHarness) {
         all.push(reader.await.unwrap());
     }
     for seen in &all {
-        assert_eq!(seen.len(), USERS * EACH * 2, "each once");
+        assert_eq!(seen.len(), (USERS * EACH + IMPORTED) * 2, "each once");
         assert!(seen.windows(2).all(|pair| pair[0].position < pair[1].position));
         assert_eq!(seen, &all[0], "all read the same");
         for (user, written) in &expected {

@@ -143,10 +143,15 @@ impl UpkeepStore for MemoryStore {
         state.access_tokens.retain(|_, (session, _)| held.contains(session));
         let access_tokens =
             budget.take(|take| remove(&mut state.access_tokens, |_, (_, ends_at)| *ends_at <= now && take()));
+<<<<<<< HEAD
         let signing_keys = remove_retired(&mut state.keys, retired_before);
         let events = state.feed.purge(|event| command.is_over(event.at), batch);
         let undeliverable = budget
             .take(|take| remove(&mut state.undeliverable, |_, mark| mark.since < marked_before && take()));
+=======
+        let events = state.feed.purge(|event| command.is_over(event.at), batch);
+        let signing_keys = state.remove_retired_keys(retired_before);
+>>>>>>> wip-events
         let purged = Purged {
             registrations,
             codes,
@@ -203,6 +208,14 @@ fn remove<K: Ord, V>(
 }
 
 impl State {
+    fn remove_retired_keys(&mut self, retired_before: OffsetDateTime) -> u64 {
+        let keys = self.keys.clone();
+        self.keys.retain(|key| {
+            !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
+        });
+        (keys.len() - self.keys.len()) as u64
+    }
+
     /// Removes what is left of a user who was removed; the audit entries stay under the identifier alone.
     fn forget(&mut self, user: UserId) {
         self.sessions.retain(|_, row| row.session.user_id != user);
