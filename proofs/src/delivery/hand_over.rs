@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::arrivals::{Arrivals, now};
+use super::arrivals::Arrivals;
 use super::{register, until};
 use crate::chance::Chance;
 use crate::client::Line;
 use crate::mail_server::MailServer;
+use crate::moment::now;
 use crate::proxy::Proxy;
 use crate::server::{Database, Manner, Servers};
 use crate::{SetUp, Trouble};
