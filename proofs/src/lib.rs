@@ -11,6 +11,7 @@ mod judge;
 mod lane;
 mod mail;
 mod mail_server;
+mod moment;
 mod proxy;
 mod races;
 mod report;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use usermgr_smtp::testing::ReceivedMail;
@@ -11,15 +11,7 @@ use uuid::Uuid;
 
 use crate::mail::message_id;
 use crate::mail_server::Posted;
-
-/// A moment, in microseconds since 1970, by the clock that the database reads too.
-pub(super) type Moment = i64;
-
-#[expect(clippy::disallowed_methods, reason = "compared with the database's clock, on the same machine")]
-pub(super) fn now() -> Moment {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
+use crate::moment::{Moment, now};
 
 /// A mail that arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,11 +8,12 @@ use sqlx::PgPool;
 use tokio::process::Child;
 use uuid::Uuid;
 
-use super::arrivals::{Arrivals, Moment, now};
+use super::arrivals::Arrivals;
 use super::judge::{Claim, Owed, Record};
 use super::{Over, WORKERS, until};
 use crate::Trouble;
 use crate::mail_server::MailServer;
+use crate::moment::{Moment, now};
 use crate::server::{Database, Servers};
 
 /// Notes every claim of a mail: whose it is, from when until when. It sees what is committed, whoever commits it.

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::Over;
-use super::arrivals::{Arrival, Moment};
+use super::arrivals::Arrival;
+use crate::moment::Moment;
 
 /// How many broken rules are told at length.
 const AT_LENGTH: usize = 20;

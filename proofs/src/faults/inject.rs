@@ -42,11 +42,13 @@ pub enum Fault {
     Locked,
     /// The file system turns read-only.
     ReadOnly,
+    /// The clock is set an hour forth, back again, an hour back and forth again.
+    ClockSteps,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RestartFast,
         Self::RestartImmediate,
         Self::CutCommits,
@@ -58,6 +60,7 @@ impl Fault {
         Self::ReadError,
         Self::Locked,
         Self::ReadOnly,
+        Self::ClockSteps,
     ];
 
     /// In words.
@@ -74,6 +77,7 @@ impl Fault {
             Self::ReadError => "I/O errors on reading",
             Self::Locked => "locked by another process",
             Self::ReadOnly => "file system turned read-only",
+            Self::ClockSteps => "clock set by +1 h, 0, -1 h, 0, +1 h",
         }
     }
 
@@ -90,7 +94,13 @@ impl Fault {
 
     /// Whether all may be answered well, only later: whoever needs a connection waits ten seconds for one.
     pub(super) const fn may_go_unnoticed(self) -> bool {
-        matches!(self, Self::RestartFast | Self::RestartImmediate | Self::Silence)
+        matches!(self, Self::RestartFast | Self::RestartImmediate | Self::Silence | Self::ClockSteps)
+    }
+
+    /// Whether an answer is one that the fault permits and that is not about the store.
+    pub(super) fn permits(self, status: u16, code: &str) -> bool {
+        // A code that was handed over before the clock was set.
+        self == Self::ClockSteps && status == 400 && code == "code_expired"
     }
 
     /// What a line of the log says, in lower case, that names the fault.
@@ -113,6 +123,7 @@ impl Fault {
             Self::ReadError => &["disk i/o error", "disk image is malformed"],
             Self::Locked => &["database is locked"],
             Self::ReadOnly => &["readonly database", "disk i/o error", "read-only"],
+            Self::ClockSteps => &[],
         }
     }
 
@@ -133,8 +144,11 @@ pub(super) struct Injection {
     fault: Fault,
     long: bool,
     restart_postgres: PathBuf,
+    faketime: Option<PathBuf>,
     proxy: Option<Proxy>,
     disk: Option<Disk>,
+    /// Says how far the server's clock is off.
+    clock: tempfile::NamedTempFile,
 }
 
 /// A small file system of its own, while this lives.
@@ -147,7 +161,10 @@ impl Injection {
     pub(super) async fn prepare(plan: &FaultPlan, fault: Fault) -> Result<Self, Trouble> {
         let restart_postgres = plan.restart_postgres.clone();
         let disk = if fault == Fault::DiskFull { Some(Disk::mount().await?) } else { None };
-        Ok(Self { fault, long: plan.long, restart_postgres, proxy: None, disk })
+        let clock = tempfile::NamedTempFile::new()?;
+        std::fs::write(clock.path(), "+0")?;
+        let faketime = plan.faketime.clone();
+        Ok(Self { fault, long: plan.long, restart_postgres, faketime, proxy: None, disk, clock })
     }
 
     /// Where the SQLite file is to be, if that matters.
@@ -165,6 +182,16 @@ impl Injection {
             let url = proxy.url(&database.url)?;
             self.proxy = Some(proxy);
             return Ok(vec![("USERMGR_DATABASE_URL", url)]);
+        }
+        if self.fault == Fault::ClockSteps {
+            let library = self.faketime.as_ref().ok_or("libfaketime is not here")?;
+            return Ok(vec![
+                ("LD_PRELOAD", library.display().to_string()),
+                ("FAKETIME_TIMESTAMP_FILE", self.clock.path().display().to_string()),
+                ("FAKETIME_NO_CACHE", "1".into()),
+                // Only the time of day is set: waits go on as they were.
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            ]);
         }
         let one = self.fault == Fault::PoolExhausted;
         Ok(if one { vec![("USERMGR_DATABASE_MAX_CONNECTIONS", "1".into())] } else { Vec::new() })
@@ -214,7 +241,25 @@ impl Injection {
                 let (calls, error) = self.fault.calls().ok_or("no such call")?;
                 fail_calls(process, calls, error).await
             }
+            Fault::ClockSteps => self.step_clock(database).await,
         }
+    }
+
+    async fn step_clock(&self, database: &Database) -> Result<(), Trouble> {
+        const LATEST: &str = "SELECT max(created_at) FROM usermgr_registrations WHERE email <> $1";
+        const EARLIEST: &str = "SELECT min(created_at) FROM usermgr_registrations WHERE email <> $1";
+        let steps = [("+1h", LATEST, 1), ("+0", LATEST, 0), ("-1h", EARLIEST, -1), ("+0", EARLIEST, 0)];
+        for (clock, felt, sign) in steps {
+            std::fs::write(self.clock.path(), clock)?;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let apart = (database.number(felt, "").await? - crate::moment::now()) / 60_000_000;
+            if sign != 0 && apart * sign < 50 {
+                return Err(format!("the clock cannot be set here: {clock} is {apart} minutes").into());
+            }
+        }
+        // What came to be owed in the hour ahead, and had not left, leaves when the clock is there again.
+        std::fs::write(self.clock.path(), "+1h")?;
+        Ok(())
     }
 
     async fn restart(&self, mode: &str) -> Result<(), Trouble> {
