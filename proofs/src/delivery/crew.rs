@@ -100,6 +100,10 @@ impl Crew {
     /// had asked of the database is done, when this returns. Then its leases are put back, as if five minutes had gone
     /// by, unless they are to pass by themselves.
     pub(super) async fn kill(&mut self, servers: &Servers, which: usize, pass: bool) -> Result<(), Trouble> {
+        const PASS: &str = "WITH dead AS (UPDATE proof_claims SET passed = true \
+            WHERE owner = $1 AND settled_at IS NULL RETURNING lease) \
+            UPDATE usermgr_outbox SET lease_until = now() WHERE lease IN (SELECT lease FROM dead)";
+        const LEFT: &str = "SELECT count(*) FROM proof_claims WHERE owner = $1 AND settled_at IS NULL";
         let next = self.hire(servers).await?;
         let slot = self.workers.get_mut(which).ok_or("there is no such worker")?;
         let mut dead = std::mem::replace(slot, next);
@@ -115,13 +119,9 @@ impl Crew {
         })
         .await?;
         self.deaths.insert(dead.number, now());
-        const LEFT: &str = "SELECT count(*) FROM proof_claims WHERE owner = $1 AND settled_at IS NULL";
         let left: i64 = sqlx::query_scalar(LEFT).bind(dead.name()).fetch_one(pool).await?;
         self.orphans += u64::try_from(left)?;
         if pass {
-            const PASS: &str = "WITH dead AS (UPDATE proof_claims SET passed = true \
-                WHERE owner = $1 AND settled_at IS NULL RETURNING lease) \
-                UPDATE usermgr_outbox SET lease_until = now() WHERE lease IN (SELECT lease FROM dead)";
             sqlx::query(PASS).bind(dead.name()).execute(pool).await?;
         }
         Ok(())

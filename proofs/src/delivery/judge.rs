@@ -156,7 +156,8 @@ fn judge_claims(judgement: &mut Judgement, mail: &Owed, claims: &[Claim], deaths
         let died = deaths.get(&before.by).is_some_and(|death| *death <= after.claimed_at);
         let settled = before.settled_at.is_some_and(|settled| settled <= after.claimed_at);
         let over = before.passed || before.lease_until <= after.claimed_at;
-        if !settled && !(died && over) {
+        let is_alone = settled || (died && over);
+        if !is_alone {
             judgement.not_alone += 1;
             judgement
                 .fault(|| format!("the mail to {} was claimed while another had it: {claims:?}", mail.to));

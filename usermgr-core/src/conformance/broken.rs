@@ -287,7 +287,7 @@ impl EventStore for Broken {
     }
 
     async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
-        let mut claimed = self.inner.claim_events(command).await?;
+        let mut claimed = self.inner.claim_events(command.clone()).await?;
         if self.fault == Fault::TurnPassedTooSoon {
             for ClaimedEvent { event, .. } in claimed.clone() {
                 let (now, id, lease) = (command.now, event.id, command.lease);

@@ -280,13 +280,8 @@ pub async fn the_outbox_is_filtered(harness: &dyn StoreHarness) {
     let (ana, bob) = (user(&store, ANA).await, user(&store, "bob@example.org").await);
     let (first, second) = (PasswordVersion::FIRST, PasswordVersion::FIRST.next());
     let changes = [(&ana, first), (&bob, first), (&ana, second), (&ana, second.next())];
-<<<<<<< HEAD
     for (at, (whom, expect)) in (0..).zip(changes) {
         let outcome = store.replace_password(replace(whom.id, expect, later(at))).await.unwrap();
-=======
-    for (seconds, (user, expect)) in (0..).zip(changes) {
-        let outcome = store.replace_password(replace(user.id, expect, later(seconds))).await.unwrap();
->>>>>>> wip-events
         assert_eq!(outcome, PasswordReplaced::Replaced);
     }
     store.register(register(ANA, later(4))).await.unwrap();

@@ -143,15 +143,10 @@ impl UpkeepStore for MemoryStore {
         state.access_tokens.retain(|_, (session, _)| held.contains(session));
         let access_tokens =
             budget.take(|take| remove(&mut state.access_tokens, |_, (_, ends_at)| *ends_at <= now && take()));
-<<<<<<< HEAD
-        let signing_keys = remove_retired(&mut state.keys, retired_before);
+        let signing_keys = state.remove_retired_keys(retired_before);
         let events = state.feed.purge(|event| command.is_over(event.at), batch);
         let undeliverable = budget
             .take(|take| remove(&mut state.undeliverable, |_, mark| mark.since < marked_before && take()));
-=======
-        let events = state.feed.purge(|event| command.is_over(event.at), batch);
-        let signing_keys = state.remove_retired_keys(retired_before);
->>>>>>> wip-events
         let purged = Purged {
             registrations,
             codes,
@@ -174,14 +169,6 @@ impl UpkeepStore for MemoryStore {
     async fn ping(&self) -> Result<(), StoreError> {
         self.state().map(drop)
     }
-}
-
-fn remove_retired(keys: &mut Vec<SealedSigningKey>, retired_before: OffsetDateTime) -> u64 {
-    let (all, before) = (keys.clone(), keys.len());
-    keys.retain(|key| {
-        !all.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
-    });
-    (before - keys.len()) as u64
 }
 
 /// The most rows of each kind that one purge removes.

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::domain::user::{Locale, Username};
 use crate::template::{MailValues, RenderedMail, TemplateError};
-use crate::worker::mail::{CLAIM_TIMEOUT, LEASE};
+use crate::worker::lane::{CLAIM_TIMEOUT, LEASE};
 use crate::worker::{Delivered, Stopper};
 
 /// Runs the worker until nothing is owed, and then to its end.
