@@ -9,7 +9,7 @@ use time::Duration;
 use super::Stop;
 use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
-use super::lane::{self, Delivered, End, Lane, TIMEOUT, bounded};
+use super::lane::{self, Delivered, End, Lane, bounded};
 use crate::port::clock::Clock;
 use crate::port::events::EventPublisher;
 use crate::port::random::Random;
@@ -17,6 +17,8 @@ use crate::port::store::event::{ClaimedEvent, EventResult, SettleEvent};
 use crate::port::store::outbox::{Claim, Lease};
 use crate::port::store::{EventStore, Store, StoreError};
 
+/// How long the publisher may take over one event. It is well within a lease.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// How many events may be under way at once, each of another user.
 const CONCURRENCY: u32 = 8;
 /// The wait after the first attempt to tell an event, and the longest between two, before jitter. The longest is how
