@@ -145,18 +145,11 @@ impl Run {
 
     /// Everything of a store that is measured in each round.
     pub(crate) async fn round(&mut self, ground: &mut Ground) -> Result<(), Trouble> {
-        let steps = |what: &str| eprintln!("{}: {what}", ground.store.name());
-        steps("start");
         self.start(ground).await?;
-        steps("sign-ins");
         self.sign_ins(ground).await?;
-        eprintln!("{}: storm", ground.store.name());
         self.storm_and_me(ground).await?;
-        eprintln!("{}: past the queue", ground.store.name());
         self.past_the_queue(ground).await?;
-        eprintln!("{}: me", ground.store.name());
         self.me(ground).await?;
-        eprintln!("{}: registrations", ground.store.name());
         self.registrations(ground).await
     }
 
@@ -332,7 +325,6 @@ impl Run {
             server.stop().await?;
             let tasks = connections.to_string();
             let alone = rate_of(&["select", url, POOL, &tasks, "false", &seconds]).await?;
-            let as_by_default = rate_of(&["select", url, POOL, &tasks, "true", &seconds]).await?;
             self.check(of, "me", &tally);
             let name = format!("me/s, {connections} connections ÷ sqlx's SELECTs/s");
             self.report.add(
@@ -351,10 +343,11 @@ impl Run {
                 alone,
                 None,
             );
-            let name = format!("sqlx alone, pinging first, SELECTs/s, {connections} tasks");
-            self.report.add(of, &name, Goal::Told, "/s", as_by_default, None);
             if connections == 64 {
                 cost.report(&mut self.report, of, "me", &tally);
+                let pinging = rate_of(&["select", url, POOL, &tasks, "true", &seconds]).await?;
+                let name = "sqlx alone, with a ping before each, SELECTs/s, 64 tasks";
+                self.report.add(of, name, Goal::Told, "/s", pinging, None);
             }
         }
         Ok(())
@@ -393,7 +386,6 @@ impl Run {
     pub(crate) async fn outbox(&mut self, ground: &Ground) -> Result<(), Trouble> {
         let of = ground.store.name();
         let owed = "SELECT count(*) FROM usermgr_outbox WHERE status = 'queued'";
-        eprintln!("{of}: outbox");
         // What the registrations owe is not of this row.
         let worker = server::product(&self.program, &ground.database, &["worker"])?.spawn()?;
         wait_until_none(&ground.database, owed).await?;
@@ -466,7 +458,6 @@ impl Run {
 
     /// The check of a token without a store, against a route that does nothing.
     pub(crate) async fn verifier(&mut self, ground: &Ground) -> Result<(), Trouble> {
-        eprintln!("verifier");
         let server = Server::start(&self.program, &ground.database, &["serve"], &[]).await?;
         let tokens = tokens(&server, 64).await?;
         let mut line = Line::connect(server.address).await?;
@@ -508,7 +499,6 @@ impl Run {
     /// The same storms on a peer. Its interface is said in `benches/peers/README.md`.
     pub(crate) async fn peer(&mut self, program: &Path) -> Result<(), Trouble> {
         let of = "peer";
-        eprintln!("peer");
         let database = Database::create(Store::Postgres, "peer").await?;
         self.measure_limit().await?;
         let form = |n: usize| {

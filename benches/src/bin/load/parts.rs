@@ -44,7 +44,15 @@ pub(crate) enum Part {
     /// A bare hyper server with two routes that answer the same: `/hello` at once, `/verify` after a check of the token
     Routes { issuer: String, jwks: String },
     /// Selects sessions with their users by primary key, by sqlx alone: prints selects a second
-    Select { url: String, connections: u32, tasks: usize, ping: bool, seconds: f64 },
+    Select {
+        url: String,
+        connections: u32,
+        tasks: usize,
+        /// Whether each statement is preceded by a ping
+        #[arg(action = clap::ArgAction::Set)]
+        ping: bool,
+        seconds: f64,
+    },
 }
 
 pub(crate) async fn run(part: Part) -> Result<(), Trouble> {

@@ -85,6 +85,9 @@ impl Report {
         figure: f64,
         ratio: Option<f64>,
     ) {
+        // For who waits; the rows come at the end.
+        let shown = ratio.map(|ratio| format!(", ratio {ratio:.2}")).unwrap_or_default();
+        eprintln!("{of}: {name}: {} {unit}{shown}", number(figure));
         let known = self.rows.iter_mut().find(|row| row.name == name && row.of == of);
         match known {
             Some(row) => row.rounds.push((figure, ratio)),
