@@ -117,7 +117,9 @@ impl Database {
     /// Statistics as an hour of life gathers them, so that no plan depends on when the run began.
     pub(crate) async fn settle(&self) -> Result<(), Trouble> {
         match &self.pool {
-            Pool::Sqlite(pool) => drop(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(pool).await?),
+            Pool::Sqlite(pool) => {
+                sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(pool).await?;
+            }
             Pool::Postgres { pool, .. } => {
                 sqlx::query("VACUUM ANALYZE").execute(pool).await?;
                 sqlx::query("CHECKPOINT").execute(pool).await?;

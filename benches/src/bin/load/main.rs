@@ -67,6 +67,8 @@ pub(crate) struct Lengths {
     registrations: Duration,
     owe: Duration,
     owed_mails: usize,
+    /// The longest that the worker is watched.
+    deliver: Duration,
     hand_overs: usize,
 }
 
@@ -82,6 +84,7 @@ impl Lengths {
         registrations: Duration::from_secs(4),
         owe: Duration::from_secs(20),
         owed_mails: 20_000,
+        deliver: Duration::from_secs(20),
         hand_overs: 40,
     };
     const SHORT: Self = Self {
@@ -95,6 +98,7 @@ impl Lengths {
         registrations: Duration::from_secs(2),
         owe: Duration::from_secs(4),
         owed_mails: 20_000,
+        deliver: Duration::from_secs(5),
         hand_overs: 20,
     };
 }

@@ -130,17 +130,23 @@ impl Server {
         Ok(Self { child, address, pid })
     }
 
-    /// Asks it to end as an operator does, and waits until it has.
+    /// Ends it; see [`stop`].
     pub(crate) async fn stop(mut self) -> Result<(), Trouble> {
-        Command::new("kill").args(["-TERM", &self.pid.to_string()]).status().await?;
-        tokio::time::timeout(PATIENCE, self.child.wait()).await??;
-        Ok(())
+        stop(&mut self.child).await
     }
 
     /// The most memory it ever had, in MiB.
     pub(crate) fn peak_mib(&self) -> Result<f64, Trouble> {
         machine::memory_mib(self.pid, "VmHWM")
     }
+}
+
+/// Asks a process to end as an operator does, and waits until it has.
+pub(crate) async fn stop(child: &mut Child) -> Result<(), Trouble> {
+    let pid = child.id().ok_or("the process has ended by itself")?;
+    Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+    tokio::time::timeout(PATIENCE, child.wait()).await??;
+    Ok(())
 }
 
 /// This program as one of the parts.
