@@ -407,7 +407,7 @@ impl Run {
         let name = "outbox: mails/s of one worker, rendered and settled";
         self.report.add(of, name, Goal::AtLeast(2000.0), "/s", rate, None);
         self.report.add(of, "outbox: mails that the worker settled", Goal::Told, "", settled as f64, None);
-        self.hand_over(ground).await
+        self.hand_over(ground.store).await
     }
 
     /// Lets one worker deliver what is owed, for a bounded time: how many it settled, and how long that took.
@@ -425,12 +425,14 @@ impl Run {
         Ok((before - left, took))
     }
 
-    /// From the answer of a registration to the arrival of its mail, while nothing else is to be done.
-    async fn hand_over(&mut self, ground: &Ground) -> Result<(), Trouble> {
-        let of = ground.store.name();
+    /// From the answer of a registration to the arrival of its mail, over a database in which nothing else is to be done.
+    async fn hand_over(&mut self, store: Store) -> Result<(), Trouble> {
+        let of = store.name();
+        let database = Database::create(store, "idle").await?;
+        server::run(&self.program, &database, &["migrate"]).await?;
         let (url, mut arrivals) = sink().await?;
         let settings = [("USERMGR_MAIL_URL", url.as_str())];
-        let server = Server::start(&self.program, &ground.database, &["serve"], &settings).await?;
+        let server = Server::start(&self.program, &database, &["serve"], &settings).await?;
         let mut line = Line::connect(server.address).await?;
         let mut times = Vec::new();
         for n in 0..self.lengths.hand_overs {
@@ -453,6 +455,7 @@ impl Run {
             times.push(arrived.saturating_duration_since(answered));
         }
         server.stop().await?;
+        database.remove().await?;
         self.report.add(of, "hand-over of a mail p50, idle", Goal::Told, "ms", percentile(&times, 0.5), None);
         self.report.add(
             of,
