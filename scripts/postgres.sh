@@ -1,6 +1,7 @@
 # What scripts share that need PostgreSQL. To be sourced, at the top of the repository, with `program` as the name to
 # speak under. It finds PostgreSQL's programs or installs them, starts a throw-away cluster on a free loopback port as an
 # unprivileged user, names it in USERMGR_TEST_POSTGRES_URL, and removes it at the end, also on failure and Ctrl-C.
+# Its settings are in `postgres_settings`; unless a script sets them, commits are quick and not durable.
 # What it leaves: `folder` for files that are removed too, `remove` for other paths to remove, and the functions `say`,
 # `die`, `install`, `as_root` and `run`.
 # shellcheck shell=bash
@@ -44,6 +45,7 @@ if [ -z "$bin" ]; then
 fi
 [ -n "$bin" ] || die "PostgreSQL's initdb and postgres were not found"
 
+[ -n "${postgres_settings+set}" ] || postgres_settings=(-F -c synchronous_commit=off -c full_page_writes=off)
 folder=
 remove=()
 postgres=
@@ -111,8 +113,8 @@ free_port() {
 for _ in 1 2 3 4 5; do
     port=$(free_port)
     # Each link of the chain replaces itself, so that $! is the server.
-    own_group "${as_user[@]}" "$bin/postgres" -D "$folder/data" -p "$port" -h 127.0.0.1 -k "$folder" -F \
-        -c max_connections=400 -c synchronous_commit=off -c full_page_writes=off >"$folder/postgres.log" 2>&1
+    own_group "${as_user[@]}" "$bin/postgres" -D "$folder/data" -p "$port" -h 127.0.0.1 -k "$folder" \
+        -c max_connections=400 "${postgres_settings[@]}" >"$folder/postgres.log" 2>&1
     postgres=$!
     for _ in $(seq 150); do
         kill -0 "$postgres" 2>/dev/null || break
