@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -125,4 +126,95 @@ fn old_pictures_are_removed_once_though_two_instances_run() {
     assert_eq!(more, Vec::<String>::new(), "the other one leaves today's run to the first");
     assert!(tomorrow.exists());
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A broker of RabbitMQ of one's own, as an unprivileged user where tests run as root. It is removed at the end.
+struct Broker {
+    folder: tempfile::TempDir,
+    processes: Vec<Child>,
+    port: u16,
+}
+
+impl Broker {
+    /// Finds ports that are free, and starts nothing.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // It answers on this port, talks to its kind on the next, and is found by the one after that.
+        let port = (20_000..60_000)
+            .step_by(7)
+            .skip(usize::try_from(std::process::id() % 1000).unwrap())
+            .find(|port| (*port..port + 3).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+            .unwrap();
+        Self { folder, processes: Vec::new(), port }
+    }
+
+    fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    fn start(&mut self) {
+        let folder = self.folder.path().display().to_string();
+        let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+        let server = "exec $(ls -d /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin | tail -n 1)/rabbitmq-server";
+        let mapper = format!("exec epmd -address 127.0.0.1 -port {}", self.port + 2);
+        for script in [mapper.as_str(), server] {
+            let mut command = if root { Command::new("setpriv") } else { Command::new("env") };
+            if root {
+                assert!(Command::new("chown").args(["rabbitmq", &folder]).status().unwrap().success());
+                command.args(["--reuid=rabbitmq", "--regid=rabbitmq", "--clear-groups"]);
+            }
+            let process = command
+                .args(["sh", "-c", script])
+                .current_dir("/")
+                .env("HOME", &folder)
+                .env("RABBITMQ_NODENAME", format!("usermgr-{}@localhost", self.port))
+                .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+                .env("RABBITMQ_NODE_PORT", self.port.to_string())
+                .env("RABBITMQ_DIST_PORT", (self.port + 1).to_string())
+                .env("ERL_EPMD_PORT", (self.port + 2).to_string())
+                .env("RABBITMQ_MNESIA_BASE", &folder)
+                .env("RABBITMQ_LOG_BASE", &folder)
+                .env("RABBITMQ_ENABLED_PLUGINS_FILE", format!("{folder}/plugins"))
+                .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+                .env("RABBITMQ_CONFIG_FILE", format!("{folder}/none"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            self.processes.push(process);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let group = format!("-{}", process.id());
+            drop(Command::new("kill").args(["-KILL", "--", &group]).status());
+            drop(process.wait());
+        }
+    }
+}
+
+/// Events wait while the broker is down, and come in order when it is there.
+#[test]
+#[ignore = "needs RabbitMQ: run scripts/test"]
+fn events_to_rabbitmq_waits_for_the_broker_and_tells_it_everything() {
+    let mut broker = Broker::new();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_events_to_rabbitmq"))
+        .arg(broker.url())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert_eq!(lines.next().unwrap(), "signed in as ana@example.org");
+    assert!(lines.next().unwrap().starts_with("waiting for the broker: "));
+    broker.start();
+    let told: Vec<String> = lines
+        .filter(|line| !line.starts_with("waiting"))
+        .map(|line| line.split(':').next().unwrap().to_owned())
+        .collect();
+    assert!(program.wait().unwrap().success());
+    assert_eq!(told, ["user_registered", "email_verified", "signed_in"]);
 }
