@@ -39,6 +39,13 @@ pub(super) async fn watch_claims(pool: &PgPool) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// The leases that somebody left behind.
+const LEFT: &str = "SELECT count(*) FROM proof_claims WHERE owner = $1 AND settled_at IS NULL";
+/// Puts them back.
+const PASS: &str = "WITH dead AS (UPDATE proof_claims SET passed = true \
+    WHERE owner = $1 AND settled_at IS NULL RETURNING lease) \
+    UPDATE usermgr_outbox SET lease_until = now() WHERE lease IN (SELECT lease FROM dead)";
+
 /// A worker's process, and the mail server that only it knows.
 struct Worker {
     number: usize,
@@ -115,13 +122,9 @@ impl Crew {
         })
         .await?;
         self.deaths.insert(dead.number, now());
-        const LEFT: &str = "SELECT count(*) FROM proof_claims WHERE owner = $1 AND settled_at IS NULL";
         let left: i64 = sqlx::query_scalar(LEFT).bind(dead.name()).fetch_one(pool).await?;
         self.orphans += u64::try_from(left)?;
         if pass {
-            const PASS: &str = "WITH dead AS (UPDATE proof_claims SET passed = true \
-                WHERE owner = $1 AND settled_at IS NULL RETURNING lease) \
-                UPDATE usermgr_outbox SET lease_until = now() WHERE lease IN (SELECT lease FROM dead)";
             sqlx::query(PASS).bind(dead.name()).execute(pool).await?;
         }
         Ok(())

@@ -42,6 +42,7 @@ impl Seen {
 
 /// What is known of one address.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Life {
     email: String,
     /// Whether a registration was acknowledged, and so a mail.
@@ -83,9 +84,9 @@ impl Visitor {
         while !stop.load(Ordering::SeqCst) {
             let email = format!("v{}-{}@example.org", self.number, lives.len());
             let mut life = Life { email, ..Life::default() };
-            let lived = self.live(&mut life, &stop).await.is_some();
+            let well = self.live(&mut life, &stop).await.is_some();
             lives.push(life);
-            if !lived {
+            if !well {
                 // As `Retry-After` asks, though sooner.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -126,7 +127,7 @@ impl Visitor {
         (life.password, life.was_changed) = (Some(SECOND), true);
         life.acknowledged += 1;
 
-        if self.number % 2 == 0 {
+        if self.number.is_multiple_of(2) {
             let (access, refresh) = (life.access.take(), life.refresh.take());
             let leave = Request::new("sign out", Method::POST, "/sessions/logout");
             self.ask(leave.by(&access.clone().unwrap_or_default()), 204).await?;
@@ -167,10 +168,10 @@ pub(super) async fn check_all(lives: Vec<Life>, server: SocketAddr, mailbox: &Ma
 }
 
 async fn check(life: &Life, server: SocketAddr, mailbox: &Mailbox) -> Result<Vec<String>, Trouble> {
-    let mut line = Line::new(0, server);
+    let mut connection = Line::new(0, server);
     let mut lost = Vec::new();
     let mut status = async |request: Request| -> Result<u16, Trouble> {
-        Ok(line.call(&request, Instant::now()).await.pop().ok_or("no call")?.status)
+        Ok(connection.call(&request, Instant::now()).await.pop().ok_or("no call")?.status)
     };
     let email = &life.email;
     let begun = Instant::now();
