@@ -18,7 +18,7 @@ struct Arguments {
     /// libfaketime; without it the clock is not set.
     #[arg(long)]
     faketime: Option<PathBuf>,
-    /// Faults last twelve seconds at most, not thirty-five.
+    /// Faults last sixteen seconds at most, not thirty-five.
     #[arg(long)]
     short: bool,
     /// One fault instead of all.

@@ -39,6 +39,13 @@ pub(super) async fn watch_claims(pool: &PgPool) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// The leases that somebody left behind.
+const LEFT: &str = "SELECT count(*) FROM proof_claims WHERE owner = $1 AND settled_at IS NULL";
+/// Puts them back.
+const PASS: &str = "WITH dead AS (UPDATE proof_claims SET passed = true \
+    WHERE owner = $1 AND settled_at IS NULL RETURNING lease) \
+    UPDATE usermgr_outbox SET lease_until = now() WHERE lease IN (SELECT lease FROM dead)";
+
 /// A worker's process, and the mail server that only it knows.
 struct Worker {
     number: usize,
@@ -100,10 +107,6 @@ impl Crew {
     /// had asked of the database is done, when this returns. Then its leases are put back, as if five minutes had gone
     /// by, unless they are to pass by themselves.
     pub(super) async fn kill(&mut self, servers: &Servers, which: usize, pass: bool) -> Result<(), Trouble> {
-        const PASS: &str = "WITH dead AS (UPDATE proof_claims SET passed = true \
-            WHERE owner = $1 AND settled_at IS NULL RETURNING lease) \
-            UPDATE usermgr_outbox SET lease_until = now() WHERE lease IN (SELECT lease FROM dead)";
-        const LEFT: &str = "SELECT count(*) FROM proof_claims WHERE owner = $1 AND settled_at IS NULL";
         let next = self.hire(servers).await?;
         let slot = self.workers.get_mut(which).ok_or("there is no such worker")?;
         let mut dead = std::mem::replace(slot, next);

@@ -61,7 +61,7 @@ pub(super) struct Judgement {
 impl Judgement {
     fn fault(&mut self, fault: impl FnOnce() -> String) {
         if self.faults.len() < AT_LENGTH {
-            self.faults.push(fault());
+            self.faults.push(fault().chars().take(400).collect());
         }
     }
 }
@@ -156,8 +156,7 @@ fn judge_claims(judgement: &mut Judgement, mail: &Owed, claims: &[Claim], deaths
         let died = deaths.get(&before.by).is_some_and(|death| *death <= after.claimed_at);
         let settled = before.settled_at.is_some_and(|settled| settled <= after.claimed_at);
         let over = before.passed || before.lease_until <= after.claimed_at;
-        let is_alone = settled || (died && over);
-        if !is_alone {
+        if !(settled || died && over) {
             judgement.not_alone += 1;
             judgement
                 .fault(|| format!("the mail to {} was claimed while another had it: {claims:?}", mail.to));

@@ -200,7 +200,7 @@ impl Injection {
     /// Happens, to the server of this process, and is over when this returns.
     pub(super) async fn happen(&mut self, database: &Database, process: u32) -> Result<(), Trouble> {
         // Longer than a time-out of ten seconds, or than the thirty of a request.
-        let held = Duration::from_secs(if self.long { 35 } else { 12 });
+        let held = Duration::from_secs(if self.long { 35 } else { 16 });
         match self.fault {
             Fault::RestartFast => self.restart("fast").await,
             Fault::RestartImmediate => self.restart("immediate").await,

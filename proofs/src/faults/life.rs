@@ -84,9 +84,9 @@ impl Visitor {
         while !stop.load(Ordering::SeqCst) {
             let email = format!("v{}-{}@example.org", self.number, lives.len());
             let mut life = Life { email, ..Life::default() };
-            let went_on = self.live(&mut life, &stop).await.is_some();
+            let well = self.live(&mut life, &stop).await.is_some();
             lives.push(life);
-            if !went_on {
+            if !well {
                 // As `Retry-After` asks, though sooner.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -168,10 +168,10 @@ pub(super) async fn check_all(lives: Vec<Life>, server: SocketAddr, mailbox: &Ma
 }
 
 async fn check(life: &Life, server: SocketAddr, mailbox: &Mailbox) -> Result<Vec<String>, Trouble> {
-    let mut calls = Line::new(0, server);
+    let mut connection = Line::new(0, server);
     let mut lost = Vec::new();
     let mut status = async |request: Request| -> Result<u16, Trouble> {
-        Ok(calls.call(&request, Instant::now()).await.pop().ok_or("no call")?.status)
+        Ok(connection.call(&request, Instant::now()).await.pop().ok_or("no call")?.status)
     };
     let email = &life.email;
     let begun = Instant::now();

@@ -125,9 +125,9 @@ pub async fn prove_fault(plan: &FaultPlan, fault: Fault) -> Result<Felt, Trouble
     stop.store(true, Ordering::SeqCst);
     let (mut seen, mut lives) = (Vec::new(), Vec::new());
     while let Some(visited) = visitors.join_next().await {
-        let (calls, of_one): (Vec<Seen>, Vec<Life>) = visited?;
+        let (calls, more): (Vec<Seen>, Vec<Life>) = visited?;
         seen.extend(calls);
-        lives.extend(of_one);
+        lives.extend(more);
     }
     injected?;
     let mut felt = judge(fault, begins, ends, &seen);
