@@ -47,6 +47,7 @@ macro_rules! migration {
 
 #[path = "../shared/mod.rs"]
 mod shared;
+use shared::STALE;
 
 /// Held while tables are made, so that instances that start together take turns.
 const MIGRATION_LOCK: i64 = 0x7573_6572_6d67_7200;
@@ -59,6 +60,9 @@ pub struct PgStore {
     due: Arc<Notify>,
     events_due: Arc<Notify>,
     listening: Arc<OnceCell<()>>,
+    /// What other processes are to be told of.
+    others_due: Arc<Notify>,
+    telling: Arc<OnceCell<()>>,
 }
 
 impl std::fmt::Debug for PgStore {
@@ -77,6 +81,8 @@ impl PgStore {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(10))
+            // A round trip for each command, to learn what the command itself learns.
+            .test_before_acquire(false)
             .connect(url)
             .await
             .map_err(ConnectError)?;
@@ -85,7 +91,14 @@ impl PgStore {
 
     /// A store on a pool that the host made. Its tables begin with `usermgr_` and live beside the host's own.
     pub fn with_pool(pool: PgPool) -> Self {
-        Self { pool, due: Arc::default(), events_due: Arc::default(), listening: Arc::default() }
+        Self {
+            pool,
+            due: Arc::default(),
+            events_due: Arc::default(),
+            listening: Arc::default(),
+            others_due: Arc::default(),
+            telling: Arc::default(),
+        }
     }
 
     const fn readers(&self) -> &PgPool {
@@ -93,7 +106,15 @@ impl PgStore {
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        self.pool.begin().await.map_err(StoreError::unavailable)
+        let mut stale = 0;
+        loop {
+            let begun = self.pool.begin().await.map_err(StoreError::unavailable);
+            match begun {
+                // Nothing has begun yet. The next connection may be a good one, or a new one.
+                Err(error) if stale < STALE && was_cut_off(&error) => stale += 1,
+                begun => return begun,
+            }
+        }
     }
 
     async fn begin_migration(&self) -> Result<Tx, MigrateError> {
@@ -113,12 +134,24 @@ impl PgStore {
     fn wake(&self) {
         self.due.notify_one();
         self.events_due.notify_one();
-        let pool = self.pool.clone();
-        // After the commit and beside it: NOTIFY inside the transaction would make commits queue for each other.
+        self.others_due.notify_one();
+        if self.telling.set(()).is_err() {
+            return;
+        }
+        // After the commit and beside it: NOTIFY inside the transaction would make commits queue for each other. One at a
+        // time: what comes to be due meanwhile is told by the next.
+        let (pool, others_due) = (self.pool.clone(), Arc::downgrade(&self.others_due));
         tokio::spawn(async move {
-            let told = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool).await;
-            if let Err(error) = told {
-                tracing::debug!(%error, "other processes were not woken; they poll");
+            while let Some(due) = others_due.upgrade() {
+                let told = tokio::time::timeout(Duration::from_mins(1), due.notified()).await;
+                drop(due);
+                if told.is_err() {
+                    continue;
+                }
+                let told = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool).await;
+                if let Err(error) = told {
+                    tracing::debug!(%error, "other processes were not woken; they poll");
+                }
             }
         });
     }
@@ -151,6 +184,22 @@ impl PgStore {
                 });
             })
             .await;
+    }
+}
+
+/// Whether the connection was there no more: the server was restarted, or somebody ended it.
+fn was_cut_off(error: &StoreError) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let StoreError::Unavailable(source) = error else { return false };
+    match source.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Io(error)) => {
+            [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof]
+                .contains(&error.kind())
+        }
+        Some(sqlx::Error::Database(error)) => {
+            error.code().is_some_and(|code| ["57P01", "57P02"].contains(&code.as_ref()))
+        }
+        _ => false,
     }
 }
 

@@ -25,7 +25,7 @@ use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_ol
 use super::event::{owe_events, owe_events_of_many};
 use super::rows::{UserRow, roles_text, user_columns};
 use super::writing::{Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, owe_mail};
-use super::{Store, Tx, fault, transact, ts};
+use super::{Store, Tx, fault, reread, transact, ts};
 
 #[async_trait]
 impl AccountStore for Store {
@@ -34,12 +34,7 @@ impl AccountStore for Store {
     }
 
     async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        let ThrottleQuery { now, rules } = query;
-        if rules.is_empty() {
-            return Ok(None);
-        }
-        let all: Vec<_> = rules.iter().collect();
-        Ok(Limits::read(self, &all, now).await?.used_up(&rules))
+        reread!(self.throttled_once(query))
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
@@ -47,16 +42,7 @@ impl AccountStore for Store {
     }
 
     async fn credentials(&self, query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
-        let CredentialsQuery { now, email, guard } = query;
-        let user = credentials_of(self.readers(), &email, now).await?;
-        let throttled = match guard {
-            None => None,
-            Some(guard) => {
-                let limits = Limits::read(self, &[&guard.own, &guard.network, &guard.far], now).await?;
-                limits.refused(self.readers(), &guard, user.as_ref().map(|found| found.user.id)).await?
-            }
-        };
-        Ok(CredentialsView { throttled, user })
+        reread!(self.credentials_once(query))
     }
 
     async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
@@ -64,35 +50,11 @@ impl AccountStore for Store {
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        let row: Option<UserRow> = sqlx::query_as(concat!(
-            "SELECT ",
-            user_columns!(),
-            " FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NULL"
-        ))
-        .bind(id.as_uuid())
-        .fetch_optional(self.readers())
-        .await
-        .map_err(fault)?;
-        row.map(UserRow::user).transpose()
+        reread!(self.user_once(id))
     }
 
     async fn users(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError> {
-        let size = usize::from(query.size.get());
-        let mut statement = match query.prefix.clone() {
-            None => newest_users(&query),
-            Some(prefix) => users_by_prefix(&query, &prefix),
-        };
-        let rows: Vec<FoundRow> =
-            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
-        let more = rows.len() > size;
-        let mut next = None;
-        let mut items = Vec::with_capacity(size.min(rows.len()));
-        for FoundRow { term, user } in rows.into_iter().take(size) {
-            let user = user.user()?;
-            next = Some(UserCursor { term, id: user.id });
-            items.push(user);
-        }
-        Ok(Page::new(items, next.filter(|_| more)))
+        reread!(self.users_once(query))
     }
 
     async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
@@ -116,6 +78,60 @@ impl AccountStore for Store {
 }
 
 impl Store {
+    async fn throttled_once(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
+        let ThrottleQuery { now, rules } = query;
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let all: Vec<_> = rules.iter().collect();
+        Ok(Limits::read(self, &all, now).await?.used_up(&rules))
+    }
+
+    async fn credentials_once(&self, query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
+        let CredentialsQuery { now, email, guard } = query;
+        let user = credentials_of(self.readers(), &email, now).await?;
+        let throttled = match guard {
+            None => None,
+            Some(guard) => {
+                let limits = Limits::read(self, &[&guard.own, &guard.network, &guard.far], now).await?;
+                limits.refused(self.readers(), &guard, user.as_ref().map(|found| found.user.id)).await?
+            }
+        };
+        Ok(CredentialsView { throttled, user })
+    }
+
+    async fn user_once(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        let row: Option<UserRow> = sqlx::query_as(concat!(
+            "SELECT ",
+            user_columns!(),
+            " FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NULL"
+        ))
+        .bind(id.as_uuid())
+        .fetch_optional(self.readers())
+        .await
+        .map_err(fault)?;
+        row.map(UserRow::user).transpose()
+    }
+
+    async fn users_once(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError> {
+        let size = usize::from(query.size.get());
+        let mut statement = match query.prefix.clone() {
+            None => newest_users(&query),
+            Some(prefix) => users_by_prefix(&query, &prefix),
+        };
+        let rows: Vec<FoundRow> =
+            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
+        let more = rows.len() > size;
+        let mut next = None;
+        let mut items = Vec::with_capacity(size.min(rows.len()));
+        for FoundRow { term, user } in rows.into_iter().take(size) {
+            let user = user.user()?;
+            next = Some(UserCursor { term, id: user.id });
+            items.push(user);
+        }
+        Ok(Page::new(items, next.filter(|_| more)))
+    }
+
     async fn register_once(&self, command: Register) -> Result<Registered, StoreError> {
         let Register {
             now,

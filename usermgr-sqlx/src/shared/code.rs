@@ -25,7 +25,7 @@ use super::rows::{corrupt, locale, username};
 use super::writing::{
     Limits, Receiver, audit_done, audit_refused, end_codes_of, end_everything_of, open_session, owe_mail,
 };
-use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 #[async_trait]
 impl CodeStore for Store {
@@ -34,6 +34,16 @@ impl CodeStore for Store {
     }
 
     async fn candidates(&self, query: CandidateQuery) -> Result<Vec<Candidate>, StoreError> {
+        reread!(self.candidates_once(query))
+    }
+
+    async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
+        transact!(self.redeem_once(command))
+    }
+}
+
+impl Store {
+    async fn candidates_once(&self, query: CandidateQuery) -> Result<Vec<Candidate>, StoreError> {
         let CandidateQuery { now, which } = query;
         let rows: Vec<CandidateRow> = match which {
             CandidateFilter::Link(id) => {
@@ -89,12 +99,6 @@ impl CodeStore for Store {
         rows.into_iter().map(CandidateRow::candidate).collect()
     }
 
-    async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
-        transact!(self.redeem_once(command))
-    }
-}
-
-impl Store {
     async fn request_code_once(&self, command: RequestCode) -> Result<CodeRequested, StoreError> {
         let RequestCode { now, email, purpose, target, mut code, mail, throttle, tries, audit } = command;
         let mut tx = self.begin().await?;

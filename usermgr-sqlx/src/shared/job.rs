@@ -7,7 +7,7 @@ use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRe
 use usermgr_core::port::store::outbox::Lease;
 
 use super::rows::corrupt;
-use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 /// The columns of a job, in no particular order: [`JobRow`] takes them by name.
 macro_rules! job_columns {
@@ -32,6 +32,12 @@ impl JobStore for Store {
     }
 
     async fn jobs(&self) -> Result<Vec<JobRecord>, StoreError> {
+        reread!(self.jobs_once())
+    }
+}
+
+impl Store {
+    async fn jobs_once(&self) -> Result<Vec<JobRecord>, StoreError> {
         let rows: Vec<JobRow> =
             sqlx::query_as(job_columns!()).fetch_all(self.readers()).await.map_err(fault)?;
         let mut records = rows.into_iter().map(JobRow::record).collect::<Result<Vec<_>, _>>()?;
@@ -39,9 +45,7 @@ impl JobStore for Store {
         records.sort_by(|a, b| a.job.cmp(&b.job));
         Ok(records)
     }
-}
 
-impl Store {
     async fn begin_job_once(&self, command: BeginJob) -> Result<JobBegun, StoreError> {
         let mut tx = self.begin().await?;
         let before = lock_job(&mut tx, &command.job).await?;

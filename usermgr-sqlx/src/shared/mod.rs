@@ -14,11 +14,14 @@ mod writing;
 
 use usermgr_core::port::store::StoreError;
 
-use super::{Store, Ts, Tx, from_ts, ts, was_in_the_way};
+use super::{Store, Ts, Tx, from_ts, ts, was_cut_off, was_in_the_way};
 
 fn fault(error: sqlx::Error) -> StoreError {
     StoreError::unavailable(error)
 }
+
+/// How many connections may be found cut off, one after the other, before that is told.
+pub(super) const STALE: u32 = 50;
 
 /// How often a command is run again that was rolled back because another was in its way.
 const RERUNS: u32 = 5;
@@ -36,3 +39,17 @@ macro_rules! transact {
     }};
 }
 use transact;
+
+/// Runs a read; again when the connection that it got had been cut off while it lay idle.
+macro_rules! reread {
+    ($store:ident.$once:ident($($argument:ident),*)) => {{
+        let mut run = 0;
+        loop {
+            match $store.$once($($argument.clone()),*).await {
+                Err(error) if run < super::STALE && super::was_cut_off(&error) => run += 1,
+                outcome => break outcome,
+            }
+        }
+    }};
+}
+use reread;

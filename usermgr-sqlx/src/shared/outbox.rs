@@ -21,7 +21,7 @@ use super::account::{lock_actor, permits};
 use super::code::code_parts;
 use super::rows::{corrupt, locale, username};
 use super::writing::{audit_done, audit_refused};
-use super::{Store, Ts, fault, from_ts, transact, ts};
+use super::{Store, Ts, fault, from_ts, reread, transact, ts};
 
 /// The columns of a mail, in no particular order: [`OutboxRow`] takes them by name.
 macro_rules! mail_columns {
@@ -60,6 +60,17 @@ impl OutboxStore for Store {
     }
 
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
+        reread!(self.outbox_once(query))
+    }
+
+    async fn wait_for_due(&self, at_most: Duration) {
+        self.listen().await;
+        drop(tokio::time::timeout(at_most, self.due.notified()).await);
+    }
+}
+
+impl Store {
+    async fn outbox_once(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
         let OutboxQuery { user, status, after, size } = query;
         let mut statement = QueryBuilder::<Db>::new(concat!(mail_columns!(), "WHERE o.id < "));
         statement.push_bind(after.map_or(Uuid::max(), |after| after.as_uuid()));
@@ -84,13 +95,6 @@ impl OutboxStore for Store {
         Ok(Page::new(items, next))
     }
 
-    async fn wait_for_due(&self, at_most: Duration) {
-        self.listen().await;
-        drop(tokio::time::timeout(at_most, self.due.notified()).await);
-    }
-}
-
-impl Store {
     async fn claim_once(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
         let Claim { now, lease, lease_until, limit, passing_over } = command;
         let mut tx = self.begin().await?;

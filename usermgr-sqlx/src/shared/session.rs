@@ -19,7 +19,7 @@ use super::account::{known_user, lock_user_and_actor, locked_returning_user, loc
 use super::event::owe_events;
 use super::rows::{UserRow, corrupt, user_columns};
 use super::writing::{Limits, audit_done, audit_refused, grant_access, is_known, open_session};
-use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 /// The columns of a session, in the order of [`SessionRow`].
 macro_rules! session_columns {
@@ -53,6 +53,24 @@ impl SessionStore for Store {
     }
 
     async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError> {
+        reread!(self.session_once(query))
+    }
+
+    async fn sessions(&self, query: SessionsQuery) -> Result<Vec<Session>, StoreError> {
+        reread!(self.sessions_once(query))
+    }
+
+    async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
+        transact!(self.rotate_once(command))
+    }
+
+    async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
+        transact!(self.end_sessions_once(command))
+    }
+}
+
+impl Store {
+    async fn session_once(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError> {
         let SessionQuery { now, key } = query;
         let row: Option<SessionRow> =
             match key {
@@ -88,7 +106,7 @@ impl SessionStore for Store {
         row.map(SessionRow::view).transpose()
     }
 
-    async fn sessions(&self, query: SessionsQuery) -> Result<Vec<Session>, StoreError> {
+    async fn sessions_once(&self, query: SessionsQuery) -> Result<Vec<Session>, StoreError> {
         let SessionsQuery { now, user_id } = query;
         let rows: Vec<SessionRow> = sqlx::query_as(concat!(
             "SELECT ",
@@ -108,16 +126,6 @@ impl SessionStore for Store {
         rows.into_iter().map(|row| Ok(row.view()?.session)).collect()
     }
 
-    async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
-        transact!(self.rotate_once(command))
-    }
-
-    async fn end_sessions(&self, command: EndSessions) -> Result<SessionsEnded, StoreError> {
-        transact!(self.end_sessions_once(command))
-    }
-}
-
-impl Store {
     async fn open_session_once(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
         let OpenSession { now, user_id, expect, session, upgrade, guard, restore, audit, events } = command;
         let mut tx = self.begin().await?;

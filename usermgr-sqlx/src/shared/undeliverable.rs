@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::rows::corrupt;
 use super::writing::{audit_done, audit_refused};
-use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 #[async_trait]
 impl UndeliverableStore for Store {
@@ -28,6 +28,15 @@ impl UndeliverableStore for Store {
     }
 
     async fn undeliverable(
+        &self,
+        query: UndeliverableQuery,
+    ) -> Result<Page<UndeliverableAddress, EmailKey>, StoreError> {
+        reread!(self.undeliverable_once(query))
+    }
+}
+
+impl Store {
+    async fn undeliverable_once(
         &self,
         query: UndeliverableQuery,
     ) -> Result<Page<UndeliverableAddress, EmailKey>, StoreError> {
@@ -52,9 +61,7 @@ impl UndeliverableStore for Store {
         let next = items.last().filter(|_| more).map(|address| address.email.clone());
         Ok(Page::new(items, next))
     }
-}
 
-impl Store {
     async fn mark_undeliverable_once(&self, command: MarkUndeliverable) -> Result<u32, StoreError> {
         let MarkUndeliverable { now, addresses } = command;
         let mut tx = self.begin().await?;

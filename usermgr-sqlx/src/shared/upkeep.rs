@@ -19,34 +19,12 @@ use super::super::Db;
 use super::event::{owe_events, purge_events};
 use super::rows::corrupt;
 use super::writing::{audit, audit_done};
-use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 #[async_trait]
 impl AuditStore for Store {
     async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
-        let AuditQuery { subject, event, since, after, size } = query;
-        let mut statement = QueryBuilder::<Db>::new(
-            "SELECT id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id \
-             FROM usermgr_audit WHERE id < ",
-        );
-        statement.push_bind(after.map_or(Uuid::max(), |after| after.as_uuid()));
-        if let Some(since) = since {
-            statement.push(" AND id >= ").push_bind(AuditId::first_of(since).as_uuid());
-        }
-        if let Some(subject) = subject {
-            statement.push(" AND subject = ").push_bind(subject.as_uuid());
-        }
-        if let Some(event) = event {
-            statement.push(" AND event = ").push_bind(event.as_str());
-        }
-        statement.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(size.get()) + 1);
-        let rows: Vec<AuditRow> =
-            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
-        let mut items = rows.into_iter().map(AuditRow::entry).collect::<Result<Vec<_>, _>>()?;
-        let more = items.len() > usize::from(size.get());
-        items.truncate(usize::from(size.get()));
-        let next = items.last().filter(|_| more).map(|entry| entry.id);
-        Ok(Page::new(items, next))
+        reread!(self.audit_once(query))
     }
 
     async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
@@ -95,24 +73,7 @@ impl AuditRow {
 #[async_trait]
 impl KeyStore for Store {
     async fn signing_keys(&self) -> Result<Vec<SealedSigningKey>, StoreError> {
-        type Row = (Uuid, String, Ts, Ts, Vec<u8>);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, algorithm, created_at, signs_from, sealed FROM usermgr_signing_keys \
-             ORDER BY created_at DESC, id DESC",
-        )
-        .fetch_all(self.readers())
-        .await
-        .map_err(fault)?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, algorithm, created_at, signs_from, sealed)| SealedSigningKey {
-                id: SigningKeyId::from_uuid(id),
-                algorithm,
-                created_at: from_ts(created_at),
-                signs_from: from_ts(signs_from),
-                sealed,
-            })
-            .collect())
+        reread!(self.signing_keys_once())
     }
 
     async fn add_signing_key(&self, command: AddSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
@@ -138,6 +99,53 @@ impl KeyStore for Store {
 }
 
 impl Store {
+    async fn audit_once(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
+        let AuditQuery { subject, event, since, after, size } = query;
+        let mut statement = QueryBuilder::<Db>::new(
+            "SELECT id, at, event, outcome, reason, actor, subject, email, ip, user_agent, request_id \
+             FROM usermgr_audit WHERE id < ",
+        );
+        statement.push_bind(after.map_or(Uuid::max(), |after| after.as_uuid()));
+        if let Some(since) = since {
+            statement.push(" AND id >= ").push_bind(AuditId::first_of(since).as_uuid());
+        }
+        if let Some(subject) = subject {
+            statement.push(" AND subject = ").push_bind(subject.as_uuid());
+        }
+        if let Some(event) = event {
+            statement.push(" AND event = ").push_bind(event.as_str());
+        }
+        statement.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(size.get()) + 1);
+        let rows: Vec<AuditRow> =
+            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
+        let mut items = rows.into_iter().map(AuditRow::entry).collect::<Result<Vec<_>, _>>()?;
+        let more = items.len() > usize::from(size.get());
+        items.truncate(usize::from(size.get()));
+        let next = items.last().filter(|_| more).map(|entry| entry.id);
+        Ok(Page::new(items, next))
+    }
+
+    async fn signing_keys_once(&self) -> Result<Vec<SealedSigningKey>, StoreError> {
+        type Row = (Uuid, String, Ts, Ts, Vec<u8>);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, algorithm, created_at, signs_from, sealed FROM usermgr_signing_keys \
+             ORDER BY created_at DESC, id DESC",
+        )
+        .fetch_all(self.readers())
+        .await
+        .map_err(fault)?;
+        Ok(rows
+            .into_iter()
+            .map(|(id, algorithm, created_at, signs_from, sealed)| SealedSigningKey {
+                id: SigningKeyId::from_uuid(id),
+                algorithm,
+                created_at: from_ts(created_at),
+                signs_from: from_ts(signs_from),
+                sealed,
+            })
+            .collect())
+    }
+
     async fn add_signing_key_once(&self, command: AddSigningKey) -> Result<(), StoreError> {
         let AddSigningKey { now, key, unless_since, audit } = command;
         let SealedSigningKey { id, algorithm, created_at, signs_from, sealed } = key;

@@ -153,6 +153,11 @@ fn make_private(path: &std::path::Path) -> std::io::Result<()> {
     }
 }
 
+/// Whether the connection was there no more: here nobody is at the other end.
+const fn was_cut_off(_: &StoreError) -> bool {
+    false
+}
+
 /// Whether the transaction was rolled back only because another one was in its way, so that it may be run again.
 fn was_in_the_way(error: &StoreError) -> bool {
     let StoreError::Unavailable(source) = error else { return false };
