@@ -1,6 +1,9 @@
 //! What an access token says (RFC 9068) and the one check of it, for the manager and for the verifier of other
 //! services.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -92,6 +95,36 @@ pub(crate) struct VerifyingKey {
     id: String,
     algorithm: SigningAlgorithm,
     key: DecodingKey,
+    signed: Mutex<Signed>,
+}
+
+/// How many tokens are remembered at least, and half of how many at most.
+const REMEMBERED: usize = 1024;
+
+/// What tokens say whose signature was found right lately, by the SHA-256 of all of the token: the signature is most of the
+/// work of a check, and a token comes many times. It goes with the key.
+#[derive(Default)]
+struct Signed {
+    recent: HashMap<[u8; 32], AccessClaims>,
+    older: HashMap<[u8; 32], AccessClaims>,
+}
+
+impl Signed {
+    fn claims(&mut self, token: &[u8; 32]) -> Option<AccessClaims> {
+        if let Some(claims) = self.recent.get(token) {
+            return Some(claims.clone());
+        }
+        let claims = self.older.remove(token)?;
+        self.remember(*token, claims.clone());
+        Some(claims)
+    }
+
+    fn remember(&mut self, token: [u8; 32], claims: AccessClaims) {
+        if self.recent.len() >= REMEMBERED {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(token, claims);
+    }
 }
 
 impl std::fmt::Debug for VerifyingKey {
@@ -140,14 +173,18 @@ impl VerifyingKey {
             _ => return None,
         };
         let other_algorithm = text("alg")?.is_some_and(|name| name != algorithm.as_str());
-        (!not_for_signatures && !other_algorithm).then_some(Self { id, algorithm, key })
+        (!not_for_signatures && !other_algorithm).then(|| Self::new(id, algorithm, key))
     }
 
     /// A key of HMAC-SHA-256.
     #[cfg(feature = "manager")]
     pub(super) fn from_secret(id: String, secret: &[u8]) -> Self {
         provider();
-        Self { id, algorithm: SigningAlgorithm::Hs256, key: DecodingKey::from_secret(secret) }
+        Self::new(id, SigningAlgorithm::Hs256, DecodingKey::from_secret(secret))
+    }
+
+    fn new(id: String, algorithm: SigningAlgorithm, key: DecodingKey) -> Self {
+        Self { id, algorithm, key, signed: Mutex::default() }
     }
 
     /// The key's `kid`.
@@ -167,7 +204,26 @@ impl VerifyingKey {
         if header.alg != self.algorithm || header.kid != self.id {
             return Err(InvalidToken);
         }
-        // The claims are checked below, against our own clock and with their types.
+        let digest = digest_of(token);
+        let known = self.signed().claims(&digest);
+        let claims = if let Some(claims) = known {
+            claims
+        } else {
+            let claims = self.check_signature(token)?;
+            self.signed().remember(digest, claims.clone());
+            claims
+        };
+        let (now, leeway) = (expected.now.unix_timestamp(), expected.leeway.whole_seconds());
+        let counts = claims.iss == expected.issuer
+            && claims.aud == expected.audience
+            && claims.nbf <= now.saturating_add(leeway)
+            && now < claims.exp.saturating_add(leeway);
+        if counts { Ok(claims) } else { Err(InvalidToken) }
+    }
+
+    /// What a token says, if this key signed it, whenever and for whomever.
+    fn check_signature(&self, token: &str) -> Result<AccessClaims, InvalidToken> {
+        // The claims are checked by the caller, against our own clock and with their types.
         let mut signature_only = Validation::new(match self.algorithm {
             SigningAlgorithm::EdDsa => Algorithm::EdDSA,
             SigningAlgorithm::Es256 => Algorithm::ES256,
@@ -177,18 +233,49 @@ impl VerifyingKey {
         signature_only.required_spec_claims.clear();
         signature_only.validate_exp = false;
         signature_only.validate_aud = false;
-        let claims: AccessClaims =
-            jsonwebtoken::decode(token, &self.key, &signature_only).map_err(|_| InvalidToken)?.claims;
-        let (now, leeway) = (expected.now.unix_timestamp(), expected.leeway.whole_seconds());
-        let counts = claims.iss == expected.issuer
-            && claims.aud == expected.audience
-            && claims.nbf <= now.saturating_add(leeway)
-            && now < claims.exp.saturating_add(leeway);
-        if counts { Ok(claims) } else { Err(InvalidToken) }
+        Ok(jsonwebtoken::decode(token, &self.key, &signature_only).map_err(|_| InvalidToken)?.claims)
     }
+
+    fn signed(&self) -> MutexGuard<'_, Signed> {
+        self.signed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest_of(token: &str) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref());
+    digest
 }
 
 /// Another crate of the build may have chosen another provider; whoever is first decides, and all of them work.
 fn provider() {
     let _already_installed = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(jti: usize) -> AccessClaims {
+        serde_json::from_value(serde_json::json!({
+            "iss": "i", "sub": uuid::Uuid::nil().to_string(), "aud": "a", "iat": 0, "nbf": 0, "exp": 0, "jti": jti.to_string(),
+            "sid": uuid::Uuid::nil().to_string(), "roles": [], "email": "e", "auth_time": 0, "amr": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_latest_tokens_are_remembered_and_no_more_than_twice_as_many() {
+        let mut signed = Signed::default();
+        let digest = |n: usize| digest_of(&n.to_string());
+        for n in 0..10 * REMEMBERED {
+            signed.remember(digest(n), claims(n));
+            assert!(signed.recent.len() + signed.older.len() <= 2 * REMEMBERED);
+            assert!(signed.claims(&digest(0)).is_some(), "one that comes again and again stays");
+        }
+        for n in 9 * REMEMBERED + 1..10 * REMEMBERED {
+            assert_eq!(signed.claims(&digest(n)), Some(claims(n)));
+        }
+        assert_eq!(signed.claims(&digest(1)), None);
+    }
 }
