@@ -194,6 +194,10 @@ where
                 "the end of a delivery could not be noted; it is delivered again when its lease has passed");
             break;
         }
+        if attempt == 1 {
+            tracing::warn!(%id, error = &error as &dyn std::error::Error,
+                "the end of a delivery could not be noted; trying again");
+        }
         let wait = jittered(doubled(SETTLE_WAIT.0, SETTLE_WAIT.1, attempt), random);
         tokio::time::sleep(wait.unsigned_abs()).await;
     }
