@@ -1,4 +1,4 @@
-//! The unencrypted beginning of a connection that STARTTLS will encrypt.
+//! A connection that begins unencrypted: STARTTLS will encrypt it, or nothing will.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 /// What a TLS client says first is a handshake record (RFC 8446 §5.1); no SMTP command begins so.
 const HANDSHAKE: u8 = 0x16;
 
-/// A connection that never reads ahead until this side begins TLS.
+/// A connection that never reads ahead until this side begins TLS, if it is to.
 ///
 /// # Security
 /// Somebody on the way can append replies of their own to the reply to STARTTLS. lettre buffers what it reads, so
@@ -22,12 +22,16 @@ const HANDSHAKE: u8 = 0x16;
 #[derive(Debug)]
 pub(crate) struct BeforeTls {
     stream: TcpStream,
-    tls_has_begun: bool,
+    reads_ahead: bool,
 }
 
 impl BeforeTls {
-    pub(crate) async fn connect(host: &str, port: u16) -> io::Result<Self> {
-        Ok(Self { stream: TcpStream::connect((host, port)).await?, tls_has_begun: false })
+    /// `reads_ahead` when TLS is not to come.
+    pub(crate) async fn connect(host: &str, port: u16, reads_ahead: bool) -> io::Result<Self> {
+        let stream = TcpStream::connect((host, port)).await?;
+        // A mail ends in a small piece of its own, which must not wait until what came before was acknowledged.
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, reads_ahead })
     }
 }
 
@@ -43,7 +47,7 @@ impl AsyncRead for BeforeTls {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.tls_has_begun || buf.remaining() == 0 {
+        if self.reads_ahead || buf.remaining() == 0 {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
         let mut byte = [0];
@@ -56,7 +60,7 @@ impl AsyncRead for BeforeTls {
 
 impl AsyncWrite for BeforeTls {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.tls_has_begun |= buf.first() == Some(&HANDSHAKE);
+        self.reads_ahead |= buf.first() == Some(&HANDSHAKE);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

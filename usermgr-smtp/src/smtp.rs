@@ -350,17 +350,17 @@ impl Server {
     /// A connection that is encrypted and signed in as configured, or none.
     async fn connect(&self) -> Result<Session, MailError> {
         let mut connection = match self.security {
-            Security::Implicit | Security::None => self.connect_directly().await?,
-            Security::Required | Security::Opportunistic => self.connect_before_tls().await?,
+            Security::Implicit => self.connect_in_tls().await?,
+            Security::Required | Security::Opportunistic | Security::None => self.connect_in_clear().await?,
         };
         self.encrypt(&mut connection).await?;
         self.sign_in(&mut connection).await?;
         Ok(Session { connection, mails: 0, last_used: Instant::now() })
     }
 
-    /// Up to the reply to EHLO, without TLS or with TLS from the first byte.
-    async fn connect_directly(&self) -> Result<AsyncSmtpConnection, Failure> {
-        let tls = (self.security == Security::Implicit).then(|| self.tls.clone());
+    /// Up to the reply to EHLO, with TLS from the first byte.
+    async fn connect_in_tls(&self) -> Result<AsyncSmtpConnection, Failure> {
+        let tls = Some(self.tls.clone());
         let address = (self.host.as_str(), self.port);
         let any_local_address = None;
         let limit = Some(self.connect_timeout);
@@ -370,10 +370,11 @@ impl Server {
         within(self.connect_timeout.saturating_add(self.command_timeout), Stage::Connect, connecting).await
     }
 
-    /// Up to the reply to EHLO, on a connection that can be encrypted safely.
-    async fn connect_before_tls(&self) -> Result<AsyncSmtpConnection, Failure> {
+    /// Up to the reply to EHLO, on a connection that can be encrypted safely, if it is to be.
+    async fn connect_in_clear(&self) -> Result<AsyncSmtpConnection, Failure> {
         let stage = Stage::Connect;
-        let stream = tokio::time::timeout(self.connect_timeout, BeforeTls::connect(&self.host, self.port))
+        let connecting = BeforeTls::connect(&self.host, self.port, self.security == Security::None);
+        let stream = tokio::time::timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| Failure::Silence(stage))?
             .map_err(|e| Failure::Broken { stage, cause: e.kind().to_string() })?;
