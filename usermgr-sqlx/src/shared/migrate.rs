@@ -43,16 +43,23 @@ impl Store {
     /// # Errors
     /// [`MigrateError`]; `SchemaTooNew` when a newer program has been here on whose tables this one does not work.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
+        // Without taking turns first: mostly there is nothing to do.
+        let there = Found::read(&mut *self.readers().acquire().await?).await;
+        if let Ok(found) = there
+            && found.version >= known()
+        {
+            if found.version > known() {
+                tracing::info!(
+                    found = found.version,
+                    known = known(),
+                    "a newer program has upgraded the tables; this one works on them"
+                );
+            }
+            return Ok(());
+        }
         let mut tx = self.begin_migration().await?;
         make_schema_table(&mut tx).await?;
         let found = Found::read(&mut tx).await?;
-        if found.version > known() {
-            tracing::info!(
-                found = found.version,
-                known = known(),
-                "a newer program has upgraded the tables; this one works on them"
-            );
-        }
         let pending = || MIGRATIONS.iter().filter(|migration| migration.version > found.version);
         for Migration { version, statements, .. } in pending() {
             sqlx::raw_sql(*statements).execute(&mut *tx).await?;
