@@ -29,6 +29,8 @@ const AFTERWARDS: Duration = Duration::from_secs(7);
 const ANSWER: Duration = Duration::from_secs(32);
 /// Log lines for each refusal, and for each second, that are no flood.
 const LINES: (usize, usize) = (3, 10);
+/// The connections of the pool: each that is cut off may be told of, also when nobody is refused for it.
+const CONNECTIONS: usize = 10;
 
 /// What the faults need of the outside.
 #[derive(Debug, Clone)]
@@ -210,7 +212,7 @@ impl Felt {
                 .push(format!("no line of the log names the fault; the last are: {}", last_lines(log)));
         }
         let seconds = usize::try_from(self.lasted.as_secs()).unwrap_or(0) + 1;
-        if self.lines > LINES.0 * self.refused + LINES.1 * seconds {
+        if self.lines > LINES.0 * self.refused + LINES.1 * seconds + LINES.0 * CONNECTIONS {
             self.faults.push(format!(
                 "{} log lines for {} refusals; the last are: {}",
                 self.lines,
