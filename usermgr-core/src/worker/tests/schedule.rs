@@ -223,7 +223,8 @@ async fn a_job_that_fails_or_panics_runs_again_and_holds_no_other_up() {
     for notes in [&failing, &panicking] {
         let times = minutes(notes, began);
         assert_eq!(times[0], 0);
-        assert!((4..=8).contains(&times.len()), "a minute, two, four, ..., and each hour: {times:?}");
+        // Waits of 1, 2, 4, … 60 minutes, a fifth shorter or longer: 5 or 6 before 30, none or one of the hour before 90.
+        assert!((7..=9).contains(&times.len()), "{times:?}");
         assert!(times.contains(&30) && times.contains(&90), "{times:?}");
     }
     let by_name: std::collections::BTreeMap<_, _> = instances
