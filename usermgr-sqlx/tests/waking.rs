@@ -11,6 +11,7 @@ use usermgr_core::domain::id::{AuditId, UserId};
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::port::store::account::CreateUser;
+use usermgr_core::port::store::upkeep::{Purge, Purged};
 use usermgr_core::port::store::{AccountStore as _, OutboxStore as _, UpkeepStore as _};
 use usermgr_sqlx::PgStore;
 
@@ -61,4 +62,50 @@ async fn another_process_is_woken_and_one_connection_is_enough() {
     committing.create_user(user).await.unwrap();
     let woken = tokio::time::timeout(Duration::from_secs(20), waiter).await.unwrap().unwrap();
     assert!(woken - committed < Duration::from_secs(10), "{:?}", woken - committed);
+}
+
+/// Reads and commands take another connection when theirs was ended while it lay idle.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn connections_that_were_cut_off_are_not_felt() {
+    let database = Database::create().await;
+    let store = PgStore::connect(&database.url, 4).await.unwrap();
+    store.migrate().await.unwrap();
+    let id = UserId::new(time::OffsetDateTime::UNIX_EPOCH, &SystemRandom);
+    let other = sqlx::PgPool::connect(&database.url).await.unwrap();
+    for round in 0..2 {
+        let opened = (0..4).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.user(id).await.unwrap() })
+        });
+        for opening in opened.collect::<Vec<_>>() {
+            assert_eq!(opening.await.unwrap(), None);
+        }
+        let ended: Vec<(bool,)> = sqlx::query_as(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+        .fetch_all(&other)
+        .await
+        .unwrap();
+        assert!(!ended.is_empty());
+        if round == 0 {
+            assert_eq!(store.user(id).await.unwrap(), None);
+        } else {
+            let then = time::OffsetDateTime::UNIX_EPOCH;
+            let command = Purge {
+                now: then,
+                ended_before: then,
+                settled_before: then,
+                audited_before: then,
+                events_before: then,
+                deleted_before: then,
+                retired_before: then,
+                known_before: then,
+                marked_before: then,
+                batch: 1,
+            };
+            assert_eq!(store.purge(command).await.unwrap(), Purged::default());
+        }
+    }
 }
