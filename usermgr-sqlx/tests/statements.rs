@@ -84,7 +84,7 @@ impl Visit for Statement {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "summary"
             && !value.contains("pg_notify")
-            && !["COMMIT", "ROLLBACK"].contains(&value)
+            && !["BEGIN", "COMMIT", "ROLLBACK", "RELEASE"].iter().any(|word| value.starts_with(word))
         {
             run().push(value.to_owned());
         }

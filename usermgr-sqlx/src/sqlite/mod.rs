@@ -4,7 +4,6 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -16,7 +15,6 @@ use crate::error::{ConnectError, MigrateError};
 
 type Db = sqlx::Sqlite;
 type Store = SqliteStore;
-type Tx = sqlx::Transaction<'static, Db>;
 /// How a time stands in a table: microseconds since 1970, for text of the driver's making sorts wrongly.
 type Ts = i64;
 
@@ -56,14 +54,15 @@ macro_rules! migration {
 )]
 mod shared;
 
-/// Begins every write: a transaction that reads first and writes later fails when another wrote in between.
-const BEGIN: &str = "BEGIN IMMEDIATE";
+mod group;
+use group::{Turns, Tx};
 
 /// A store in an SQLite file. Cloning is cheap and shares the pools.
 #[derive(Clone)]
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
+    turns: Turns,
     due: Arc<Notify>,
     events_due: Arc<Notify>,
 }
@@ -77,7 +76,8 @@ impl std::fmt::Debug for SqliteStore {
 impl SqliteStore {
     /// Opens `sqlite://path`, and makes the file (readable by its owner only) if there is none.
     ///
-    /// One connection writes and `max_connections` read. Commits are durable: the write-ahead log is synced.
+    /// One connection writes and `max_connections` read. Commits are durable: the write-ahead log is synced, once for all
+    /// writes that waited at the same time.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -91,24 +91,22 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(10));
         make_private(options.get_filename()).map_err(|error| ConnectError(sqlx::Error::Io(error)))?;
         let pool = |connections: u32| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(Duration::from_secs(10))
-                .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
+            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(10))
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(ConnectError)?;
         let readers = pool(max_connections.max(1)).connect_with(options).await.map_err(ConnectError)?;
-        Ok(Self { writer, readers, due: Arc::default(), events_due: Arc::default() })
+        Ok(Self::of(writer, readers))
     }
 
     /// A store on a pool that the host made; foreign keys must be on. Its tables begin with `usermgr_` and live beside
-    /// the host's own.
-    ///
-    /// After a full disk or an I/O error SQLite ends a transaction by itself, and the driver does not see it: it takes
-    /// the connection to stand in one for good. So give the pool a `before_acquire` that refuses a connection whose
-    /// `is_in_transaction()` is true, as [`connect`](Self::connect) does, or writes fail until the program is restarted.
+    /// the host's own. While it writes it holds one connection of the pool.
     pub fn with_pool(pool: SqlitePool) -> Self {
-        Self { writer: pool.clone(), readers: pool, due: Arc::default(), events_due: Arc::default() }
+        Self::of(pool.clone(), pool)
+    }
+
+    fn of(writer: SqlitePool, readers: SqlitePool) -> Self {
+        let (turns, due, events_due) = Default::default();
+        Self { writer, readers, turns, due, events_due }
     }
 
     const fn readers(&self) -> &SqlitePool {
@@ -116,11 +114,11 @@ impl SqliteStore {
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        self.writer.begin_with(BEGIN).await.map_err(StoreError::unavailable)
+        self.turns.begin(&self.writer).await.map_err(StoreError::unavailable)
     }
 
-    async fn begin_migration(&self) -> Result<Tx, MigrateError> {
-        Ok(self.writer.begin_with(BEGIN).await?)
+    async fn begin_migration(&self) -> Result<sqlx::Transaction<'static, Db>, MigrateError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
     #[expect(clippy::unused_async, reason = "the other database waits here; this one has one writer")]
@@ -184,16 +182,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_transaction_that_sqlite_ended_by_itself_stops_no_later_one() {
-        let (store, _, _dir) = store().await;
-        let mut tx = store.begin().await.unwrap();
-        // As after a full disk or an I/O error: the driver is not told.
-        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
-        tx.commit().await.unwrap_err();
-        store.begin().await.unwrap().commit().await.unwrap();
-    }
-
-    #[tokio::test]
     async fn who_waited_for_another_process_long_enough_is_told_so() {
         let (store, url, _dir) = store().await;
         let options = SqliteConnectOptions::from_str(&url).unwrap();
@@ -202,11 +190,11 @@ mod tests {
         let hasty = SqliteStore::with_pool(
             SqlitePool::connect_with(options.busy_timeout(Duration::from_millis(1))).await.unwrap(),
         );
-        let refused = hasty.begin().await.unwrap_err();
+        let refused = hasty.begin().await.err().unwrap();
         assert!(refused.to_string().contains("database is locked"), "{refused}");
         assert!(!was_in_the_way(&refused), "it is not waited for once more");
         held.rollback().await.unwrap();
-        hasty.begin().await.unwrap().rollback().await.unwrap();
+        hasty.begin().await.unwrap().commit().await.unwrap();
         store.ping().await.unwrap();
     }
 }

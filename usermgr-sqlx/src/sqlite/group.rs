@@ -1,0 +1,385 @@
+//! One commit, and one sync of the disk, for all writes that waited at the same time.
+//!
+//! SQLite has one writer. Writes take turns in a transaction that they share, each in a savepoint, so that one that is
+//! given up takes back only what is its own. Whoever finds no transaction begins one; it is committed after the turns of
+//! those who waited by then, by a task of its own that nobody can cancel. Nobody is told of success before that commit.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
+use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, mpsc, oneshot};
+
+/// How long to wait for a turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A write that reads first and writes later fails when another process wrote in between, unless it begins so.
+const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT write_turn";
+/// Keeps the last write and begins the next one. Done twice it does the same.
+const NEXT: &str = "RELEASE write_turn; SAVEPOINT write_turn";
+/// Takes the last write back; its savepoint remains for the next one.
+const TAKE_BACK: &str = "ROLLBACK TO write_turn";
+
+type Outcome = Result<(), Arc<sqlx::Error>>;
+
+/// The turns of a store.
+#[derive(Clone, Default)]
+pub(super) struct Turns {
+    shared: Arc<Mutex<Option<Shared>>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The transaction that writes share.
+struct Shared {
+    connection: PoolConnection<Sqlite>,
+    last: Last,
+    /// Who is to be told how it ended, without the last one.
+    members: Vec<oneshot::Sender<Outcome>>,
+    /// Closed when the task is gone that commits.
+    committer: mpsc::Sender<()>,
+}
+
+/// What the last write left.
+enum Last {
+    /// No transaction has begun.
+    Nothing,
+    /// A write is under way, or was given up.
+    Unfinished,
+    /// A write that is to be kept.
+    Finished(oneshot::Sender<Outcome>),
+}
+
+/// A write that has its turn. Dropped without a [`commit`](Self::commit), it leaves nothing.
+pub(super) struct Tx {
+    shared: OwnedMappedMutexGuard<Option<Shared>, Shared>,
+    /// Dropped when the first turn is over: until then the task that commits does not queue for its own.
+    _first: Option<oneshot::Sender<()>>,
+}
+
+impl Turns {
+    /// Waits for a turn.
+    pub(super) async fn begin(&self, writer: &SqlitePool) -> Result<Tx, sqlx::Error> {
+        let mut shared = self.turn().await?;
+        let mut first = None;
+        if shared.as_ref().is_none_or(|shared| shared.committer.is_closed()) {
+            // Of a runtime that was shut down: SQLite rolls back what its connection had begun.
+            if let Some(left) = shared.take() {
+                left.connection.close().await?;
+            }
+            let (committer, alive) = mpsc::channel(1);
+            let connection = writer.acquire().await?;
+            *shared = Some(Shared { connection, last: Last::Nothing, members: Vec::new(), committer });
+            let (turn, is_over) = oneshot::channel();
+            first = Some(turn);
+            tokio::spawn(self.clone().commit_groups(is_over, alive));
+        }
+        let mut shared =
+            OwnedMutexGuard::try_map(shared, Option::as_mut).map_err(|_| sqlx::Error::WorkerCrashed)?;
+        shared.enter().await?;
+        Ok(Tx { shared, _first: first })
+    }
+
+    async fn turn(&self) -> Result<OwnedMutexGuard<Option<Shared>>, sqlx::Error> {
+        let _waiting = Waiting::new(&self.waiting);
+        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.shared).lock_owned()).await;
+        turn.map_err(|_| sqlx::Error::PoolTimedOut)
+    }
+
+    /// Commits what is shared after the turns of those who waited, until nobody waits; then the connection goes back to its
+    /// pool.
+    async fn commit_groups(self, first_is_over: oneshot::Receiver<()>, _alive: mpsc::Receiver<()>) {
+        drop(first_is_over.await);
+        loop {
+            let mut shared = self.shared.lock().await;
+            if let Some(shared) = shared.as_mut() {
+                shared.end().await;
+            }
+            if self.waiting.load(Ordering::Relaxed) == 0 {
+                *shared = None;
+                return;
+            }
+        }
+    }
+}
+
+/// Counts one who waits, while it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    async fn run(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(sql).execute(&mut *self.connection).await.map(drop)
+    }
+
+    /// Begins the next write. May be cancelled at any point: done again, it does the same.
+    async fn enter(&mut self) -> Result<(), sqlx::Error> {
+        let entered = match self.last {
+            Last::Nothing => return self.begin().await,
+            Last::Unfinished => self.run(TAKE_BACK).await,
+            Last::Finished(_) => self.run(NEXT).await,
+        };
+        if let Err(error) = entered {
+            // SQLite has ended the transaction by itself, as it does when the disk is full.
+            self.lose(error).await;
+            return self.begin().await;
+        }
+        if let Last::Finished(member) = std::mem::replace(&mut self.last, Last::Unfinished) {
+            self.members.push(member);
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        self.last = Last::Unfinished;
+        let begun = self.run(BEGIN).await;
+        if begun.is_err() {
+            drop(self.run("ROLLBACK").await);
+            self.last = Last::Nothing;
+        }
+        begun
+    }
+
+    /// Commits the writes that are to be kept, and tells them.
+    async fn end(&mut self) {
+        let ended = match self.last {
+            Last::Nothing => return,
+            Last::Unfinished if self.members.is_empty() => self.run("ROLLBACK").await,
+            Last::Unfinished => self.run("ROLLBACK TO write_turn; COMMIT").await,
+            Last::Finished(_) => self.run("RELEASE write_turn; COMMIT").await,
+        };
+        match ended {
+            Ok(()) => self.tell(&Ok(())),
+            Err(error) => self.lose(error).await,
+        }
+    }
+
+    /// Nothing of the transaction remains.
+    async fn lose(&mut self, error: sqlx::Error) {
+        // Fails when SQLite has done so itself.
+        drop(self.run("ROLLBACK").await);
+        self.tell(&Err(Arc::new(error)));
+    }
+
+    fn tell(&mut self, outcome: &Outcome) {
+        if let Last::Finished(member) = std::mem::replace(&mut self.last, Last::Nothing) {
+            self.members.push(member);
+        }
+        for member in self.members.drain(..) {
+            // One that does not listen any more was cancelled.
+            drop(member.send(outcome.clone()));
+        }
+    }
+}
+
+impl Tx {
+    /// Has the write kept, and returns when it is on the disk.
+    pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        let (member, told) = oneshot::channel();
+        let committer = self.shared.committer.clone();
+        self.shared.last = Last::Finished(member);
+        drop(self);
+        tokio::select! {
+            biased;
+            told = told => match told {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(sqlx::Error::Io(std::io::Error::other(error))),
+                Err(_) => Err(sqlx::Error::WorkerCrashed),
+            },
+            () = committer.closed() => Err(sqlx::Error::WorkerCrashed),
+        }
+    }
+}
+
+impl Deref for Tx {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.shared.connection
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.shared.connection
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::str::FromStr as _;
+
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+    struct Rows {
+        turns: Turns,
+        pool: SqlitePool,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Rows {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let url = format!("sqlite://{}", dir.path().join("rows.db").display());
+            let options = SqliteConnectOptions::from_str(&url).unwrap().create_if_missing(true);
+            let pool = SqlitePool::connect_with(options.journal_mode(SqliteJournalMode::Wal)).await.unwrap();
+            sqlx::raw_sql("CREATE TABLE rows (name TEXT)").execute(&pool).await.unwrap();
+            Self { turns: Turns::default(), pool, _dir: dir }
+        }
+
+        async fn begin(&self, name: &str) -> Tx {
+            let mut tx = self.turns.begin(&self.pool).await.unwrap();
+            sqlx::query("INSERT INTO rows VALUES ($1)").bind(name).execute(&mut *tx).await.unwrap();
+            tx
+        }
+
+        /// A write that waits for its turn now, and then does `what`.
+        async fn waits<T: Send + 'static>(
+            &self,
+            name: &'static str,
+            what: impl FnOnce(Tx) -> BoxFuture<T> + Send + 'static,
+        ) -> JoinHandle<T> {
+            let before = self.turns.waiting.load(Ordering::Relaxed);
+            let rows = Self {
+                turns: self.turns.clone(),
+                pool: self.pool.clone(),
+                _dir: tempfile::tempdir().unwrap(),
+            };
+            let waiting = tokio::spawn(async move { what(rows.begin(name).await).await });
+            while self.turns.waiting.load(Ordering::Relaxed) == before {
+                tokio::task::yield_now().await;
+            }
+            waiting
+        }
+
+        async fn names(&self) -> Vec<String> {
+            sqlx::query_scalar("SELECT name FROM rows ORDER BY rowid").fetch_all(&self.pool).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_are_committed_together_and_told_then() {
+        let rows = Rows::new().await;
+        let first = rows.begin("first").await;
+        let (go, gone) = oneshot::channel();
+        let second = rows
+            .waits("second", |tx| {
+                Box::pin(async {
+                    let () = gone.await.unwrap();
+                    tx.commit().await
+                })
+            })
+            .await;
+        let mut first = tokio::spawn(first.commit());
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut first).await;
+        assert!(early.is_err(), "it is told before its commit");
+        assert!(rows.names().await.is_empty());
+        go.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(rows.names().await, ["first", "second"]);
+        second.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_takes_back_only_its_own() {
+        let rows = Rows::new().await;
+        let first = rows.begin("first").await;
+        let given_up = rows.waits("given up", |tx| Box::pin(async { drop(tx) })).await;
+        let last = rows.waits("last", |tx| Box::pin(tx.commit())).await;
+        let given_up_too = rows.waits("given up too", |tx| Box::pin(async { drop(tx) })).await;
+        first.commit().await.unwrap();
+        last.await.unwrap().unwrap();
+        given_up.await.unwrap();
+        given_up_too.await.unwrap();
+        assert_eq!(rows.names().await, ["first", "last"]);
+        drop(rows.begin("alone").await);
+        rows.begin("after").await.commit().await.unwrap();
+        assert_eq!(rows.names().await, ["first", "last", "after"]);
+    }
+
+    /// As SQLite does after a full disk or an I/O error; the driver is not told.
+    async fn ended_by_itself(tx: &mut Tx) {
+        sqlx::raw_sql("ROLLBACK").execute(&mut **tx).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_sqlite_ended_by_itself_is_told_to_everybody_in_it_and_stops_nobody_after() {
+        let rows = Rows::new().await;
+        for commits in [false, true] {
+            let first = rows.begin("first").await;
+            let second = rows
+                .waits("second", move |mut tx| {
+                    Box::pin(async move {
+                        ended_by_itself(&mut tx).await;
+                        if commits { tx.commit().await } else { Err(sqlx::Error::RowNotFound) }
+                    })
+                })
+                .await;
+            let third = rows.waits("third", |tx| Box::pin(tx.commit())).await;
+            first.commit().await.unwrap_err();
+            second.await.unwrap().unwrap_err();
+            third.await.unwrap().unwrap();
+            let mut alone = rows.begin("alone").await;
+            ended_by_itself(&mut alone).await;
+            alone.commit().await.unwrap_err();
+        }
+        assert_eq!(rows.names().await, ["third", "third"]);
+    }
+
+    #[tokio::test]
+    async fn who_is_cancelled_holds_up_nobody() {
+        let rows = Rows::new().await;
+        let first = rows.begin("first").await;
+        let waiting = rows.waits("waiting", |tx| Box::pin(tx.commit())).await;
+        let inside = rows
+            .waits("inside", |tx| {
+                Box::pin(async move {
+                    std::future::pending::<Tx>().await;
+                    drop(tx);
+                })
+            })
+            .await;
+        let last = rows.waits("last", |tx| Box::pin(tx.commit())).await;
+        waiting.abort();
+        let first = tokio::spawn(first.commit());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        inside.abort();
+        first.await.unwrap().unwrap();
+        last.await.unwrap().unwrap();
+        assert_eq!(rows.names().await, ["first", "last"]);
+    }
+
+    #[test]
+    fn a_runtime_that_is_shut_down_leaves_the_turns_to_others() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (one, other) = (runtime(), runtime());
+        let rows = one.block_on(Rows::new());
+        let begun = one.block_on(rows.begin("begun"));
+        drop(one);
+        other.block_on(async {
+            begun.commit().await.unwrap_err();
+            rows.begin("after").await.commit().await.unwrap();
+            assert_eq!(rows.names().await, ["after"]);
+        });
+    }
+}
