@@ -27,7 +27,7 @@ const OTHER: &str = "another fine password";
 /// The statements of each flow, without BEGIN and COMMIT. NOTIFY comes beside and after the commit.
 const EXPECTED: &[(&str, usize)] = &[
     ("register", 9),
-    ("deliver a mail", 8),
+    ("deliver a mail", 5),
     ("verify", 14),
     ("sign in", 9),
     ("sign in, wrong", 6),

@@ -263,8 +263,8 @@ impl OutboxStore for Broken {
         self.inner.claim(command).await
     }
 
-    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
-        self.inner.settle(command).await
+    async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
+        self.inner.settle_all(commands).await
     }
 
     async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
@@ -291,17 +291,16 @@ impl EventStore for Broken {
         if self.fault == Fault::TurnPassedTooSoon {
             for ClaimedEvent { event, .. } in claimed.clone() {
                 let (now, id, lease) = (command.now, event.id, command.lease);
-                self.inner
-                    .settle_event(SettleEvent { now, id, lease, result: EventResult::Delivered })
-                    .await?;
+                let delivered = SettleEvent { now, id, lease, result: EventResult::Delivered };
+                self.inner.settle_events(vec![delivered]).await?;
             }
             claimed.extend(self.inner.claim_events(command).await?);
         }
         Ok(claimed)
     }
 
-    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError> {
-        self.inner.settle_event(command).await
+    async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
+        self.inner.settle_events(commands).await
     }
 
     async fn wait_for_events(&self, at_most: std::time::Duration) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -29,10 +30,10 @@ use crate::port::store::audit::AuditQuery;
 use crate::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeTarget, NewCode, Redeem, RedeemEffect, RequestCode,
 };
-use crate::port::store::event::{EventFeed, EventQuery};
+use crate::port::store::event::{EventFeed, EventQuery, SettleEvent};
 use crate::port::store::key::{AddSigningKey, SealedSigningKey};
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, Requeue, Settle,
+    Claim, Claimed, DeliveryResult, DomainRoom, Lease, OutboxEntry, OutboxQuery, Requeue, Settle, Settled,
 };
 use crate::port::store::session::{
     EndSessions, LoginFailed, NewSession, OpenSession, Rotate, SessionKey, SessionOpened, SessionQuery,
@@ -41,7 +42,7 @@ use crate::port::store::session::{
 use crate::port::store::throttle::{LoginGuard, ThrottleRule};
 use crate::port::store::undeliverable::{MarkDeliverable, MarkUndeliverable};
 use crate::port::store::upkeep::Purge;
-use crate::port::store::{EventDraft, MailDraft, Store};
+use crate::port::store::{EventDraft, MailDraft, Store, StoreError};
 
 pub(super) const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 12:00 UTC);
 pub(super) const ATTEMPTS: u32 = 5;
@@ -528,8 +529,26 @@ pub(super) fn lease() -> Lease {
 pub(super) async fn claim(store: &Arc<dyn Store>, now: OffsetDateTime) -> (Lease, Vec<Claimed>) {
     let lease = lease();
     let lease_until = now + Duration::minutes(5);
-    let command = Claim { now, lease, lease_until, limit: 100, passing_over: Vec::new() };
+    let command = Claim { now, lease, lease_until, limit: 100, room: DomainRoom::UNBOUNDED };
     (lease, store.claim(command).await.unwrap())
+}
+
+/// One attempt at a time.
+#[async_trait]
+pub(super) trait SettleOne {
+    async fn settle(&self, command: Settle) -> Result<Settled, StoreError>;
+    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError>;
+}
+
+#[async_trait]
+impl SettleOne for dyn Store {
+    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
+        self.settle_all(vec![command]).await.map(|settled| settled[0])
+    }
+
+    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError> {
+        self.settle_events(vec![command]).await.map(|settled| settled[0])
+    }
 }
 
 /// The open codes of an address and purpose.

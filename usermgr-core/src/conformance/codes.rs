@@ -4,8 +4,9 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audited, candidates, claim, code, create, email, guess, holds, invite, later, open, owed,
-    password_of, register, registered, request, right, sent, set_password, user, verify, wrong,
+    ATTEMPTS, NOW, SettleOne as _, audited, candidates, claim, code, create, email, guess, holds, invite,
+    later, open, owed, password_of, register, registered, request, right, sent, set_password, user, verify,
+    wrong,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::password::{PasswordHash, PasswordVersion};

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, add_key, all_events, candidates, change_email, claim, confirm, confirming, create, delete, digest,
-    disable, email, end, entries, failed, follow, guard, holds, imported, invite, later, lease, mark, open,
-    outbox, password_of, purge, read, register, registered, replace, request, requeue, right, role, rotate,
-    sent, signed_in, signing_key, undoing, user,
+    NOW, SettleOne as _, add_key, all_events, candidates, change_email, claim, confirm, confirming, create,
+    delete, digest, disable, email, end, entries, failed, follow, guard, holds, imported, invite, later,
+    lease, mark, open, outbox, password_of, purge, read, register, registered, replace, request, requeue,
+    right, role, rotate, sent, signed_in, signing_key, undoing, user,
 };
 use super::jobs::{begin, done};
 use crate::domain::code::CodePurpose;
@@ -25,7 +25,7 @@ use crate::port::store::account::{CredentialsQuery, ImportUsers, RolesChange};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget};
 use crate::port::store::job::BeginJob;
 use crate::port::store::key::ResealSigningKey;
-use crate::port::store::outbox::{Claim, DeliveryResult, OutboxStatus, Settle};
+use crate::port::store::outbox::{Claim, DeliveryResult, DomainRoom, OutboxStatus, Settle};
 use crate::port::store::session::{SessionKey, SessionQuery, SessionSelector};
 use crate::port::store::undeliverable::UndeliverableQuery;
 
@@ -273,7 +273,7 @@ pub async fn a_dropped_claim_is_all_or_nothing(harness: &dyn StoreHarness) {
                 lease: lease(),
                 lease_until: later(600),
                 limit: 10,
-                passing_over: Vec::new(),
+                room: DomainRoom::UNBOUNDED,
             };
             dropped!(store, audited: 0, owed: 0, store.claim(command), {
                 let entries = outbox(&store).await;

@@ -9,8 +9,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, create, delete, digest, end, events, feed, imported, later, lease, open, purge, rotate,
-    update, user, user_id,
+    NOW, SettleOne as _, all_events, create, delete, digest, end, events, feed, imported, later, lease, open,
+    purge, rotate, update, user, user_id,
 };
 use crate::domain::event::{Event, EventKind, EventPosition};
 use crate::domain::id::{EventId, UserId};
@@ -20,7 +20,7 @@ use crate::domain::user::Username;
 use crate::port::store::Store;
 use crate::port::store::account::{ImportUsers, UpdateUser, UserChange};
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventResult, SettleEvent};
-use crate::port::store::outbox::{Claim, Lease, Settled};
+use crate::port::store::outbox::{Claim, DomainRoom, Lease, Settled};
 use crate::port::store::session::{Rotated, SessionSelector};
 use crate::port::store::upkeep::Purge;
 
@@ -61,7 +61,7 @@ async fn read_on(store: &Arc<dyn Store>, after: EventPosition, size: u16) -> (Ve
 async fn claim(store: &Arc<dyn Store>, now: OffsetDateTime, limit: u32) -> (Lease, Vec<ClaimedEvent>) {
     let lease = lease();
     let lease_until = now + Duration::minutes(5);
-    let claim = Claim { now, lease, lease_until, limit, passing_over: Vec::new() };
+    let claim = Claim { now, lease, lease_until, limit, room: DomainRoom::UNBOUNDED };
     (lease, store.claim_events(claim).await.unwrap())
 }
 

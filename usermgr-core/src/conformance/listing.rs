@@ -7,8 +7,9 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, audit, audited, claim, create, delete, disable, email, end, entries, imported, later, open, outbox,
-    owed, password_of, read, register, replace, roles, seen, sent, user, user_id, user_with,
+    NOW, SettleOne as _, audit, audited, claim, create, delete, disable, email, end, entries, imported,
+    later, open, outbox, owed, password_of, read, register, replace, roles, seen, sent, user, user_id,
+    user_with,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent};
 use crate::domain::id::{AuditId, UserId};

@@ -101,7 +101,8 @@ macro_rules! conformance_suite {
                 a_refused_password_change_changes_nothing, ending_sessions_ends_those_meant,
                 a_user_is_made_once_and_read_as_made, users_are_paged;
             outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced,
-                a_claim_passes_over_domains, the_oldest_due_is_claimed_first,
+                a_claim_keeps_to_the_room_of_each_domain, one_domain_hides_no_other, attempts_are_settled_together,
+                the_oldest_due_is_claimed_first,
                 a_mail_of_a_dead_code_is_void, a_spent_code_is_not_mailed, a_failed_mail_waits_its_turn,
                 a_commit_wakes_the_worker, the_outbox_is_paged, only_true_events_are_owed,
                 events_tell_of_passwords_and_sign_ins, a_dead_mail_is_requeued,

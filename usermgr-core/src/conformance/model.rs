@@ -23,7 +23,7 @@ use crate::port::store::account::{
 };
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, RedeemEffect};
 use crate::port::store::event::{EventResult, SettleEvent};
-use crate::port::store::outbox::{Claim, DeliveryResult, Lease, OutboxStatus, Settle};
+use crate::port::store::outbox::{Claim, DeliveryResult, DomainRoom, Lease, OutboxStatus, Settle};
 use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector, SessionsQuery};
 use crate::port::store::upkeep::{Purge, Purged};
 use crate::port::store::{Store, StoreError};
@@ -282,7 +282,7 @@ impl Pair {
         let lease_until = self.now + Duration::minutes(5);
         let limit = [1, 2, 100][self.dice.roll(3)];
         let lease = lease();
-        let command = Claim { now: self.now, lease, lease_until, limit, passing_over: Vec::new() };
+        let command = Claim { now: self.now, lease, lease_until, limit, room: DomainRoom::UNBOUNDED };
         let answers = both!(self.claim(command));
         // What was claimed is what has now been tried once more; a stale lease is drawn as well as the last one.
         for entry in outbox(&self.model).await {
@@ -294,20 +294,24 @@ impl Pair {
     }
 
     async fn settle(&mut self) -> Answers {
-        let Some((id, lease)) = self.dice.one_of(&self.claims) else { return Answers::default() };
-        let result = match self.dice.roll(4) {
-            0 => DeliveryResult::Retry { at: self.now + Duration::MINUTE, error: "later".into() },
-            1 => DeliveryResult::Dead { error: "never".into() },
-            _ => DeliveryResult::Sent { code_ttl: Some(Duration::minutes(10)) },
-        };
-        both!(self.settle(Settle { now: self.now, id, lease, result }))
+        let mut commands = Vec::new();
+        for _ in 0..=self.dice.roll(3) {
+            let Some((id, lease)) = self.dice.one_of(&self.claims) else { return Answers::default() };
+            let result = match self.dice.roll(4) {
+                0 => DeliveryResult::Retry { at: self.now + Duration::MINUTE, error: "later".into() },
+                1 => DeliveryResult::Dead { error: "never".into() },
+                _ => DeliveryResult::Sent { code_ttl: Some(Duration::minutes(10)) },
+            };
+            commands.push(Settle { now: self.now, id, lease, result });
+        }
+        both!(self.settle_all(commands))
     }
 
     async fn claim_events(&mut self) -> Answers {
         let lease_until = self.now + Duration::minutes(5);
         let limit = [1, 2, 100][self.dice.roll(3)];
         let lease = lease();
-        let command = Claim { now: self.now, lease, lease_until, limit, passing_over: Vec::new() };
+        let command = Claim { now: self.now, lease, lease_until, limit, room: DomainRoom::UNBOUNDED };
         let answers = both!(self.claim_events(command));
         for event in feed(&self.model).await {
             if answers.2.contains(&format!("{:?}", event.id)) {
@@ -318,12 +322,16 @@ impl Pair {
     }
 
     async fn settle_event(&mut self) -> Answers {
-        let Some((id, lease)) = self.dice.one_of(&self.event_claims) else { return Answers::default() };
-        let result = match self.dice.roll(3) {
-            0 => EventResult::Retry { at: self.now + Duration::MINUTE },
-            _ => EventResult::Delivered,
-        };
-        both!(self.settle_event(SettleEvent { now: self.now, id, lease, result }))
+        let mut commands = Vec::new();
+        for _ in 0..=self.dice.roll(3) {
+            let Some((id, lease)) = self.dice.one_of(&self.event_claims) else { return Answers::default() };
+            let result = match self.dice.roll(3) {
+                0 => EventResult::Retry { at: self.now + Duration::MINUTE },
+                _ => EventResult::Delivered,
+            };
+            commands.push(SettleEvent { now: self.now, id, lease, result });
+        }
+        both!(self.settle_events(commands))
     }
 
     async fn end_sessions(&mut self) -> Answers {

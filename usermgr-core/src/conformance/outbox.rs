@@ -6,16 +6,18 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, acting, admin, all_events, audited, claim, create, entries, events, guess, invite, later, lease,
-    open, outbox, register, registered, replace, request, requeue, right, roles, sent, set_password, user,
-    user_id,
+    NOW, SettleOne as _, acting, admin, all_events, audited, claim, create, entries, events, guess, invite,
+    later, lease, open, outbox, register, registered, replace, request, requeue, right, roles, sent,
+    set_password, user, user_id,
 };
 use crate::domain::code::CodePurpose;
 use crate::domain::id::OutboxId;
 use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
+use crate::port::store::code::Redeemed;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, DeliveryResult, DomainRoom, Lease, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle,
+    Settled,
 };
 
 const ANA: &str = "ana@example.org";
@@ -42,7 +44,7 @@ pub async fn a_claim_made_again_gets_what_it_has(harness: &dyn StoreHarness) {
     let ids = |claimed: &[Claimed]| claimed.iter().map(|one| (one.mail.id, one.attempt)).collect::<Vec<_>>();
     let held = lease();
     let made =
-        |now, lease_until, limit| Claim { now, lease: held, lease_until, limit, passing_over: Vec::new() };
+        |now, lease_until, limit| Claim { now, lease: held, lease_until, limit, room: DomainRoom::UNBOUNDED };
     let first = store.claim(made(NOW, later(300), 2)).await.unwrap();
     assert_eq!(first.len(), 2);
     assert_eq!(ids(&store.claim(made(later(200), later(500), 100)).await.unwrap()), ids(&first));
@@ -137,7 +139,7 @@ pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
             let now = later(seconds);
             let lease = lease();
             let claim =
-                Claim { now, lease, lease_until: now + Duration::MINUTE, limit, passing_over: Vec::new() };
+                Claim { now, lease, lease_until: now + Duration::MINUTE, limit, room: DomainRoom::UNBOUNDED };
             let claimed = store.claim(claim).await.unwrap();
             (lease, claimed.iter().map(|claimed| claimed.mail.id).collect::<Vec<_>>())
         }
@@ -152,8 +154,8 @@ pub async fn the_oldest_due_is_claimed_first(harness: &dyn StoreHarness) {
     assert_eq!(taken(89, 9).await.1, ids[1..2], "its lease has passed, the others' not");
 }
 
-/// Mails to a domain that is passed over wait for another claim, and take no place from the others.
-pub async fn a_claim_passes_over_domains(harness: &dyn StoreHarness) {
+/// A claim brings no more mails to a domain than it has room for; the others take no place from those of other domains.
+pub async fn a_claim_keeps_to_the_room_of_each_domain(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     for n in 0..3 {
         registered(&store, &format!("u{n}@slow.example.org")).await;
@@ -161,21 +163,87 @@ pub async fn a_claim_passes_over_domains(harness: &dyn StoreHarness) {
     for address in ["ana@example.org", "eva@not-slow.example.org", "ida@other.example"] {
         registered(&store, address).await;
     }
-    let claimed = |limit, domains: &[&str]| {
+    let claimed = |limit, room: DomainRoom| {
         let store = std::sync::Arc::clone(&store);
-        let passing_over = domains.iter().map(|domain| (*domain).to_owned()).collect();
-        let claim = Claim { now: NOW, lease: lease(), lease_until: later(60), limit, passing_over };
+        let claim = Claim { now: NOW, lease: lease(), lease_until: later(60), limit, room };
         async move {
             let claimed = store.claim(claim).await.unwrap();
             let receiver = |claimed: &Claimed| claimed.mail.to.to_string();
             claimed.iter().map(receiver).collect::<Vec<_>>()
         }
     };
-    let others = claimed(2, &["slow.example.org"]).await;
+    let passing_over =
+        |domains: &[&str]| domains.iter().fold(DomainRoom::UNBOUNDED, |room, domain| room.with(*domain, 0));
+    let others = claimed(2, passing_over(&["slow.example.org"])).await;
     assert_eq!(others, ["ana@example.org", "eva@not-slow.example.org"], "a name that ends so is another");
-    assert_eq!(claimed(9, &["slow.example.org", "other.example"]).await, [""; 0]);
-    assert_eq!(claimed(2, &["other.example"]).await, ["u0@slow.example.org", "u1@slow.example.org"]);
-    assert_eq!(claimed(9, &[]).await, ["u2@slow.example.org", "ida@other.example"]);
+    assert_eq!(claimed(9, passing_over(&["slow.example.org", "other.example"])).await, [""; 0]);
+    assert_eq!(claimed(9, DomainRoom::new(0).with("slow.example.org", 1)).await, ["u0@slow.example.org"]);
+    assert_eq!(claimed(9, DomainRoom::new(1)).await, ["u1@slow.example.org", "ida@other.example"]);
+    assert_eq!(claimed(9, DomainRoom::new(1)).await, ["u2@slow.example.org"]);
+}
+
+/// However many wait to a domain that may have few at once, those behind them are found, claim by claim.
+pub async fn one_domain_hides_no_other(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for n in 0..200 {
+        registered(&store, &format!("u{n}@slow.example.org")).await;
+    }
+    registered(&store, ANA).await;
+    let claimed = |room: DomainRoom| {
+        let store = std::sync::Arc::clone(&store);
+        let claim = Claim { now: NOW, lease: lease(), lease_until: later(60), limit: 8, room };
+        async move { store.claim(claim).await.unwrap() }
+    };
+    let mut slow = claimed(DomainRoom::new(2)).await.len();
+    assert!((1..=2).contains(&slow), "{slow}");
+    let mut others = 0;
+    for _ in 0..2 {
+        let room = DomainRoom::new(2).with("slow.example.org", 2 - u32::try_from(slow).unwrap());
+        let brought = claimed(room).await;
+        let to_slow = brought.iter().filter(|claimed| claimed.mail.to.as_str() != ANA).count();
+        (slow, others) = (slow + to_slow, others + brought.len() - to_slow);
+    }
+    assert_eq!((slow, others), (2, 1));
+}
+
+/// Attempts that end together are noted together, each by itself: one whose lease was lost takes nothing from the others,
+/// and one that is noted twice is noted once.
+pub async fn attempts_are_settled_together(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let mut codes = Vec::new();
+    for n in 0..4 {
+        codes.push(registered(&store, &format!("u{n}@example.org")).await);
+    }
+    let (lease, claimed) = claim(&store, NOW).await;
+    let settle = |n: usize, result| Settle { now: later(1), id: claimed[n].mail.id, lease, result };
+    let commands = vec![
+        settle(0, DeliveryResult::Retry { at: later(20), error: "busy".into() }),
+        sent(&claimed[1], lease, later(1)),
+        sent(&claimed[2], Lease([7; 16]), later(1)),
+        settle(3, DeliveryResult::Dead { error: "no such user".into() }),
+        settle(3, DeliveryResult::Retry { at: later(20), error: "busy".into() }),
+    ];
+    let settled = store.settle_all(commands).await.unwrap();
+    let (yes, lost) = (Settled::Settled, Settled::LostLease);
+    assert_eq!(settled, [yes, yes, lost, yes, lost]);
+    assert_eq!(store.settle_all(Vec::new()).await.unwrap(), []);
+    let mut seen: Vec<_> = outbox(&store).await;
+    seen.sort_by_key(|entry| claimed.iter().position(|claimed| claimed.mail.id == entry.mail.id));
+    let seen: Vec<_> =
+        seen.iter().map(|entry| (entry.status, entry.settled_at, entry.error.as_deref())).collect();
+    let expected = [
+        (OutboxStatus::Queued, None, Some("busy")),
+        (OutboxStatus::Sent, Some(later(1)), None),
+        (OutboxStatus::Queued, None, None),
+        (OutboxStatus::Dead, Some(later(1)), Some("no such user")),
+    ];
+    assert_eq!(seen, expected);
+    // The life of the code in the mail that was sent has begun, and of no other.
+    assert_eq!(claim(&store, later(20)).await.1.len(), 1, "the one to be tried again");
+    for (n, code) in codes.into_iter().enumerate() {
+        let outcome = store.redeem(right(&format!("u{n}@example.org"), code, later(3600))).await.unwrap();
+        assert_eq!(matches!(outcome, Redeemed::Expired), n == 1, "{n}: {outcome:?}");
+    }
 }
 
 /// A code that is spent, or whose user has a new password, takes its mail with it; one that left stays as it left.

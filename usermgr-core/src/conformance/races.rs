@@ -8,8 +8,9 @@ use tokio::sync::Barrier;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, add_key, audited, candidates, claim, create, failed, guard, holds, later, open, owed,
-    password_of, register, registered, replace, request, right, rule, sent, signing_key, user, wrong,
+    ATTEMPTS, NOW, SettleOne as _, add_key, audited, candidates, claim, create, failed, guard, holds, later,
+    open, owed, password_of, register, registered, replace, request, right, rule, sent, signing_key, user,
+    wrong,
 };
 use crate::domain::code::CodePurpose;
 use crate::domain::password::{PasswordHash, PasswordVersion};

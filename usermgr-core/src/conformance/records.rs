@@ -6,8 +6,8 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, all_events, audit, candidates, claim, create, digest, email, end, entries, failed, guard, later,
-    open, outbox, password_of, register, registered, right, user, user_id,
+    NOW, SettleOne as _, all_events, audit, candidates, claim, create, digest, email, end, entries, failed,
+    guard, later, open, outbox, password_of, register, registered, right, user, user_id,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use crate::domain::code::CodePurpose;

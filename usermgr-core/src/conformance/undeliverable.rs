@@ -9,7 +9,7 @@ use super::build::{
 use crate::domain::email::EmailKey;
 use crate::domain::page::PageSize;
 use crate::domain::undeliverable::UndeliverableReason;
-use crate::port::store::outbox::{Claim, OutboxEntry, OutboxStatus, Requeued};
+use crate::port::store::outbox::{Claim, DomainRoom, OutboxEntry, OutboxStatus, Requeued};
 use crate::port::store::undeliverable::{MarkRemoved, UndeliverableQuery};
 use crate::port::store::upkeep::Purge;
 
@@ -26,7 +26,7 @@ pub async fn no_mail_goes_to_a_marked_address(harness: &dyn StoreHarness) {
     let command = mark(&[ANA, "josé@example.org"], UndeliverableReason::Bounce, NOW);
     assert_eq!(store.mark_undeliverable(command).await.unwrap(), 2);
     let lease = lease();
-    let one = Claim { now: later(1), lease, lease_until: later(60), limit: 1, passing_over: Vec::new() };
+    let one = Claim { now: later(1), lease, lease_until: later(60), limit: 1, room: DomainRoom::UNBOUNDED };
     let claimed = store.claim(one).await.unwrap();
     assert!(matches!(&claimed[..], [one] if one.mail.to == email(EVA)));
     let told = |entries: &[OutboxEntry]| {

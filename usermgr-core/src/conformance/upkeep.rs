@@ -4,9 +4,9 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, add_key, audited, candidates, claim, delete, entries, failed, guard, holds, invite, later, open,
-    outbox, owed, password_of, purge, register, registered, request, right, rotate, rule, sent, signed_in,
-    signing_key, user,
+    NOW, SettleOne as _, add_key, audited, candidates, claim, delete, entries, failed, guard, holds, invite,
+    later, open, outbox, owed, password_of, purge, register, registered, request, right, rotate, rule, sent,
+    signed_in, signing_key, user,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent};
 use crate::domain::code::CodePurpose;

@@ -87,7 +87,7 @@ impl EventStore for MemoryStore {
     }
 
     async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
-        let Claim { now, lease, lease_until, limit, passing_over: _ } = command;
+        let Claim { now, lease, lease_until, limit, room: _ } = command;
         let mut state = self.state()?;
         let mut seen = BTreeSet::new();
         let mut due: Vec<&mut EventRow> = state
@@ -106,19 +106,22 @@ impl EventStore for MemoryStore {
         Ok(claimed.collect())
     }
 
-    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError> {
-        let SettleEvent { now: _, id, lease, result } = command;
+    async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
         let mut state = self.state()?;
-        let Some(row) = state.feed.rows.iter_mut().find(|row| row.event.id == id && row.lease == Some(lease))
-        else {
-            return Ok(Settled::LostLease);
+        let settle = |command| {
+            let SettleEvent { now: _, id, lease, result } = command;
+            let mut rows = state.feed.rows.iter_mut();
+            let Some(row) = rows.find(|row| row.event.id == id && row.lease == Some(lease)) else {
+                return Settled::LostLease;
+            };
+            row.lease = None;
+            match result {
+                EventResult::Delivered => row.delivered = true,
+                EventResult::Retry { at } => row.due_at = at,
+            }
+            Settled::Settled
         };
-        row.lease = None;
-        match result {
-            EventResult::Delivered => row.delivered = true,
-            EventResult::Retry { at } => row.due_at = at,
-        }
-        Ok(Settled::Settled)
+        Ok(commands.into_iter().map(settle).collect())
     }
 
     async fn wait_for_events(&self, at_most: std::time::Duration) {

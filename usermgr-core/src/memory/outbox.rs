@@ -1,8 +1,9 @@
 //! Mails that are owed.
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 
-use super::{MemoryStore, OutboxRow};
+use super::{MemoryStore, OutboxRow, State};
 use crate::domain::id::OutboxId;
 use crate::domain::page::Page;
 use crate::domain::role::Roles;
@@ -15,7 +16,7 @@ use crate::port::store::outbox::{
 #[async_trait]
 impl OutboxStore for MemoryStore {
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
-        let Claim { now, lease, lease_until, limit, passing_over } = command;
+        let Claim { now, lease, lease_until, limit, mut room } = command;
         let mut guard = self.state()?;
         let state = &mut *guard;
         let is_ours = |row: &OutboxRow| {
@@ -30,72 +31,49 @@ impl OutboxStore for MemoryStore {
             });
             return Ok(leased.collect());
         }
-        let mut due = Vec::new();
-        for (id, row) in &mut state.outbox {
-            let is_free = row.lease.is_none_or(|(_, until)| until <= now);
-            if row.status != OutboxStatus::Queued || row.due_at > now || !is_free {
-                continue;
-            }
-            if let Some(code) = &row.code
-                && state.codes.get(code).is_none_or(|code| code.closed_at.is_some() || code.is_over(now))
-            {
-                row.status = OutboxStatus::Void;
-                row.settled_at = Some(now);
-                row.lease = None;
-            } else if state.undeliverable.contains_key(row.mail.to.key()) {
-                row.status = OutboxStatus::Dead;
-                row.settled_at = Some(now);
-                row.error = Some(OutboxEntry::UNDELIVERABLE.into());
-                row.lease = None;
-            } else if !passing_over.iter().any(|domain| domain == row.mail.to.domain()) {
-                due.push((row.due_at, *id));
-            }
-        }
+        let full: Vec<_> = room.full().map(str::to_owned).collect();
+        let mut due: Vec<_> = state
+            .outbox
+            .iter()
+            .filter(|(_, row)| {
+                row.status == OutboxStatus::Queued
+                    && row.due_at <= now
+                    && row.lease.is_none_or(|(_, until)| until <= now)
+                    && !full.iter().any(|domain| domain == row.mail.to.domain())
+            })
+            .map(|(id, row)| (row.due_at, *id))
+            .collect();
         due.sort_unstable();
         let mut claimed = Vec::new();
-        for (_, id) in due.into_iter().take(limit as usize) {
-            if let Some(row) = state.outbox.get_mut(&id) {
-                row.lease = Some((lease, lease_until));
-                row.attempts += 1;
-                claimed.push(Claimed { mail: row.mail(&state.codes), attempt: row.attempts });
+        for looked_at in due.chunks(limit.max(1) as usize).take_while(|_| limit > 0) {
+            let mut ended = false;
+            for (_, id) in looked_at {
+                let Some(row) = state.outbox.get_mut(id) else { continue };
+                if let Some(code) = &row.code
+                    && state.codes.get(code).is_none_or(|code| code.closed_at.is_some() || code.is_over(now))
+                {
+                    row.end(OutboxStatus::Void, now);
+                    ended = true;
+                } else if state.undeliverable.contains_key(row.mail.to.key()) {
+                    row.end(OutboxStatus::Dead, now);
+                    row.error = Some(OutboxEntry::UNDELIVERABLE.into());
+                    ended = true;
+                } else if room.take(row.mail.to.domain()) {
+                    row.lease = Some((lease, lease_until));
+                    row.attempts += 1;
+                    claimed.push(Claimed { mail: row.mail(&state.codes), attempt: row.attempts });
+                }
+            }
+            if !claimed.is_empty() || !ended {
+                break;
             }
         }
         Ok(claimed)
     }
 
-    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
-        let Settle { now, id, lease, result } = command;
-        let mut guard = self.state()?;
-        let state = &mut *guard;
-        let Some(row) = state.outbox.get_mut(&id).filter(|row| {
-            row.status == OutboxStatus::Queued && row.lease.is_some_and(|(held, _)| held == lease)
-        }) else {
-            return Ok(Settled::LostLease);
-        };
-        row.lease = None;
-        match result {
-            DeliveryResult::Sent { code_ttl } => {
-                row.status = OutboxStatus::Sent;
-                row.settled_at = Some(now);
-                row.error = None;
-                if let (Some(code), Some(ttl)) = (&row.code, code_ttl)
-                    && let Some(code) = state.codes.get_mut(code)
-                    && code.expires_at.is_none()
-                {
-                    code.expires_at = Some(now + ttl);
-                }
-            }
-            DeliveryResult::Retry { at, error } => {
-                row.due_at = at;
-                row.error = Some(error);
-            }
-            DeliveryResult::Dead { error } => {
-                row.status = OutboxStatus::Dead;
-                row.settled_at = Some(now);
-                row.error = Some(error);
-            }
-        }
-        Ok(Settled::Settled)
+    async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
+        let mut state = self.state()?;
+        Ok(commands.into_iter().map(|command| state.settle(command)).collect())
     }
 
     async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
@@ -151,5 +129,48 @@ impl OutboxStore for MemoryStore {
 
     async fn wait_for_due(&self, at_most: std::time::Duration) {
         drop(tokio::time::timeout(at_most, self.due.notified()).await);
+    }
+}
+
+impl OutboxRow {
+    const fn end(&mut self, status: OutboxStatus, now: OffsetDateTime) {
+        self.status = status;
+        self.settled_at = Some(now);
+        self.lease = None;
+    }
+}
+
+impl State {
+    fn settle(&mut self, command: Settle) -> Settled {
+        let Settle { now, id, lease, result } = command;
+        let Some(row) = self.outbox.get_mut(&id).filter(|row| {
+            row.status == OutboxStatus::Queued && row.lease.is_some_and(|(held, _)| held == lease)
+        }) else {
+            return Settled::LostLease;
+        };
+        row.lease = None;
+        match result {
+            DeliveryResult::Sent { code_ttl } => {
+                row.status = OutboxStatus::Sent;
+                row.settled_at = Some(now);
+                row.error = None;
+                if let (Some(code), Some(ttl)) = (&row.code, code_ttl)
+                    && let Some(code) = self.codes.get_mut(code)
+                    && code.expires_at.is_none()
+                {
+                    code.expires_at = Some(now + ttl);
+                }
+            }
+            DeliveryResult::Retry { at, error } => {
+                row.due_at = at;
+                row.error = Some(error);
+            }
+            DeliveryResult::Dead { error } => {
+                row.status = OutboxStatus::Dead;
+                row.settled_at = Some(now);
+                row.error = Some(error);
+            }
+        }
+        Settled::Settled
     }
 }

@@ -1,4 +1,4 @@
-//! One attempt to deliver one mail: write, hand over, judge, settle.
+//! One attempt to deliver one mail: write, hand over, judge.
 
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::backoff::backoff;
 use super::caught::{Panicked, caught};
-use super::lane::{End, TIMEOUT, bounded, settle};
+use super::lane::{Attempted, End, TIMEOUT, bounded};
 use super::mail::Inner;
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::mail::{OwedCode, OwedMail};
@@ -48,8 +48,8 @@ impl Failure {
     }
 }
 
-/// Makes one attempt and has its end noted.
-pub(super) async fn deliver(inner: &Inner, claimed: Claimed, lease: Lease) -> End {
+/// Makes one attempt.
+pub(super) async fn attempt(inner: &Inner, claimed: Claimed, lease: Lease) -> Attempted<Settle> {
     let Claimed { mail: owed, attempt } = claimed;
     let attempted = match tokio::time::timeout(TIMEOUT, caught(hand_over(inner, &owed))).await {
         Ok(Ok(attempted)) => attempted,
@@ -59,8 +59,7 @@ pub(super) async fn deliver(inner: &Inner, claimed: Claimed, lease: Lease) -> En
     let now = inner.clock.now();
     let (end, result) = judge(inner, &owed, attempt, now, &attempted);
     log(&owed, attempt, end, attempted.as_ref().err());
-    let command = Settle { now, id: owed.id, lease, result };
-    settle(&*inner.random, owed.id, end, || inner.outbox.settle(command.clone())).await
+    Attempted { id: owed.id.as_uuid(), end, settle: Settle { now, id: owed.id, lease, result } }
 }
 
 async fn hand_over(inner: &Inner, owed: &OwedMail) -> Result<(), Failure> {

@@ -9,12 +9,12 @@ use time::Duration;
 use super::Stop;
 use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
-use super::lane::{self, Delivered, End, Lane, bounded};
+use super::lane::{self, Attempted, Delivered, End, Lane, bounded};
 use crate::port::clock::Clock;
 use crate::port::events::EventPublisher;
 use crate::port::random::Random;
 use crate::port::store::event::{ClaimedEvent, EventResult, SettleEvent};
-use crate::port::store::outbox::{Claim, Lease};
+use crate::port::store::outbox::{Claim, Lease, Settled};
 use crate::port::store::{EventStore, Store, StoreError};
 
 /// How long the publisher may take over one event. It is well within a lease.
@@ -58,6 +58,7 @@ pub(super) struct Events {
 #[async_trait]
 impl Lane for Events {
     type Claimed = ClaimedEvent;
+    type Settle = SettleEvent;
 
     fn clock(&self) -> &dyn Clock {
         &*self.clock
@@ -79,7 +80,7 @@ impl Lane for Events {
         self.store.claim_events(command).await
     }
 
-    async fn deliver(&self, claimed: ClaimedEvent, lease: Lease) -> End {
+    async fn attempt(&self, claimed: ClaimedEvent, lease: Lease) -> Attempted<SettleEvent> {
         let ClaimedEvent { event, attempt } = claimed;
         let error = match tokio::time::timeout(TIMEOUT, caught(self.publisher.publish(&event))).await {
             Ok(Ok(Ok(()))) => None,
@@ -102,8 +103,11 @@ impl Lane for Events {
                 tracing::warn!(%id, what = "event", kind, attempt, outcome, error, "delivery");
             }
         }
-        let command = SettleEvent { now, id, lease, result };
-        lane::settle(&*self.random, id, end, || self.store.settle_event(command)).await
+        Attempted { id: id.as_uuid(), end, settle: SettleEvent { now, id, lease, result } }
+    }
+
+    async fn settle(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
+        self.store.settle_events(commands).await
     }
 
     async fn wait_for_due(&self, at_most: std::time::Duration) {

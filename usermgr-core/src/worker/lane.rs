@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::Stop;
 use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
-use super::flights::{Flights, Room};
+use super::flights::Flights;
+use super::settler::Settler;
 use crate::port::clock::Clock;
 use crate::port::random::Random;
 use crate::port::store::StoreError;
-use crate::port::store::outbox::{Claim, Lease, Settled};
+use crate::port::store::outbox::{Claim, DomainRoom, Lease, Settled};
 use async_trait::async_trait;
 use time::Duration;
+use uuid::Uuid;
 
 /// How long an attempt may take. It is well within a lease, so that nobody else makes it meanwhile.
 pub(super) const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
@@ -28,12 +30,6 @@ const WAIT_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
 const WAIT_AT_LEAST: std::time::Duration = std::time::Duration::from_millis(10);
 /// The first and the longest wait after the store failed.
 const STORE_WAIT: (Duration, Duration) = (Duration::milliseconds(250), Duration::seconds(5));
-/// How often a settlement is tried while the store fails. What it tells of has left by then.
-pub(super) const SETTLE_TRIES: u32 = 6;
-/// How long each of these tries may take.
-pub(super) const SETTLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-/// The first and the longest wait between two tries to settle.
-pub(super) const SETTLE_WAIT: (Duration, Duration) = (Duration::milliseconds(100), Duration::seconds(2));
 /// The most bytes of an error that are kept and logged.
 const MAX_ERROR: usize = crate::port::store::outbox::OutboxEntry::MAX_ERROR;
 
@@ -42,6 +38,9 @@ const MAX_ERROR: usize = crate::port::store::outbox::OutboxEntry::MAX_ERROR;
 pub(super) trait Lane: Send + Sync + 'static {
     /// Something that was claimed.
     type Claimed: Send + 'static;
+
+    /// What notes how an attempt ended.
+    type Settle: Clone + Send + Sync + 'static;
 
     fn clock(&self) -> &dyn Clock;
 
@@ -55,11 +54,21 @@ pub(super) trait Lane: Send + Sync + 'static {
 
     async fn claim(&self, command: Claim) -> Result<Vec<Self::Claimed>, StoreError>;
 
-    /// Makes one attempt and has its end noted.
-    async fn deliver(&self, claimed: Self::Claimed, lease: Lease) -> End;
+    /// Makes one attempt.
+    async fn attempt(&self, claimed: Self::Claimed, lease: Lease) -> Attempted<Self::Settle>;
+
+    /// Has it noted how attempts ended.
+    async fn settle(&self, commands: Vec<Self::Settle>) -> Result<Vec<Settled>, StoreError>;
 
     /// Returns when something may have become due.
     async fn wait_for_due(&self, at_most: std::time::Duration);
+}
+
+/// An attempt that was made.
+pub(super) struct Attempted<C> {
+    pub(super) id: Uuid,
+    pub(super) end: End,
+    pub(super) settle: C,
 }
 
 /// How an attempt ended, as the store knows it.
@@ -117,10 +126,10 @@ impl Delivered {
 
 /// Makes one attempt at each item that is due, as many as may be under way at once, and returns when all have ended.
 pub(super) async fn run_once<L: Lane>(lane: &Arc<L>) -> Result<Delivered, StoreError> {
-    let (lease, places) = (new_lease(lane), concurrency(lane));
-    let claimed = claim(lane, lease, Room { limit: places, passing_over: Vec::new() }).await?;
+    let (lease, places, settler) = (new_lease(lane), concurrency(lane), Settler::start(lane));
+    let claimed = claim(lane, lease, places, DomainRoom::UNBOUNDED).await?;
     let mut flights = Flights::new(places);
-    launch(lane, &mut flights, claimed, lease);
+    launch(lane, &settler, &mut flights, claimed, lease);
     let mut delivered = Delivered::default();
     while let Some(landed) = flights.land().await {
         delivered.count(landed.end);
@@ -135,12 +144,12 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
     let mut more_is_due = true;
     let mut failures = 0_u32;
     let mut lease = new_lease(lane);
+    let settler = Settler::start(lane);
     while !stop.is_requested() {
         while let Some(landed) = flights.try_land() {
             more_is_due |= landed.frees_a_domain;
         }
-        let room = flights.room();
-        let limit = room.limit;
+        let limit = flights.free();
         if !more_is_due {
             until(something_is_due(lane), &mut flights, &stop).await;
             more_is_due = true;
@@ -148,11 +157,11 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
             until_one_lands(&mut flights, &stop).await;
         } else {
             // After a failure under the same lease: what was committed and not answered is not left to itself.
-            match claim(lane, lease, room).await {
+            match claim(lane, lease, limit, flights.room()).await {
                 Ok(claimed) => {
                     failures = 0;
-                    more_is_due = claimed.len() >= limit;
-                    launch(lane, &mut flights, claimed, lease);
+                    more_is_due = !claimed.is_empty();
+                    launch(lane, &settler, &mut flights, claimed, lease);
                     lease = new_lease(lane);
                 }
                 Err(error) => {
@@ -166,42 +175,6 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
         }
     }
     while flights.land().await.is_some() {}
-}
-
-/// Has the end noted, through short failures of the store: what was sent must not be sent again for them.
-pub(super) async fn settle<F>(
-    random: &dyn Random,
-    id: impl std::fmt::Display,
-    end: End,
-    once: impl Fn() -> F,
-) -> End
-where
-    F: Future<Output = Result<Settled, StoreError>>,
-{
-    for attempt in 1..=SETTLE_TRIES {
-        let error = match tokio::time::timeout(SETTLE_TIMEOUT, caught(once())).await {
-            Ok(Ok(Ok(Settled::Settled))) => return end,
-            Ok(Ok(Ok(Settled::LostLease))) => {
-                tracing::warn!(%id, "the lease of a delivery was lost; it may be delivered twice");
-                return End::Lost;
-            }
-            Ok(Ok(Err(error))) => error,
-            Ok(Err(Panicked)) => StoreError::unavailable("the store panicked"),
-            Err(_) => StoreError::unavailable("the store did not answer in time"),
-        };
-        if attempt == SETTLE_TRIES {
-            tracing::error!(%id, error = &error as &dyn std::error::Error,
-                "the end of a delivery could not be noted; it is delivered again when its lease has passed");
-            break;
-        }
-        if attempt == 1 {
-            tracing::warn!(%id, error = &error as &dyn std::error::Error,
-                "the end of a delivery could not be noted; trying again");
-        }
-        let wait = jittered(doubled(SETTLE_WAIT.0, SETTLE_WAIT.1, attempt), random);
-        tokio::time::sleep(wait.unsigned_abs()).await;
-    }
-    End::Lost
 }
 
 /// The text on one line, cut to what is kept.
@@ -226,11 +199,15 @@ fn new_lease<L: Lane>(lane: &Arc<L>) -> Lease {
     lease
 }
 
-async fn claim<L: Lane>(lane: &Arc<L>, lease: Lease, room: Room) -> Result<Vec<L::Claimed>, StoreError> {
-    let Room { limit, passing_over } = room;
+async fn claim<L: Lane>(
+    lane: &Arc<L>,
+    lease: Lease,
+    limit: usize,
+    room: DomainRoom,
+) -> Result<Vec<L::Claimed>, StoreError> {
     let now = lane.clock().now();
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-    let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit, passing_over };
+    let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit, room };
     match tokio::time::timeout(CLAIM_TIMEOUT, caught(lane.claim(claim))).await {
         Ok(Ok(claimed)) => claimed,
         Ok(Err(Panicked)) => Err(StoreError::unavailable("the store panicked")),
@@ -238,10 +215,32 @@ async fn claim<L: Lane>(lane: &Arc<L>, lease: Lease, room: Room) -> Result<Vec<L
     }
 }
 
-fn launch<L: Lane>(lane: &Arc<L>, flights: &mut Flights, claimed: Vec<L::Claimed>, lease: Lease) {
+fn launch<L: Lane>(
+    lane: &Arc<L>,
+    settler: &Settler<L>,
+    flights: &mut Flights,
+    claimed: Vec<L::Claimed>,
+    lease: Lease,
+) {
     for item in claimed {
-        let (lane, domain) = (Arc::clone(lane), L::domain(&item));
-        flights.launch(domain, async move { lane.deliver(item, lease).await });
+        let (lane, settler, domain) = (Arc::clone(lane), settler.clone(), L::domain(&item));
+        flights.launch(domain, async move { deliver(&*lane, &settler, item, lease).await });
+    }
+}
+
+/// Makes one attempt and has its end noted.
+async fn deliver<L: Lane>(lane: &L, settler: &Settler<L>, claimed: L::Claimed, lease: Lease) -> End {
+    let Attempted { id, end, settle } = lane.attempt(claimed, lease).await;
+    match settler.settle(settle).await {
+        Some(Settled::Settled) => end,
+        Some(Settled::LostLease) => {
+            tracing::warn!(%id, "the lease of a delivery was lost; it may be delivered twice");
+            End::Lost
+        }
+        None => {
+            tracing::error!(%id, "a delivery is made again when its lease has passed: its end was not noted");
+            End::Lost
+        }
     }
 }
 

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 
 use super::Stop;
 use super::delivery;
-use super::lane::{self, Delivered, End, Lane};
+use super::lane::{self, Attempted, Delivered, Lane};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::policy::Policies;
 use crate::port::clock::Clock;
 use crate::port::mailer::Mailer;
 use crate::port::random::Random;
-use crate::port::store::outbox::{Claim, Claimed, Lease};
+use crate::port::store::outbox::{Claim, Claimed, Lease, Settle, Settled};
 use crate::port::store::{OutboxStore, Store, StoreError};
 use crate::template::MailTemplates;
 
@@ -59,6 +59,7 @@ pub(super) struct Inner {
 #[async_trait]
 impl Lane for Inner {
     type Claimed = Claimed;
+    type Settle = Settle;
 
     fn clock(&self) -> &dyn Clock {
         &*self.clock
@@ -80,8 +81,12 @@ impl Lane for Inner {
         self.outbox.claim(command).await
     }
 
-    async fn deliver(&self, claimed: Claimed, lease: Lease) -> End {
-        delivery::deliver(self, claimed, lease).await
+    async fn attempt(&self, claimed: Claimed, lease: Lease) -> Attempted<Settle> {
+        delivery::attempt(self, claimed, lease).await
+    }
+
+    async fn settle(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
+        self.outbox.settle_all(commands).await
     }
 
     async fn wait_for_due(&self, at_most: std::time::Duration) {
@@ -116,7 +121,8 @@ impl MailWorker {
     /// under way is settled. It never ends for a fault of the store, the mailer or a template.
     ///
     /// A slow receiver holds up nobody else: the place of each delivery that ends is given to the next one due, and one
-    /// domain has at most a quarter of the places at once.
+    /// domain has at most a quarter of the places at once; all but a quarter, as long as it takes its mails within a
+    /// second.
     pub async fn run(&self, stop: Stop) {
         lane::run(&self.inner, stop).await;
     }

@@ -13,6 +13,7 @@ mod job;
 mod lane;
 mod mail;
 mod schedule;
+mod settler;
 mod upkeep;
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ macro_rules! skipping {
     ($before:literal, $after:literal) => {
         concat!($before, " FOR UPDATE SKIP LOCKED", $after)
     };
+    ($before:literal, of $table:literal) => {
+        concat!($before, " FOR UPDATE OF ", $table, " SKIP LOCKED")
+    };
 }
 
 /// The statements of a migration.

@@ -74,8 +74,8 @@ impl EventStore for Store {
         transact!(self.claim_events_once(command))
     }
 
-    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError> {
-        transact!(self.settle_event_once(command))
+    async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
+        transact!(self.settle_events_once(commands))
     }
 
     async fn wait_for_events(&self, at_most: Duration) {
@@ -95,7 +95,7 @@ impl Store {
     }
 
     async fn claim_events_once(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
-        let Claim { now, lease, lease_until, limit, passing_over: _ } = command;
+        let Claim { now, lease, lease_until, limit, room: _ } = command;
         let mut tx = self.begin().await?;
         number(&mut tx).await?;
         let due: Vec<(i64,)> = sqlx::query_as(
@@ -126,33 +126,41 @@ impl Store {
         Ok(claimed)
     }
 
-    async fn settle_event_once(&self, command: SettleEvent) -> Result<Settled, StoreError> {
-        let SettleEvent { now, id, lease, result } = command;
+    async fn settle_events_once(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
         let mut tx = self.begin().await?;
-        let (delivered_at, due_at) = match result {
-            EventResult::Delivered => (Some(now), None),
-            EventResult::Retry { at } => (None, Some(at)),
-        };
         // Whoever passes a turn on must not pass it by an event that is being numbered.
         lock_feed(&mut tx).await?;
-        let settled: Option<(Uuid,)> = sqlx::query_as(
-            "UPDATE usermgr_events SET delivered_at = $3, due_at = $4, lease = NULL WHERE id = $1 AND lease = $2 \
-             RETURNING user_id",
-        )
-        .bind(id.as_uuid())
-        .bind(lease.0.as_slice())
-        .bind(delivered_at.map(ts))
-        .bind(due_at.map(ts))
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(fault)?;
-        let Some((user,)) = settled else { return Ok(Settled::LostLease) };
-        if delivered_at.is_some() {
-            pass_turn(&mut tx, user).await?;
+        let mut settled = Vec::with_capacity(commands.len());
+        for command in commands {
+            settled.push(settle_event(&mut tx, command).await?);
         }
         tx.commit().await.map_err(fault)?;
-        Ok(Settled::Settled)
+        Ok(settled)
     }
+}
+
+async fn settle_event(tx: &mut Tx, command: SettleEvent) -> Result<Settled, StoreError> {
+    let SettleEvent { now, id, lease, result } = command;
+    let (delivered_at, due_at) = match result {
+        EventResult::Delivered => (Some(now), None),
+        EventResult::Retry { at } => (None, Some(at)),
+    };
+    let settled: Option<(Uuid,)> = sqlx::query_as(
+        "UPDATE usermgr_events SET delivered_at = $3, due_at = $4, lease = NULL WHERE id = $1 AND lease = $2 \
+         RETURNING user_id",
+    )
+    .bind(id.as_uuid())
+    .bind(lease.0.as_slice())
+    .bind(delivered_at.map(ts))
+    .bind(due_at.map(ts))
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    let Some((user,)) = settled else { return Ok(Settled::LostLease) };
+    if delivered_at.is_some() {
+        pass_turn(tx, user).await?;
+    }
+    Ok(Settled::Settled)
 }
 
 /// Writes the events that came true. The user's row is locked, so that of one user they stand in the order of commits.

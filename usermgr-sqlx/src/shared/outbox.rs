@@ -1,9 +1,11 @@
 //! Mails that are owed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
+use time::OffsetDateTime;
 use usermgr_core::domain::email::Email;
 use usermgr_core::domain::id::{CodeId, OutboxId, UserId};
 use usermgr_core::domain::mail::{OwedCode, OwedMail};
@@ -11,8 +13,8 @@ use usermgr_core::domain::page::Page;
 use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue, Requeued,
-    Settle, Settled,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue,
+    Requeued, Settle, Settled,
 };
 use uuid::Uuid;
 
@@ -21,7 +23,7 @@ use super::account::{lock_actor, permits};
 use super::code::code_parts;
 use super::rows::{corrupt, locale, username};
 use super::writing::{audit_done, audit_refused};
-use super::{Store, Ts, fault, from_ts, reread, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 /// The columns of a mail, in no particular order: [`OutboxRow`] takes them by name.
 macro_rules! mail_columns {
@@ -35,24 +37,25 @@ macro_rules! mail_columns {
 #[async_trait]
 impl OutboxStore for Store {
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
-        let due: Option<i64> = sqlx::query_scalar(
-            "SELECT CAST(1 AS BIGINT) FROM usermgr_outbox WHERE status = 'queued' AND due_at <= $1 \
-             AND (lease_until IS NULL OR lease_until <= $1) \
-             UNION ALL SELECT CAST(1 AS BIGINT) FROM usermgr_outbox WHERE lease = $2 LIMIT 1",
-        )
-        .bind(ts(command.now))
-        .bind(command.lease.0.as_slice())
-        .fetch_optional(self.readers())
-        .await
-        .map_err(fault)?;
-        if due.is_none() {
-            return Ok(Vec::new());
+        loop {
+            let claimed = match reread!(self.claimable(command)) {
+                Err(error) => return Err(error),
+                Ok(Claimable::Nothing) => return Ok(Vec::new()),
+                Ok(Claimable::Leased) => transact!(self.claim_again(command)),
+                Ok(Claimable::Due) => transact!(self.claim_once(command)),
+            }?;
+            // Of those that were looked at, none may be handed out: there may be others behind them.
+            if let Some(claimed) = claimed {
+                return Ok(claimed);
+            }
         }
-        transact!(self.claim_once(command))
     }
 
-    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
-        transact!(self.settle_once(command))
+    async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        transact!(self.settle_once(commands))
     }
 
     async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
@@ -95,85 +98,102 @@ impl Store {
         Ok(Page::new(items, next))
     }
 
-    async fn claim_once(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
-        let Claim { now, lease, lease_until, limit, passing_over } = command;
+    /// Whether a claim would find something; nobody waits for the writer to learn that there is nothing.
+    async fn claimable(&self, command: Claim) -> Result<Claimable, StoreError> {
+        let found: Option<(bool,)> = sqlx::query_as(
+            "SELECT leased FROM (SELECT TRUE AS leased FROM usermgr_outbox WHERE lease = $2 UNION ALL \
+             SELECT FALSE FROM usermgr_outbox WHERE status = 'queued' AND due_at <= $1 \
+             AND (lease_until IS NULL OR lease_until <= $1)) AS found LIMIT 1",
+        )
+        .bind(ts(command.now))
+        .bind(command.lease.0.as_slice())
+        .fetch_optional(self.readers())
+        .await
+        .map_err(fault)?;
+        Ok(match found {
+            None => Claimable::Nothing,
+            Some((true,)) => Claimable::Leased,
+            Some((false,)) => Claimable::Due,
+        })
+    }
+
+    /// What was claimed under this lease and not answered.
+    async fn claim_again(&self, command: Claim) -> Result<Option<Vec<Claimed>>, StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(concat!(
-            "UPDATE usermgr_outbox SET status = 'void', settled_at = $1, lease = NULL, lease_until = NULL \
-             WHERE id IN (",
-            skipping!(
-                "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
-                 AND (o.lease_until IS NULL OR o.lease_until <= $1) AND o.code_id IS NOT NULL \
-                 AND NOT EXISTS (SELECT 1 FROM usermgr_codes c WHERE c.id = o.code_id AND c.closed_at IS NULL \
-                 AND c.dies_at > $1 AND (c.expires_at IS NULL OR c.expires_at > $1)) LIMIT 1000",
-                ")"
-            )
-        ))
-        .bind(ts(now))
-        .execute(&mut *tx)
-        .await
-        .map_err(fault)?;
-        sqlx::query(concat!(
-            "UPDATE usermgr_outbox SET status = 'dead', settled_at = $1, error = $2, lease = NULL, lease_until = NULL \
-             WHERE id IN (",
-            skipping!(
-                "SELECT o.id FROM usermgr_outbox o WHERE o.status = 'queued' AND o.due_at <= $1 \
-                 AND (o.lease_until IS NULL OR o.lease_until <= $1) \
-                 AND EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key) LIMIT 1000",
-                ")"
-            )
-        ))
-        .bind(ts(now))
-        .bind(OutboxEntry::UNDELIVERABLE)
-        .execute(&mut *tx)
-        .await
-        .map_err(fault)?;
-        let again = sqlx::query("UPDATE usermgr_outbox SET lease_until = $2 WHERE lease = $1")
-            .bind(lease.0.as_slice())
-            .bind(ts(lease_until))
+        sqlx::query("UPDATE usermgr_outbox SET lease_until = $2 WHERE lease = $1")
+            .bind(command.lease.0.as_slice())
+            .bind(ts(command.lease_until))
             .execute(&mut *tx)
             .await
-            .map_err(fault)?
-            .rows_affected();
-        if again == 0 {
-            let mut taking = QueryBuilder::<Db>::new("UPDATE usermgr_outbox SET lease = ");
-            taking.push_bind(lease.0.to_vec()).push(", lease_until = ").push_bind(ts(lease_until));
-            taking.push(
-                ", attempts = attempts + 1 WHERE id IN (SELECT o.id FROM usermgr_outbox o \
-                 WHERE o.status = 'queued' AND o.due_at <= ",
-            );
-            taking
-                .push_bind(ts(now))
-                .push(" AND (o.lease_until IS NULL OR o.lease_until <= ")
-                .push_bind(ts(now));
-            // Of marks that were made this very moment, and of those beyond what was swept above.
-            taking.push(
-                ") AND NOT EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key)",
-            );
-            for domain in passing_over {
-                // A domain holds no character that means something in a pattern.
-                taking.push(" AND COALESCE(o.email, '') NOT LIKE ").push_bind(format!("%@{domain}"));
-            }
-            taking.push(" ORDER BY o.due_at, o.id LIMIT ").push_bind(i64::from(limit));
-            taking.push(skipping!("", ")"));
-            taking.build().execute(&mut *tx).await.map_err(fault)?;
-        }
+            .map_err(fault)?;
         let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
             mail_columns!(),
-            // A mail whose code was purged this very moment is left to the next claim, which voids it.
+            // A mail whose code was purged this very moment is left to a later claim, which voids it.
             "WHERE o.lease = $1 AND o.status = 'queued' AND (o.code_id IS NULL OR c.id IS NOT NULL) \
              ORDER BY o.due_at, o.id"
         ))
-        .bind(lease.0.as_slice())
+        .bind(command.lease.0.as_slice())
         .fetch_all(&mut *tx)
         .await
         .map_err(fault)?;
-        let claimed = rows
-            .into_iter()
-            .map(|row| row.entry().map(|entry| Claimed { attempt: entry.attempts, mail: entry.mail }))
-            .collect::<Result<Vec<_>, _>>()?;
+        let claimed = rows.into_iter().map(OutboxRow::claimed).collect::<Result<Vec<_>, _>>()?;
         tx.commit().await.map_err(fault)?;
-        Ok(claimed)
+        Ok(Some(claimed))
+    }
+
+    /// Claims among the first that are due. `None` when they were ended, and there may be more.
+    async fn claim_once(&self, command: Claim) -> Result<Option<Vec<Claimed>>, StoreError> {
+        let Claim { now, lease, lease_until, limit, mut room } = command;
+        let mut tx = self.begin().await?;
+        let mut statement = QueryBuilder::<Db>::new(
+            "SELECT o.id, o.name, o.email, o.locale, o.username, o.created_at, o.due_at, o.attempts, o.status, \
+             o.settled_at, o.error, c.id AS code_id, c.purpose, c.digits, c.secret_key, \
+             o.code_id IS NOT NULL AND (c.id IS NULL OR c.closed_at IS NOT NULL OR c.dies_at <= ",
+        );
+        statement.push_bind(ts(now)).push(" OR COALESCE(c.expires_at, c.dies_at) <= ").push_bind(ts(now));
+        statement.push(
+            ") AS code_is_over, EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key) \
+             AS is_undeliverable FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id \
+             WHERE o.status = 'queued' AND o.due_at <= ",
+        );
+        statement.push_bind(ts(now)).push(" AND (o.lease_until IS NULL OR o.lease_until <= ");
+        statement.push_bind(ts(now)).push(")");
+        for domain in room.full() {
+            // A domain holds no character that means something in a pattern.
+            statement.push(" AND COALESCE(o.email, '') NOT LIKE ").push_bind(format!("%@{domain}"));
+        }
+        statement.push(" ORDER BY o.due_at, o.id LIMIT ").push_bind(i64::from(limit));
+        statement.push(skipping!("", of "o"));
+        let rows: Vec<DueRow> = statement.build_query_as().fetch_all(&mut *tx).await.map_err(fault)?;
+        let there_may_be_more = rows.len() >= limit as usize;
+        let (mut claimed, mut taken, mut void, mut dead) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for DueRow { row, code_is_over, is_undeliverable } in rows {
+            if code_is_over {
+                void.push(row.id);
+                continue;
+            }
+            if is_undeliverable {
+                dead.push(row.id);
+                continue;
+            }
+            let (id, mut mail) = (row.id, row.claimed()?);
+            if room.take(mail.mail.to.domain()) {
+                mail.attempt += 1;
+                claimed.push(mail);
+                taken.push(id);
+            }
+        }
+        end(&mut tx, OutboxStatus::Void, None, now, &void).await?;
+        end(&mut tx, OutboxStatus::Dead, Some(OutboxEntry::UNDELIVERABLE), now, &dead).await?;
+        if !taken.is_empty() {
+            let mut statement = QueryBuilder::<Db>::new("UPDATE usermgr_outbox SET lease = ");
+            statement.push_bind(lease.0.to_vec()).push(", lease_until = ").push_bind(ts(lease_until));
+            statement.push(", attempts = attempts + 1");
+            only(&mut statement, &taken).build().execute(&mut *tx).await.map_err(fault)?;
+        }
+        tx.commit().await.map_err(fault)?;
+        let all_were_ended = claimed.is_empty() && !(void.is_empty() && dead.is_empty());
+        Ok(if all_were_ended && there_may_be_more { None } else { Some(claimed) })
     }
 
     async fn requeue_once(&self, command: Requeue) -> Result<Requeued, StoreError> {
@@ -205,39 +225,105 @@ impl Store {
         Ok(Requeued::Requeued)
     }
 
-    async fn settle_once(&self, command: Settle) -> Result<Settled, StoreError> {
-        let Settle { now, id, lease, result } = command;
-        let (status, due_at, settled_at, error, code_ttl) = match result {
-            DeliveryResult::Sent { code_ttl } => (OutboxStatus::Sent, None, Some(now), None, code_ttl),
-            DeliveryResult::Retry { at, error } => (OutboxStatus::Queued, Some(at), None, Some(error), None),
-            DeliveryResult::Dead { error } => (OutboxStatus::Dead, None, Some(now), Some(error), None),
-        };
+    async fn settle_once(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
+        // Of several that end one attempt the first counts.
+        let mut firsts: BTreeMap<(Uuid, Lease), &Settle> = BTreeMap::new();
+        for command in &commands {
+            firsts.entry((command.id.as_uuid(), command.lease)).or_insert(command);
+        }
         let mut tx = self.begin().await?;
-        let settled: Option<(Option<Uuid>,)> = sqlx::query_as(
-            "UPDATE usermgr_outbox SET status = $3, due_at = COALESCE($4, due_at), settled_at = $5, error = $6, \
-             lease = NULL, lease_until = NULL WHERE id = $1 AND lease = $2 AND status = 'queued' RETURNING code_id",
-        )
-        .bind(id.as_uuid())
-        .bind(lease.0.as_slice())
-        .bind(status.as_str())
-        .bind(due_at.map(ts))
-        .bind(settled_at.map(ts))
-        .bind(error)
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(fault)?;
-        let Some((code,)) = settled else { return Ok(Settled::LostLease) };
-        if let (Some(code), Some(ttl)) = (code, code_ttl) {
-            sqlx::query("UPDATE usermgr_codes SET expires_at = $2 WHERE id = $1 AND expires_at IS NULL")
-                .bind(code)
-                .bind(ts(now + ttl))
-                .execute(&mut *tx)
-                .await
-                .map_err(fault)?;
+        let mut statement =
+            QueryBuilder::<Db>::new("WITH ended (mail, held, ends_as, due_again, ended_at, why) AS (");
+        statement.push_values(firsts.values(), |mut row, command| {
+            let Settle { now, id, lease, result } = command;
+            let (status, due_at, settled_at, error) = match result {
+                DeliveryResult::Sent { .. } => (OutboxStatus::Sent, None, Some(*now), None),
+                DeliveryResult::Retry { at, error } => (OutboxStatus::Queued, Some(*at), None, Some(error)),
+                DeliveryResult::Dead { error } => (OutboxStatus::Dead, None, Some(*now), Some(error)),
+            };
+            row.push_bind(id.as_uuid())
+                .push_bind(lease.0.to_vec())
+                .push_bind(status.as_str())
+                .push_bind(due_at.map(ts))
+                .push_bind(settled_at.map(ts))
+                .push_bind(error.cloned());
+        });
+        statement.push(
+            ") UPDATE usermgr_outbox SET status = ends_as, due_at = COALESCE(due_again, due_at), settled_at = ended_at, \
+             error = why, lease = NULL, lease_until = NULL FROM ended WHERE id = mail AND lease = held \
+             AND status = 'queued' RETURNING id, code_id",
+        );
+        let rows: Vec<(Uuid, Option<Uuid>)> =
+            statement.build_query_as().fetch_all(&mut *tx).await.map_err(fault)?;
+        let mut codes: BTreeMap<Uuid, Option<Uuid>> = rows.into_iter().collect();
+        let mut lives = Vec::new();
+        let settled = commands.iter().map(|Settle { now, id, result, .. }| {
+            let Some(code) = codes.remove(&id.as_uuid()) else { return Settled::LostLease };
+            if let (Some(code), DeliveryResult::Sent { code_ttl: Some(ttl) }) = (code, result) {
+                lives.push((code, ts(*now + *ttl)));
+            }
+            Settled::Settled
+        });
+        let settled = settled.collect();
+        if !lives.is_empty() {
+            let mut statement = QueryBuilder::<Db>::new("WITH begun (code, ends_at) AS (");
+            statement.push_values(lives, |mut row, (code, ends_at)| {
+                row.push_bind(code).push_bind(ends_at);
+            });
+            statement.push(
+                ") UPDATE usermgr_codes SET expires_at = ends_at FROM begun WHERE id = code AND expires_at IS NULL",
+            );
+            statement.build().execute(&mut *tx).await.map_err(fault)?;
         }
         tx.commit().await.map_err(fault)?;
-        Ok(Settled::Settled)
+        Ok(settled)
     }
+}
+
+/// What a claim would find.
+enum Claimable {
+    Nothing,
+    /// What this lease has already.
+    Leased,
+    /// What is due.
+    Due,
+}
+
+/// Ends mails that are not sent any more.
+async fn end(
+    tx: &mut Tx,
+    status: OutboxStatus,
+    error: Option<&str>,
+    now: OffsetDateTime,
+    mails: &[Uuid],
+) -> Result<(), StoreError> {
+    if mails.is_empty() {
+        return Ok(());
+    }
+    let mut statement = QueryBuilder::<Db>::new("UPDATE usermgr_outbox SET status = ");
+    statement.push_bind(status.as_str()).push(", settled_at = ").push_bind(ts(now));
+    statement.push(", error = COALESCE(").push_bind(error.map(str::to_owned)).push(", error)");
+    statement.push(", lease = NULL, lease_until = NULL");
+    only(&mut statement, mails).build().execute(&mut **tx).await.map_err(fault).map(drop)
+}
+
+fn only<'a>(statement: &'a mut QueryBuilder<Db>, mails: &[Uuid]) -> &'a mut QueryBuilder<Db> {
+    statement.push(" WHERE id IN (");
+    let mut list = statement.separated(", ");
+    for mail in mails {
+        list.push_bind(*mail);
+    }
+    list.push_unseparated(")");
+    statement
+}
+
+/// A mail that is due, and whether it is still to be sent.
+#[derive(sqlx::FromRow)]
+struct DueRow {
+    #[sqlx(flatten)]
+    row: OutboxRow,
+    code_is_over: bool,
+    is_undeliverable: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -270,6 +356,11 @@ impl OutboxRow {
             settled_at: self.settled_at.map(from_ts),
             error: self.error,
         })
+    }
+
+    fn claimed(self) -> Result<Claimed, StoreError> {
+        let OutboxEntry { mail, attempts, .. } = self.entry()?;
+        Ok(Claimed { mail, attempt: attempts })
     }
 
     fn mail(&self) -> Result<OwedMail, StoreError> {

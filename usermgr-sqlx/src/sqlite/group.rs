@@ -189,18 +189,20 @@ impl Shared {
 impl Tx {
     /// Has the write kept, and returns when it is on the disk.
     pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        let (member, told) = oneshot::channel();
+        let (member, mut told) = oneshot::channel();
         let committer = self.shared.committer.clone();
         self.shared.last = Last::Finished(member);
         drop(self);
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            told = told => match told {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(sqlx::Error::Io(std::io::Error::other(error))),
-                Err(_) => Err(sqlx::Error::WorkerCrashed),
-            },
-            () = committer.closed() => Err(sqlx::Error::WorkerCrashed),
+            told = &mut told => told.ok(),
+            // It may have told at this very moment.
+            () = committer.closed() => told.try_recv().ok(),
+        };
+        match outcome {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(sqlx::Error::Io(std::io::Error::other(error))),
+            None => Err(sqlx::Error::WorkerCrashed),
         }
     }
 }

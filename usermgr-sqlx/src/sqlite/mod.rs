@@ -38,6 +38,9 @@ macro_rules! skipping {
     ($before:literal, $after:literal) => {
         concat!($before, $after)
     };
+    ($before:literal, of $table:literal) => {
+        $before
+    };
 }
 
 /// The statements of a migration.

@@ -38,12 +38,12 @@ pub trait EventStore: Send + Sync {
     /// [`StoreError`], and nothing remains.
     async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError>;
 
-    /// Ends an attempt. `Delivered` makes the user's next event due, in the same transaction. Refused with `LostLease`
-    /// when the event is not leased under `lease` any more.
+    /// Ends attempts, all in one transaction, and answers each. `Delivered` makes the user's next event due. Refused with
+    /// `LostLease` is one whose event is not leased under its `lease` any more.
     ///
     /// # Errors
-    /// [`StoreError`], and nothing remains.
-    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError>;
+    /// [`StoreError`], and nothing remains of any.
+    async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError>;
 
     /// Returns when an event may have become due since the last call, at once after a commit that tells of something
     /// through this store, and within `at_most` in any case. May return too early, never too late.
@@ -86,7 +86,7 @@ pub struct ClaimedEvent {
     pub attempt: u32,
 }
 
-/// See [`EventStore::settle_event`].
+/// See [`EventStore::settle_events`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SettleEvent {
     /// The time.

@@ -1,5 +1,7 @@
 //! Mails that are owed, and how they leave.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 
@@ -18,8 +20,11 @@ pub trait OutboxStore: Send + Sync {
     /// claim gets them before. Each attempt is counted. A mail whose lease has passed is due again.
     ///
     /// A mail whose code is no longer live is not handed out: it becomes `Void`. Nor is one to an address that is marked
-    /// as [undeliverable](super::undeliverable): it becomes `Dead` with the error [`OutboxEntry::UNDELIVERABLE`]. Mails to the domains in `passing_over`
-    /// are left for another claim.
+    /// as [undeliverable](super::undeliverable): it becomes `Dead` with the error [`OutboxEntry::UNDELIVERABLE`]. Mails to a
+    /// domain beyond what `room` has for it are left for another claim.
+    ///
+    /// It looks at `limit` mails, without those to domains that have no room; and as long as it hands out none because they
+    /// were ended, at the next ones. So it may bring fewer than there are, and none only when there is none to bring.
     ///
     /// A claim whose answer was lost may be made again under the same lease: it gets what it has then, and nothing else,
     /// leased until the new `lease_until` and with no further attempt counted.
@@ -28,12 +33,12 @@ pub trait OutboxStore: Send + Sync {
     /// [`StoreError`], and nothing remains.
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Ends an attempt. `Sent` also begins the life of the code in the mail, in the same transaction, unless it has
-    /// begun. Refused with `LostLease` when the mail is not leased under `lease` any more.
+    /// Ends attempts, all in one transaction, and answers each. `Sent` also begins the life of the code in the mail,
+    /// unless it has begun. Refused with `LostLease` is one whose mail is not leased under its `lease` any more.
     ///
     /// # Errors
-    /// [`StoreError`], and nothing remains.
-    async fn settle(&self, command: Settle) -> Result<Settled, StoreError>;
+    /// [`StoreError`], and nothing remains of any.
+    async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError>;
 
     /// What stands in the outbox, newest first.
     ///
@@ -68,10 +73,50 @@ pub struct Claim {
     pub lease_until: OffsetDateTime,
     /// How many at most.
     pub limit: u32,
-    /// Domains that have all the deliveries they may have at once, as [`Email::domain`] spells them.
-    ///
-    /// [`Email::domain`]: crate::domain::email::Email::domain
-    pub passing_over: Vec<String>,
+    /// How many of them each domain may have.
+    pub room: DomainRoom,
+}
+
+/// How many deliveries each domain may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainRoom {
+    /// A domain that is not named.
+    each: u32,
+    /// Domains as [`Email::domain`](crate::domain::email::Email::domain) spells them.
+    named: BTreeMap<String, u32>,
+}
+
+impl DomainRoom {
+    /// As many as there are.
+    pub const UNBOUNDED: Self = Self::new(u32::MAX);
+
+    /// So many for each domain.
+    pub const fn new(each: u32) -> Self {
+        Self { each, named: BTreeMap::new() }
+    }
+
+    /// So many for this domain.
+    #[must_use]
+    pub fn with(mut self, domain: impl Into<String>, room: u32) -> Self {
+        self.named.insert(domain.into(), room);
+        self
+    }
+
+    /// The domains without any.
+    pub fn full(&self) -> impl Iterator<Item = &str> {
+        self.named.iter().filter(|(_, room)| **room == 0).map(|(domain, _)| domain.as_str())
+    }
+
+    /// Takes one of this domain's; whether there was one.
+    pub fn take(&mut self, domain: &str) -> bool {
+        let room = match self.named.get_mut(domain) {
+            Some(room) => room,
+            None => self.named.entry(domain.to_owned()).or_insert(self.each),
+        };
+        let left = room.checked_sub(1);
+        *room = left.unwrap_or(0);
+        left.is_some()
+    }
 }
 
 /// A mail that was claimed.
@@ -83,7 +128,7 @@ pub struct Claimed {
     pub attempt: u32,
 }
 
-/// See [`OutboxStore::settle`].
+/// See [`OutboxStore::settle_all`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settle {
     /// The time.

@@ -165,7 +165,7 @@ async fn a_slow_receiver_holds_up_nobody_else() {
     run_for(&bench, Duration::from_secs(1)).await;
     let sent = bench.post.mails().iter().filter(|mail| mail.to.local() == "ana").count();
     assert_eq!(sent, 50, "at its own domain neither");
-    assert_eq!(bench.outbox.largest_claim.load(Ordering::SeqCst), 2);
+    assert_eq!(bench.outbox.largest_claim.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,6 +182,38 @@ async fn a_slow_domain_holds_up_nobody_else() {
     let sent = |domain: &str| bench.post.mails().iter().filter(|mail| mail.to.domain() == domain).count();
     assert_eq!((0..5).map(|n| sent(&format!("place{n}.example"))).sum::<usize>(), 20);
     assert_eq!(sent("tarpit.example"), 2, "a quarter of eight places");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_domain_may_have_all_places_but_a_quarter() {
+    let bench = Bench::new();
+    bench.owe_code("ana");
+    let (stopper, worker) = (Stopper::new(), bench.worker());
+    let stop = stopper.token();
+    let running = tokio::spawn(async move { worker.run(stop).await });
+    sleep(Duration::from_secs(1)).await;
+    for _ in 0..12 {
+        bench.owe_code("slow");
+    }
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(bench.post.most_under_way.load(Ordering::SeqCst), 6, "of eight");
+    // A mail counts as soon as its delivery begins.
+    assert_eq!(bench.post.mails().len(), 1 + 6 + 2, "slow now, it has its quarter");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(bench.post.mails().len(), 1 + 6 + 2 + 2);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_together_is_noted_together() {
+    let mut bench = Bench::new();
+    bench.policies.outbox.concurrency = 20;
+    for n in 0..20 {
+        bench.owe_code(&format!("slow@place{n}.example"));
+    }
+    assert_eq!(bench.worker().run_once().await.unwrap().sent, 20);
+    let together = bench.outbox.largest_settlement.load(Ordering::SeqCst);
+    assert!((10..=20).contains(&together), "{together} of 20");
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,6 +68,7 @@ struct Outbox {
     signal: Notify,
     claims: AtomicU32,
     largest_claim: AtomicU32,
+    largest_settlement: AtomicU32,
     /// How many of the next claims fail.
     failing_claims: AtomicU32,
     /// How many of the next claims are made, and their answer lost.
@@ -123,13 +124,12 @@ impl OutboxStore for Outbox {
         if !again.is_empty() {
             return Ok(again.into_iter().map(|(mail, attempt)| Claimed { mail, attempt }).collect());
         }
-        let passed_over = |row: &Row| command.passing_over.iter().any(|over| over == row.mail.to.domain());
-        let mut due: Vec<&mut Row> = rows
-            .values_mut()
-            .filter(|row| !row.done && row.due <= command.now && !passed_over(row))
-            .collect();
+        let mut due: Vec<&mut Row> =
+            rows.values_mut().filter(|row| !row.done && row.due <= command.now).collect();
         due.sort_by_key(|row| row.due);
-        let claimed = due.into_iter().take(command.limit as usize).map(|row| {
+        let mut room = command.room;
+        let due = due.into_iter().filter(|row| room.take(row.mail.to.domain()));
+        let claimed = due.take(command.limit as usize).map(|row| {
             row.due = command.lease_until;
             row.lease = Some(command.lease);
             row.attempts += 1;
@@ -142,25 +142,30 @@ impl OutboxStore for Outbox {
         Ok(claimed)
     }
 
-    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
+    async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
         if take_one(&self.hanging) {
             std::future::pending::<()>().await;
         }
         if take_one(&self.failing_settlements) {
             return Err(StoreError::unavailable("planted"));
         }
+        self.largest_settlement.fetch_max(u32::try_from(commands.len()).unwrap(), Ordering::SeqCst);
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         let mut rows = self.rows.lock().unwrap();
-        let row = rows.get_mut(&command.id).unwrap();
-        if row.done || row.lease != Some(command.lease) {
-            return Ok(Settled::LostLease);
-        }
-        row.lease = None;
-        match &command.result {
-            DeliveryResult::Retry { at, .. } => row.due = *at,
-            DeliveryResult::Sent { .. } | DeliveryResult::Dead { .. } => row.done = true,
-        }
-        row.settled.push(command.result);
-        Ok(Settled::Settled)
+        let mut settle = |command: Settle| {
+            let row = rows.get_mut(&command.id).unwrap();
+            if row.done || row.lease != Some(command.lease) {
+                return Settled::LostLease;
+            }
+            row.lease = None;
+            match &command.result {
+                DeliveryResult::Retry { at, .. } => row.due = *at,
+                DeliveryResult::Sent { .. } | DeliveryResult::Dead { .. } => row.done = true,
+            }
+            row.settled.push(command.result);
+            Settled::Settled
+        };
+        Ok(commands.into_iter().map(&mut settle).collect())
     }
 
     async fn requeue(&self, _: Requeue) -> Result<Requeued, StoreError> {
