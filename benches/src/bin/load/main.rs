@@ -31,6 +31,9 @@ struct Arguments {
     /// One short round instead of three
     #[arg(long)]
     short: bool,
+    /// How many rounds; with none, of the outbox only
+    #[arg(long)]
+    rounds: Option<usize>,
     /// JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -113,7 +116,8 @@ fn main() -> Result<(), Trouble> {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Trouble> {
-    let lengths = if arguments.short { Lengths::SHORT } else { Lengths::FULL };
+    let mut lengths = if arguments.short { Lengths::SHORT } else { Lengths::FULL };
+    lengths.rounds = arguments.rounds.unwrap_or(lengths.rounds);
     let mut machine = machine::description();
     machine["postgres"] = match database::postgres_description().await {
         Ok(text) => text.into(),
