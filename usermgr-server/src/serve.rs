@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use usermgr_core::memory::MemoryStore;
 use usermgr_core::port::clock::SystemClock;
+use usermgr_core::port::events::EventPublisher;
 use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 use usermgr_core::port::random::{Random as _, SystemRandom};
 use usermgr_core::port::store::Store;
@@ -130,16 +131,45 @@ impl Mailer for Nowhere {
     }
 }
 
+/// Where mails go.
+fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, StartError> {
+    match config.mail_url.expose_secret() {
+        "memory:" => Ok(Arc::new(Nowhere)),
+        url => Ok(usermgr_smtp::from_url(url, config.mail_from.clone(), config.mail_plaintext)?),
+    }
+}
+
+/// The texts that replace the built-in ones.
+fn templates(config: &Config) -> Result<Option<FolderTemplates>, StartError> {
+    let Some(folder) = &config.mail_templates else { return Ok(None) };
+    Ok(Some(FolderTemplates::load(folder)?.with_default(&config.policies.mail.default_locale)))
+}
+
+/// Who is told of events.
+fn publisher(config: &Config) -> Result<Option<Arc<dyn EventPublisher>>, StartError> {
+    Ok(match &config.events {
+        EventTarget::Nowhere => None,
+        EventTarget::Console => Some(Arc::new(ConsoleEvents)),
+        EventTarget::Webhook { url, secrets, plaintext } => {
+            let clock = Arc::new(SystemClock);
+            Some(Arc::new(Webhook::new(url.expose_secret(), secrets.clone(), *plaintext, clock)?))
+        }
+    })
+}
+
+/// Whether everything that a configuration names can be had, but for the database.
+pub(crate) fn check(config: &Config) -> Result<(), StartError> {
+    mailer(config)?;
+    templates(config)?;
+    publisher(config)?;
+    Ok(())
+}
+
 /// Builds the manager that a configuration describes, over a migrated database.
 pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> {
+    let (mailer, templates, publisher) = (mailer(config)?, templates(config)?, publisher(config)?);
     let database = Database::open(config).await?;
     database.migrate().await?;
-    let mail_url = config.mail_url.expose_secret();
-    let mailer = if mail_url == "memory:" {
-        Arc::new(Nowhere)
-    } else {
-        usermgr_smtp::from_url(mail_url, config.mail_from.clone(), config.mail_plaintext)?
-    };
     let mut builder = UserManager::builder()
         .store(database.into_store())
         .mailer(mailer)
@@ -147,18 +177,11 @@ pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> 
         .previous_keys(config.previous_keys.clone())
         .mail_callback_secrets(config.mail_callback_secrets.clone())
         .policies(config.policies.clone());
-    if let Some(folder) = &config.mail_templates {
-        let templates = FolderTemplates::load(folder)?.with_default(&config.policies.mail.default_locale);
+    if let Some(templates) = templates {
         builder = builder.templates(Arc::new(templates));
     }
-    match &config.events {
-        EventTarget::Nowhere => {}
-        EventTarget::Console => builder = builder.events(Arc::new(ConsoleEvents)),
-        EventTarget::Webhook { url, secrets, plaintext } => {
-            let clock = Arc::new(SystemClock);
-            let webhook = Webhook::new(url.expose_secret(), secrets.clone(), *plaintext, clock)?;
-            builder = builder.events(Arc::new(webhook));
-        }
+    if let Some(publisher) = publisher {
+        builder = builder.events(publisher);
     }
     Ok(builder.build()?)
 }

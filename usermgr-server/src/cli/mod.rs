@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::config::ConfigCommand;
 use crate::config::{Config, LogFormat};
 use crate::serve::{self, Worker};
 use failure::Failure;
@@ -90,13 +91,8 @@ enum Command {
     /// List the jobs of the upkeep, and run them by hand
     #[command(subcommand)]
     Maintenance(maintenance::MaintenanceCommand),
-    /// Show the configuration in force, secrets masked
-    #[command(after_help = "Example:\n  usermgr-server config --json")]
-    Config {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show the configuration in force, secrets masked; check and explain it; print a sample
+    Config(config::ConfigArguments),
 }
 
 /// Runs the program: exit code 0 done, 1 refused or failed, 2 wrong usage.
@@ -121,8 +117,11 @@ fn log_panics() {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let config = Config::load(arguments.config.as_deref())?;
     let command = arguments.command.unwrap_or(Command::Serve { no_worker: false });
+    if let Command::Config(config::ConfigArguments { command: Some(ConfigCommand::Sample), .. }) = command {
+        return config::print_sample();
+    }
+    let config = Config::load(arguments.config.as_deref())?;
     log_to_stderr(&config);
     log_panics();
     match command {
@@ -141,7 +140,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Mail(command) => mail::run(&config, command).await,
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Maintenance(command) => maintenance::run(&config, command).await,
-        Command::Config { json } => config::show(&config, json),
+        Command::Config(command) => config::run(&config, &command),
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! `keys` is the one place that names a key. Whatever is wrong is told at once, a line for each fault.
 
+mod explain;
 mod keys;
 mod read;
+mod sample;
 mod text;
 mod values;
 
@@ -16,13 +18,13 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use usermgr_core::SecretKey;
 use usermgr_core::crypto::webhook::WebhookSecret;
-use usermgr_core::domain::code::CodeLength;
 use usermgr_core::policy::Policies;
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
+pub use sample::sample;
 pub use values::Values;
 
-use keys::{KEYS, LATER};
+use keys::KEYS;
 use read::Reader;
 
 /// The configuration in force.
@@ -36,6 +38,9 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub cors_origins: Vec<String>,
     pub max_body: usize,
+    pub tls: Option<TlsFiles>,
+    pub metrics_listen: Option<SocketAddr>,
+    pub otlp_url: Option<SecretString>,
     pub mail_url: SecretString,
     pub mail_from: Sender,
     pub mail_templates: Option<PathBuf>,
@@ -49,6 +54,15 @@ pub struct Config {
     pub log_level: String,
     /// Every value as text and where it came from, for `config`.
     pub values: Values,
+}
+
+/// The files of a server that speaks TLS itself.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The certificates, the server's own first, in PEM.
+    pub certificates: PathBuf,
+    /// The private key of the first, in PEM.
+    pub key: PathBuf,
 }
 
 /// Where events go, beside the feed.
@@ -134,29 +148,6 @@ impl Config {
         } else {
             Err(ConfigError(reader.faults))
         }
-    }
-
-    /// What an operator should know about the rules in force.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self
-            .values
-            .masked()
-            .filter(|(name, _, source)| LATER.contains(name) && *source != "default")
-            .map(|(name, _, _)| format!("{name} is set and does nothing in this version"))
-            .collect();
-        let mut warn = |warning: &str| warnings.push(warning.to_owned());
-        if self.policies.codes.length.digits() < CodeLength::MIN_FOR_PASSWORDS {
-            warn(
-                "codes.length is under 6: such codes are easy to guess; they count for e-mail verification only",
-            );
-        }
-        if !self.policies.throttle.enabled {
-            warn("throttle.enabled is false: nothing limits guessing and mail bombing; for load tests only");
-        }
-        if self.policies.registration.reveal_existing {
-            warn("registration.reveal_existing is true: anybody can ask who has an account");
-        }
-        warnings
     }
 }
 

@@ -19,7 +19,7 @@ use usermgr_smtp::{PlaintextPolicy, Sender};
 use super::keys::{KEYS, Secrecy, is_of_kubernetes, nearest, variable_of};
 use super::text::{parse_duration, parse_size, parse_time_of_day};
 use super::values::Values;
-use super::{Config, EventTarget, LogFormat};
+use super::{Config, EventTarget, LogFormat, TlsFiles};
 
 #[derive(Default)]
 pub(super) struct Reader {
@@ -128,20 +128,17 @@ impl Reader {
         self.values.0.get(name).map(|(value, _)| value.expose_secret().to_owned()).unwrap_or_default()
     }
 
-    /// Reads a value; what is wrong with it is noted with where it came from and what the key takes.
-    fn value<T>(
-        &mut self,
-        name: &'static str,
-        takes: &str,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    /// Reads a value. What is wrong with it is noted, with where it came from and what the key takes; then the default
+    /// stands in for it, so that what is wrong elsewhere is told too.
+    fn value<T>(&mut self, name: &'static str, takes: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         let value = read(&self.text(name));
-        if value.is_none() {
-            let source = self.values.0.get(name).map(|(_, source)| source.clone()).unwrap_or_default();
-            let source = if source == "default" { String::new() } else { format!(" ({source})") };
-            self.faults.push(format!("{name}{source}: it takes {takes}"));
+        if value.is_some() {
+            return value;
         }
-        value
+        let source = self.values.0.get(name).map(|(_, source)| source.clone()).unwrap_or_default();
+        let source = if source == "default" { String::new() } else { format!(" ({source})") };
+        self.faults.push(format!("{name}{source}: it takes {takes}"));
+        KEYS.iter().find(|key| key.name == name).and_then(|key| read(key.default))
     }
 
     fn duration(&mut self, name: &'static str) -> Option<time::Duration> {
@@ -157,10 +154,38 @@ impl Reader {
     }
 
     #[expect(clippy::option_option, reason = "outside: could it be read; inside: is it set")]
-    fn optional_number(&mut self, name: &'static str) -> Option<Option<usize>> {
-        self.value(name, "a whole number", |text| {
-            if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
-        })
+    fn optional<T: std::str::FromStr>(&mut self, name: &'static str, takes: &str) -> Option<Option<T>> {
+        self.value(name, takes, |text| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) })
+    }
+
+    /// The certificate and the key, if both are named.
+    fn tls(&mut self) -> Option<TlsFiles> {
+        let (certificates, key) = (self.text("http.tls_cert"), self.text("http.tls_key"));
+        let lacking = match (certificates.is_empty(), key.is_empty()) {
+            (true, true) => return None,
+            (false, false) => return Some(TlsFiles { certificates: certificates.into(), key: key.into() }),
+            (true, false) => ("http.tls_cert", "http.tls_key"),
+            (false, true) => ("http.tls_key", "http.tls_cert"),
+        };
+        self.faults
+            .push(format!("{}: it takes a file, since {} names one: TLS needs both", lacking.0, lacking.1));
+        None
+    }
+
+    fn otlp_url(&mut self) -> Option<SecretString> {
+        let url = self.text("traces.otlp_url");
+        if url.is_empty() {
+            return None;
+        }
+        if !cfg!(feature = "otlp") {
+            self.faults.push(
+                "traces.otlp_url: this program was built without the feature otlp; take the key away".into(),
+            );
+        } else if !url.starts_with("http://") && !url.starts_with("https://") {
+            self.faults
+                .push("traces.otlp_url: it takes a URL such as http://localhost:4318/v1/traces".into());
+        }
+        Some(url.into())
     }
 
     fn list<T>(
@@ -170,7 +195,7 @@ impl Reader {
         read: impl Fn(&str) -> Option<T>,
     ) -> Option<Vec<T>> {
         self.value(name, takes, |text| {
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(read).collect()
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(&read).collect()
         })
     }
 
@@ -210,6 +235,10 @@ impl Reader {
                 (url.origin().ascii_serialization() == text && text.starts_with("http"))
                     .then(|| text.to_owned())
             });
+        let metrics_listen =
+            self.optional("http.metrics_listen", "an address and a port such as 127.0.0.1:9464");
+        let tls = self.tls();
+        let otlp_url = self.otlp_url();
         let max_body = self.value("http.max_body", "a size such as 64KiB", parse_size);
         let mail_from = self.value("mail.from", "an address such as App <noreply@example.org>", |text| {
             Sender::parse(text).ok()
@@ -249,6 +278,9 @@ impl Reader {
             trusted_proxies: trusted_proxies?,
             cors_origins: cors_origins?,
             max_body: max_body?,
+            tls,
+            metrics_listen: metrics_listen?,
+            otlp_url,
             mail_url: self.text("mail.url").into(),
             mail_from: mail_from?,
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
@@ -280,12 +312,11 @@ impl Reader {
                 None
             }
             _ => {
-                let secrets = secrets?;
-                if secrets.is_empty() {
+                if self.text("events.secret").is_empty() {
                     self.faults.push(format!("events.secret: webhooks need one to be signed with: {takes}"));
                     return None;
                 }
-                Some(EventTarget::Webhook { url: url.into(), secrets, plaintext })
+                Some(EventTarget::Webhook { url: url.into(), secrets: secrets?, plaintext })
             }
         }
     }
@@ -324,8 +355,8 @@ impl Reader {
                 memory_kib: self.number("passwords.memory_kib")?,
                 iterations: self.number("passwords.iterations")?,
                 parallelism: self.number("passwords.parallelism")?,
-                threads: self.optional_number("passwords.hash_threads")?,
-                queue: self.optional_number("passwords.hash_queue")?,
+                threads: self.optional("passwords.hash_threads", "a whole number")?,
+                queue: self.optional("passwords.hash_queue", "a whole number")?,
             },
             throttle: ThrottlePolicy {
                 enabled: self.flag("throttle.enabled")?,

@@ -1,7 +1,7 @@
 use secrecy::ExposeSecret as _;
 use usermgr_core::policy::Policies;
 
-use super::keys::{KEYS, Secrecy, is_of_kubernetes, variable_of};
+use super::keys::{KEYS, Key, Secrecy, is_of_kubernetes, variable_of};
 use super::values::mask;
 use super::*;
 
@@ -145,4 +145,136 @@ fn no_secret_is_shown() {
     for secret in [key, "hunter22", "hunter33"] {
         assert!(!shown.contains(secret), "{shown}");
     }
+}
+
+#[test]
+fn every_fault_of_the_rules_is_told_at_once() {
+    let file = "[codes]\nttl = \"soon\"\nlength = 3\n[links]\nttl = \"9999d\"\n[passwords]\nmin_length = 4\niterations = 0\n\
+                [tokens]\nformat = \"paper\"\nalgorithm = \"none\"\n[http]\ntls_key = \"key.pem\"\nmetrics_listen = \"here\"\n";
+    let said = read(file, &[]).unwrap_err();
+    for key in [
+        "codes.ttl (",
+        "codes.length (",
+        "links.ttl: it takes",
+        "passwords.min_length: it takes",
+        "passwords.iterations: it takes",
+        "tokens.format (",
+        "tokens.algorithm (",
+        "http.tls_cert: it takes a file, since http.tls_key names one",
+        "http.metrics_listen (",
+    ] {
+        assert_eq!(said.matches(key).count(), 1, "{key} in {said}");
+    }
+    assert_eq!(said.lines().count(), 9, "{said}");
+}
+
+#[test]
+fn every_default_can_be_read() {
+    for key in KEYS {
+        let defaults = read("", &[(&variable_of(key.name), key.default)]);
+        assert!(defaults.is_ok(), "{}: {defaults:?}", key.name);
+    }
+}
+
+#[test]
+fn the_sample_file_is_the_one_that_is_kept() {
+    let kept = include_str!("../../usermgr.sample.toml");
+    assert!(
+        kept == sample(),
+        "write it anew: usermgr-server config sample > usermgr-server/usermgr.sample.toml"
+    );
+}
+
+#[test]
+fn the_sample_file_means_the_defaults_also_when_its_values_are_taken() {
+    assert!(read(&sample(), &[]).is_ok());
+    let uncommented: String = sample()
+        .lines()
+        .filter(|line| !line.contains("\u{2026}\""))
+        .map(|line| match line.strip_prefix('#') {
+            Some(value) if !value.starts_with(' ') => format!("{value}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let table: toml::Table = uncommented.parse().unwrap();
+    let names = |key: &Key| {
+        key.secrecy == Secrecy::Secret || {
+            let (section, name) = key.name.split_once('.').unwrap();
+            table[section].get(name).is_some()
+        }
+    };
+    let lacking: Vec<&str> = KEYS.iter().filter(|key| !names(key)).map(|key| key.name).collect();
+    assert!(lacking.is_empty(), "{lacking:?}");
+    let sampled = sample();
+    let lines: Vec<&str> = sampled.lines().collect();
+    let without_examples: Vec<&str> = lines
+        .windows(2)
+        .filter(|pair| !pair[0].ends_with("such as:") && !pair[0].starts_with("[roles]"))
+        .map(|pair| pair[1].strip_prefix('#').filter(|value| !value.starts_with(' ')).unwrap_or(pair[1]))
+        .collect();
+    let config = read(&without_examples.join("\n"), &[]).unwrap();
+    assert_eq!(format!("{:?}", config.policies), format!("{:?}", Policies::default()));
+}
+
+#[test]
+fn the_explanation_counts_as_the_rules_do() {
+    let said = read("[passwords]\nhash_threads = 3\n", &[]).unwrap().explain();
+    for part in [
+        "A mailed code has 6 digits, is used up by 5 wrong tries, and lives 10m",
+        "a chance of 1 in 100000 an account and day",
+        "3 threads hold 57 MiB for life",
+        "192 callers may wait",
+        "10 in 15m, that is 960 a day",
+        "Users with the role user: their own account alone.",
+        "Mails: to standard output, with their codes.",
+        "There are no metrics to be read.",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    let file = "[codes]\nlength = 4\n[throttle]\nenabled = false\n[roles]\nsupport = [\"users:read\"]\n\
+                [mail]\nurl = \"smtp://me:hunter22@mail.example.org:587\"\n[http]\nmetrics_listen = \"127.0.0.1:9464\"\n";
+    let said = read(file, &[]).unwrap().explain();
+    for part in [
+        "codes that set a password or change an address have 6",
+        "a chance of 1 in 2000, and there is no bound for a day",
+        "Nothing limits failed sign-ins.",
+        "Users with the role support: users:read.",
+        "to smtp://me:********@mail.example.org:587.",
+        "Whoever reaches 127.0.0.1:9464 reads the metrics",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    assert!(!said.contains("hunter22"), "{said}");
+}
+
+#[test]
+fn weak_choices_are_warned_of() {
+    let weak = [
+        ("USERMGR_CODES_LENGTH", "5"),
+        ("USERMGR_CODES_TTL", "2h"),
+        ("USERMGR_LINKS_TTL", "2d"),
+        ("USERMGR_THROTTLE_ENABLED", "false"),
+        ("USERMGR_REGISTRATION_REVEAL_EXISTING", "true"),
+        ("USERMGR_PASSWORDS_ITERATIONS", "1"),
+        ("USERMGR_TOKENS_ALGORITHM", "HS256"),
+        ("USERMGR_TOKENS_ACCESS_TTL", "2h"),
+        ("USERMGR_DATABASE_URL", "memory:"),
+        ("USERMGR_HTTP_PUBLIC_URL", "http://app.example.org"),
+        ("USERMGR_HTTP_LISTEN", "0.0.0.0:80"),
+        ("USERMGR_HTTP_METRICS_LISTEN", "[::]:9464"),
+        ("USERMGR_MAIL_ALLOW_PLAINTEXT", "true"),
+    ];
+    for (variable, value) in weak {
+        let config = read("", &[(variable, value)]).unwrap();
+        assert!(!config.warnings().is_empty(), "{variable}={value}");
+    }
+    assert_eq!(read("", &weak).unwrap().warnings().len(), weak.len() + 1, "and mail that goes to nobody");
+    assert!(read("", &[]).unwrap().warnings().is_empty());
+    let proxied = [
+        ("USERMGR_HTTP_LISTEN", "0.0.0.0:80"),
+        ("USERMGR_HTTP_TRUSTED_PROXIES", "10.0.0.0/8"),
+        ("USERMGR_HTTP_PUBLIC_URL", "https://app.example.org"),
+        ("USERMGR_MAIL_URL", "smtps://mail.example.org"),
+    ];
+    assert!(read("", &proxied).unwrap().warnings().is_empty());
 }

@@ -37,3 +37,11 @@ pub(super) fn parse_size(text: &str) -> Option<usize> {
     };
     number.parse::<usize>().ok()?.checked_mul(factor).filter(|size| *size > 0)
 }
+
+/// A duration as it is written in a configuration: `10m`.
+pub(super) fn span(duration: time::Duration) -> String {
+    let seconds = duration.whole_seconds();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let fits = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0);
+    fits.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
+}
