@@ -209,7 +209,7 @@ fn the_sample_file_means_the_defaults_also_when_its_values_are_taken() {
     let lines: Vec<&str> = sampled.lines().collect();
     let without_examples: Vec<&str> = lines
         .windows(2)
-        .filter(|pair| !pair[0].ends_with("such as:") && !pair[0].starts_with("[roles]"))
+        .filter(|pair| !pair[0].ends_with("as:") && !pair[0].starts_with("[roles]"))
         .map(|pair| pair[1].strip_prefix('#').filter(|value| !value.starts_with(' ')).unwrap_or(pair[1]))
         .collect();
     let config = read(&without_examples.join("\n"), &[]).unwrap();
