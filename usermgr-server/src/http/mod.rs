@@ -69,6 +69,15 @@ impl Default for ServiceOptions {
     }
 }
 
+/// What was answered, among the extensions of each response: for whoever counts or logs around the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The route, with `{id}` where an identifier stands; none when there is no such path.
+    pub route: Option<String>,
+    /// The problem's code, if the answer tells of one.
+    pub code: Option<&'static str>,
+}
+
 /// Makes the service. It mounts in any program that speaks `http` types: axum's `nest_service`, hyper, tonic.
 ///
 /// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions.
@@ -179,6 +188,8 @@ impl App {
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let trace_id = trace_id(&parts.headers);
         tracing::info!(request_id, trace_id, method, path, status, code, milliseconds, "request");
+        let route = route.map(|found| found.pattern.to_owned());
+        response.extensions_mut().insert(Answered { route, code });
         response
     }
 

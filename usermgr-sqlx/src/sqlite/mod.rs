@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use usermgr_core::port::store::StoreError;
 
 use crate::error::{ConnectError, MigrateError};
+use crate::pool::PoolGauges;
 
 type Db = sqlx::Sqlite;
 type Store = SqliteStore;
@@ -109,6 +110,11 @@ impl SqliteStore {
     /// `is_in_transaction()` is true, as [`connect`](Self::connect) does, or writes fail until the program is restarted.
     pub fn with_pool(pool: SqlitePool) -> Self {
         Self { writer: pool.clone(), readers: pool, due: Arc::default(), events_due: Arc::default() }
+    }
+
+    /// How the pools are doing: the one connection that writes, and those that read.
+    pub fn pools(&self) -> Vec<PoolGauges> {
+        vec![PoolGauges::of("writer", &self.writer), PoolGauges::of("readers", &self.readers)]
     }
 
     const fn readers(&self) -> &SqlitePool {
