@@ -81,7 +81,7 @@ impl Watched {
         }
         for job in jobs {
             let Some(record) = &job.record else { continue };
-            let name: Labels<1> = [("job", job.job.to_string().into())];
+            let name: Labels<1> = [("task", job.job.to_string().into())];
             set(&metrics.job_started, &name, record.started_at.unix_timestamp());
             if let Some(ended_at) = record.ended_at {
                 set(&metrics.job_ended, &name, ended_at.unix_timestamp());
