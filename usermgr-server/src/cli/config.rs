@@ -17,11 +17,11 @@ pub(super) struct ConfigArguments {
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
-    pub(super) command: Option<ConfigCommand>,
+    command: Option<ConfigCommand>,
 }
 
 #[derive(Subcommand)]
-pub(super) enum ConfigCommand {
+enum ConfigCommand {
     /// Say whether the configuration is right, without touching the database, and warn of weak choices
     #[command(after_help = "Example:\n  usermgr-server config check --explain --config /etc/usermgr.toml")]
     Check {
@@ -34,16 +34,14 @@ pub(super) enum ConfigCommand {
     Sample,
 }
 
-/// The sample needs no configuration, so it is printed also where that is wrong.
-pub(super) fn print_sample() -> Result<(), Failure> {
-    print(sample().trim_end())
-}
-
-pub(super) fn run(config: &Config, arguments: &ConfigArguments) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &ConfigArguments,
+    config: impl FnOnce() -> Result<Config, Failure>,
+) -> Result<(), Failure> {
     match arguments.command {
-        Some(ConfigCommand::Check { explain }) => check(config, explain),
-        Some(ConfigCommand::Sample) => print_sample(),
-        None => show(config, arguments.json),
+        Some(ConfigCommand::Check { explain }) => check(&config()?, explain),
+        Some(ConfigCommand::Sample) => print(sample().trim_end()),
+        None => show(&config()?, arguments.json),
     }
 }
 

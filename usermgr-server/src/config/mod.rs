@@ -52,6 +52,8 @@ pub struct Config {
     pub policies: Policies,
     pub log_format: Option<LogFormat>,
     pub log_level: String,
+    /// Whether `NO_COLOR` asks for none.
+    pub no_color: bool,
     /// Every value as text and where it came from, for `config`.
     pub values: Values,
 }
@@ -142,7 +144,8 @@ impl Config {
         }
         reader.file(file, origin);
         reader.environment(environment);
-        let config = reader.config();
+        let no_color = environment.get("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let config = reader.config().map(|config| Config { no_color, ..config });
         if reader.faults.is_empty() {
             config.ok_or_else(|| ConfigError(vec!["the configuration cannot be read".into()]))
         } else {

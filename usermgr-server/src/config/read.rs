@@ -292,6 +292,7 @@ impl Reader {
             policies: policies?,
             log_format: log_format?,
             log_level: log_level?,
+            no_color: false,
             values: self.values.clone(),
         })
     }
