@@ -27,6 +27,7 @@ use clap_complete::Shell;
 use crate::config::Config;
 use crate::serve::{self, Worker};
 use failure::Failure;
+use log::Log;
 
 /// Registration, verification, passwords and sessions over HTTP.
 #[derive(Parser)]
@@ -117,24 +118,27 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(),
     };
-    match runtime.block_on(run(arguments)) {
+    let log = Log::default();
+    let outcome = runtime.block_on(run(arguments, &log));
+    log.end();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
 /// Reads the configuration, and begins to log as it says.
-fn configured(file: Option<&Path>) -> Result<Config, Failure> {
+fn configured(file: Option<&Path>, log: &Log) -> Result<Config, Failure> {
     let config = Config::load(file)?;
-    log::to_stderr(&config);
+    log.begin(&config)?;
     log::panics();
     Ok(config)
 }
 
-async fn run(arguments: Arguments) -> Result<(), Failure> {
+async fn run(arguments: Arguments, log: &Log) -> Result<(), Failure> {
     let command = arguments.command.unwrap_or(Command::Serve { no_worker: false });
     // What needs no configuration works also where that is wrong.
-    let config = || configured(arguments.config.as_deref());
+    let config = || configured(arguments.config.as_deref(), log);
     match command {
         Command::Serve { no_worker } => {
             let worker = if no_worker { Worker::Elsewhere } else { Worker::Here };

@@ -8,10 +8,14 @@ mod listener;
 mod metrics;
 mod requests;
 mod scrape;
+#[cfg(feature = "otlp")]
+mod spans;
 mod store;
 
 pub(crate) use listener::serve;
 pub(crate) use metrics::Metrics;
 pub(crate) use requests::Counted;
 pub(crate) use scrape::{Pools, Watched};
+#[cfg(feature = "otlp")]
+pub(crate) use spans::{Spans, parent};
 pub(crate) use store::ObservedStore;
