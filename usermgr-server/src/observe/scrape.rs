@@ -131,3 +131,68 @@ impl Watched {
 fn store(counter: &prometheus_client::metrics::counter::Counter, number: u64) {
     counter.inner().store(number, std::sync::atomic::Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use usermgr_core::SecretKey;
+    use usermgr_core::testing::{Mailbox, MemoryStore};
+    use usermgr_sqlx::SqliteStore;
+
+    use super::*;
+
+    fn watched(store: Arc<dyn usermgr_core::port::store::Store>) -> Watched {
+        let manager = UserManager::builder()
+            .store(store)
+            .mailer(Arc::new(Mailbox::default()))
+            .secret_key(SecretKey::from_bytes([7; 32]))
+            .build()
+            .unwrap();
+        Watched::new(Arc::new(Metrics::new()), manager, Box::new(Vec::new))
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_told_of_and_the_rest_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", dir.path().join("usermgr.db").display());
+        // Without tables, every question fails.
+        let store = SqliteStore::connect(&url, 1).await.unwrap();
+        let watched = watched(Arc::new(store.clone()));
+        let text = watched.text().await.unwrap();
+        assert!(
+            text.contains("\nusermgr_store_up 0\n") && text.contains("\nusermgr_hash_threads "),
+            "{text}"
+        );
+        assert!(!text.contains("\nusermgr_outbox_mails{"), "what is not known is not told");
+
+        store.migrate().await.unwrap();
+        assert!(
+            watched.text().await.unwrap().contains("\nusermgr_store_up 0\n"),
+            "it was asked a moment ago"
+        );
+        *watched.asked.lock().await = None;
+        let text = watched.text().await.unwrap();
+        assert!(
+            text.contains("\nusermgr_store_up 1\n") && text.contains("\nusermgr_outbox_mails{"),
+            "{text}"
+        );
+
+        sqlx::query("DROP TABLE usermgr_outbox")
+            .execute(&sqlx::SqlitePool::connect(&url).await.unwrap())
+            .await
+            .unwrap();
+        *watched.asked.lock().await = None;
+        let text = watched.text().await.unwrap();
+        assert!(text.contains("\nusermgr_store_up 0\n"), "{text}");
+        assert!(!text.contains("\nusermgr_outbox_mails{"), "an old number is no number");
+    }
+
+    #[tokio::test]
+    async fn events_that_nobody_is_told_of_do_not_wait() {
+        let watched = watched(Arc::new(MemoryStore::new()));
+        let text = watched.text().await.unwrap();
+        assert!(
+            text.contains("\nusermgr_store_up 1\n") && !text.contains("\nusermgr_events_waiting{"),
+            "{text}"
+        );
+    }
+}
