@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::crypto::hasher::{HashPool, HashPoolError};
+use crate::crypto::hasher::{HashGauges, HashPool, HashPoolError};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::crypto::webhook::WebhookSecret;
 use crate::domain::job::JobName;
@@ -21,6 +21,7 @@ use crate::port::clock::{Clock, SystemClock};
 use crate::port::events::EventPublisher;
 use crate::port::mailer::Mailer;
 use crate::port::random::{Random, SystemRandom};
+use crate::port::store::upkeep::Backlog;
 use crate::port::store::{Store, StoreError};
 use crate::template::{BuiltInTemplates, MailTemplates};
 use crate::worker::{
@@ -105,6 +106,19 @@ impl UserManager {
     /// [`StoreError`] when it cannot serve.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.inner.store.ping().await
+    }
+
+    /// What waits to leave, for whoever watches.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be counted.
+    pub async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.inner.store.backlog().await
+    }
+
+    /// How the threads that hash are doing.
+    pub fn hash_gauges(&self) -> HashGauges {
+        self.inner.hasher.gauges()
     }
 
     /// The public keys that verify access tokens, as a JWK Set (RFC 7517).

@@ -3,8 +3,11 @@
 
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod http;
+mod observe;
 pub mod serve;
+mod tls;
 
 pub use http::client::PeerAddr;
-pub use http::{AuthService, ServiceOptions, service};
+pub use http::{Answered, AuthService, ServiceOptions, service};

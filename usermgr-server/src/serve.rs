@@ -4,40 +4,27 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use usermgr_core::memory::MemoryStore;
 use usermgr_core::port::clock::SystemClock;
+use usermgr_core::port::events::EventPublisher;
 use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 use usermgr_core::port::random::{Random as _, SystemRandom};
 use usermgr_core::port::store::Store;
 use usermgr_core::template::{FolderTemplates, TemplateError};
+use usermgr_core::worker::Stopper;
 use usermgr_core::{BuildError, SecretKey, UserManager};
 use usermgr_smtp::{ConsoleEvents, MailUrlError, Webhook, WebhookUrlError};
 use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SchemaStatus, SqliteStore};
 
 use crate::config::{Config, EventTarget};
-use crate::http::client::PeerAddr;
+use crate::connections::{self, GRACE};
 use crate::http::{ServiceOptions, service};
-
-/// How long requests may go on after a signal to stop.
-const GRACE: Duration = Duration::from_secs(20);
-/// How long a connection may take to send its headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes of a request's headers over HTTP/1; over HTTP/2 it is hyper's 16 KiB.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// What a connection of HTTP/2 begins with (RFC 9113 §3.4).
-const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Connections at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 10_000;
+use crate::observe::{self, Counted, Metrics, ObservedStore, Pools, Watched};
+use crate::tls::{self, Tls, TlsError};
 
 /// Why the program cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +46,24 @@ pub enum StartError {
     KeyFile { path: String, source: io::Error },
     #[error("{0}: it holds no secret key; a key is 32 bytes in base64")]
     BadKeyFile(String),
-    #[error("http.listen {address}: {source}")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("{key} {address}: {source}{}", advice(.source))]
+    Listen { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("signals cannot be received")]
     Signals(#[source] io::Error),
+}
+
+/// What to do about an address that cannot be listened on.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; is the server running already? Else name another port",
+        io::ErrorKind::PermissionDenied => {
+            "; ports under 1024 are for programs with a right to them: name another"
+        }
+        io::ErrorKind::AddrNotAvailable => "; it is no address of this machine",
+        _ => "",
+    }
 }
 
 /// What failed underneath.
@@ -110,6 +111,21 @@ impl Database {
         }
     }
 
+    /// Tells how the connections are doing; a store in memory has none.
+    fn pools(&self) -> Pools {
+        match self {
+            Self::Sqlite(store) => {
+                let store = store.clone();
+                Box::new(move || store.pools())
+            }
+            Self::Postgres(store) => {
+                let store = store.clone();
+                Box::new(move || store.pools())
+            }
+            Self::Memory(_) => Box::new(Vec::new),
+        }
+    }
+
     fn into_store(self) -> Arc<dyn Store> {
         match self {
             Self::Sqlite(store) => Arc::new(store),
@@ -130,35 +146,61 @@ impl Mailer for Nowhere {
     }
 }
 
+/// Where mails go.
+fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, StartError> {
+    match config.mail_url.expose_secret() {
+        "memory:" => Ok(Arc::new(Nowhere)),
+        url => Ok(usermgr_smtp::from_url(url, config.mail_from.clone(), config.mail_plaintext)?),
+    }
+}
+
+/// The texts that replace the built-in ones.
+fn templates(config: &Config) -> Result<Option<FolderTemplates>, StartError> {
+    let Some(folder) = &config.mail_templates else { return Ok(None) };
+    Ok(Some(FolderTemplates::load(folder)?.with_default(&config.policies.mail.default_locale)))
+}
+
+/// Who is told of events.
+fn publisher(config: &Config) -> Result<Option<Arc<dyn EventPublisher>>, StartError> {
+    Ok(match &config.events {
+        EventTarget::Nowhere => None,
+        EventTarget::Console => Some(Arc::new(ConsoleEvents)),
+        EventTarget::Webhook { url, secrets, plaintext } => {
+            let clock = Arc::new(SystemClock);
+            Some(Arc::new(Webhook::new(url.expose_secret(), secrets.clone(), *plaintext, clock)?))
+        }
+    })
+}
+
+/// Whether everything that a configuration names can be had, but for the database.
+pub(crate) fn check(config: &Config) -> Result<(), StartError> {
+    mailer(config)?;
+    templates(config)?;
+    publisher(config)?;
+    config.tls.as_ref().map_or(Ok(()), tls::check)?;
+    Ok(())
+}
+
 /// Builds the manager that a configuration describes, over a migrated database.
 pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> {
     let database = Database::open(config).await?;
     database.migrate().await?;
-    let mail_url = config.mail_url.expose_secret();
-    let mailer = if mail_url == "memory:" {
-        Arc::new(Nowhere)
-    } else {
-        usermgr_smtp::from_url(mail_url, config.mail_from.clone(), config.mail_plaintext)?
-    };
+    manager_over(config, database.into_store())
+}
+
+fn manager_over(config: &Config, store: Arc<dyn Store>) -> Result<UserManager, StartError> {
     let mut builder = UserManager::builder()
-        .store(database.into_store())
-        .mailer(mailer)
+        .store(store)
+        .mailer(mailer(config)?)
         .secret_key(secret_key(config)?)
         .previous_keys(config.previous_keys.clone())
         .mail_callback_secrets(config.mail_callback_secrets.clone())
         .policies(config.policies.clone());
-    if let Some(folder) = &config.mail_templates {
-        let templates = FolderTemplates::load(folder)?.with_default(&config.policies.mail.default_locale);
+    if let Some(templates) = templates(config)? {
         builder = builder.templates(Arc::new(templates));
     }
-    match &config.events {
-        EventTarget::Nowhere => {}
-        EventTarget::Console => builder = builder.events(Arc::new(ConsoleEvents)),
-        EventTarget::Webhook { url, secrets, plaintext } => {
-            let clock = Arc::new(SystemClock);
-            let webhook = Webhook::new(url.expose_secret(), secrets.clone(), *plaintext, clock)?;
-            builder = builder.events(Arc::new(webhook));
-        }
+    if let Some(publisher) = publisher(config)? {
+        builder = builder.events(publisher);
     }
     Ok(builder.build()?)
 }
@@ -222,17 +264,21 @@ pub(crate) enum Worker {
 /// Serves until a signal says stop; then finishes what was begun.
 pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartError> {
     let mut stop = Stop::listen()?;
-    let manager = manager(config).await?;
-    let listen_failed = |source| StartError::Listen { address: config.listen, source };
+    let side = Stopper::new();
+    let metrics = Arc::new(Metrics::new());
+    let manager = watched_manager(config, &metrics, &side).await?;
+    let listen_failed = |source| StartError::Listen { key: "http.listen", address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_failed)?;
     let address = listener.local_addr().map_err(listen_failed)?;
+    let tls = config.tls.as_ref().map(|files| Tls::start(files, side.token())).transpose()?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let workers = (worker == Worker::Here).then(|| manager.start_workers());
+    let scheme = if tls.is_some() { "https" } else { "http" };
     // On standard output whatever the log's level: who asked for port 0 reads the port here.
-    let _nobody_reads = writeln!(io::stdout(), "listening on http://{address}{}", config.base_path);
-    tracing::info!("listening on http://{address}{}", config.base_path);
+    let _nobody_reads = writeln!(io::stdout(), "listening on {scheme}://{address}{}", config.base_path);
+    tracing::info!("listening on {scheme}://{address}{}", config.base_path);
 
     let service = service(
         manager,
@@ -243,104 +289,22 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
             cors_origins: config.cors_origins.clone(),
         },
     );
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES);
-    server.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT).max_concurrent_streams(100);
-    let graceful = GracefulShutdown::new();
-    let (stopping, quit) = tokio::sync::watch::channel(());
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            () = stop.requested() => break,
-            accepted = accept(&listener, &places) => accepted,
-        };
-        let Some((stream, peer, place)) = accepted else { continue };
-        let server = server.clone();
-        let watcher = graceful.watcher();
-        let service = tower::util::MapRequest::new(service.clone(), move |mut request: http::Request<_>| {
-            request.extensions_mut().insert(PeerAddr(peer));
-            request
-        });
-        let mut quit = quit.clone();
-        tokio::spawn(async move {
-            let speaks = tokio::select! {
-                speaks = speaks(&stream) => speaks,
-                _ = quit.changed() => false,
-            };
-            if speaks {
-                let connection =
-                    server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-                if let Err(error) = watcher.watch(connection.into_owned()).await {
-                    tracing::debug!(%error, "a connection ended badly");
-                }
-            }
-            drop(place);
-        });
-    }
-
-    tracing::info!("stopping: finishing what was begun");
-    drop(listener);
-    drop(stopping);
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not finish in time");
-    }
+    connections::serve(listener, tls, Counted::new(service, metrics), stop.requested()).await;
     if let Some(workers) = workers
         && tokio::time::timeout(GRACE, workers.stop()).await.is_err()
     {
         tracing::warn!("some mails or jobs did not end in time; they come again");
     }
+    side.stop();
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Whether the other side says something that can be HTTP, within the time it has for its headers.
-///
-/// The server looks at the first bytes to tell HTTP/2 from HTTP/1 and does so without a limit of time; here they are
-/// waited for, and left where they are.
-async fn speaks(stream: &tokio::net::TcpStream) -> bool {
-    let looking = async {
-        let mut seen = [0_u8; HTTP2_PREFACE.len()];
-        loop {
-            match stream.peek(&mut seen).await {
-                Ok(0) | Err(_) => return false,
-                Ok(n) if n == seen.len() || seen[..n] != HTTP2_PREFACE[..n] => return true,
-                // The beginning of a preface, or of `POST`: what is there stays readable, so only time tells.
-                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    };
-    tokio::time::timeout(HEADER_TIMEOUT, looking).await.unwrap_or(false)
-}
-
-type Place = tokio::sync::OwnedSemaphorePermit;
-
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, SocketAddr, Place)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            let _best_effort = stream.set_nodelay(true);
-            Some((stream, peer, place))
-        }
-        Err(error) => {
-            // Out of file descriptors, most likely: those who are served will free some.
-            tracing::warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
-    }
 }
 
 /// Delivers mail and does upkeep until a signal says stop.
 pub(crate) async fn work(config: &Config) -> Result<(), StartError> {
     let mut stop = Stop::listen()?;
-    let manager = manager(config).await?;
+    let side = Stopper::new();
+    let manager = watched_manager(config, &Arc::new(Metrics::new()), &side).await?;
     let workers = manager.start_workers();
     tracing::info!("working");
     stop.requested().await;
@@ -348,7 +312,31 @@ pub(crate) async fn work(config: &Config) -> Result<(), StartError> {
     if tokio::time::timeout(GRACE, workers.stop()).await.is_err() {
         tracing::warn!("some mails or jobs did not end in time; they come again");
     }
+    side.stop();
     Ok(())
+}
+
+/// The manager of a process that goes on: it tells what happens, and answers whoever asks for metrics.
+async fn watched_manager(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    side: &Stopper,
+) -> Result<UserManager, StartError> {
+    let database = Database::open(config).await?;
+    database.migrate().await?;
+    let pools = database.pools();
+    let store = Arc::new(ObservedStore::new(database.into_store(), Arc::clone(metrics)));
+    let manager = manager_over(config, store)?;
+    if let Some(address) = config.metrics_listen {
+        let failed = |source| StartError::Listen { key: "http.metrics_listen", address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let _nobody_reads = writeln!(io::stdout(), "metrics on http://{address}/metrics");
+        tracing::info!("metrics on http://{address}/metrics");
+        let watched = Arc::new(Watched::new(Arc::clone(metrics), manager.clone(), pools));
+        tokio::spawn(observe::serve(listener, watched, side.token()));
+    }
+    Ok(manager)
 }
 
 /// SIGTERM and SIGINT.

@@ -492,3 +492,81 @@ fn hash_calibrate_measures_and_names_a_setting() {
     assert!(rows.iter().all(|row| row["hashes_per_second"].as_f64().unwrap() > 0.0), "{rows:?}");
     assert_eq!(place.run(&["hash", "calibrate", "--target", "soon"]).code, 2);
 }
+
+#[test]
+fn a_configuration_is_checked_and_explained() {
+    let place = Place::new();
+    assert!(place.done(&["config", "check"]).contains("the configuration can be used"));
+    let said = place.done(&["config", "check", "--explain"]);
+    assert!(said.contains("a chance of 1 in 100000 an account and day"), "{said}");
+    assert!(!place.0.path().join("usermgr.db").exists(), "the database is not touched");
+
+    place.write("usermgr.toml", "[codes]\nlength = 4\n");
+    assert!(place.done(&["config", "check"]).contains("warning: codes.length is under 6"));
+    place.write("usermgr.toml", "[mail]\ntemplates = \"nowhere\"\n");
+    assert!(place.refused(1, &["config", "check"]).contains("mail.templates: "));
+    place.write("usermgr.toml", "[mail]\nurl = \"gopher://mail.example.org\"\n");
+    assert!(place.refused(1, &["config", "check"]).contains("mail.url: "));
+    place.write("usermgr.toml", "[codes]\nttl = \"soon\"\n[link]\nttl = \"1m\"\n");
+    let said = place.refused(1, &["config", "check"]);
+    assert!(said.contains("codes.ttl (usermgr.toml): it takes a duration"), "{said}");
+    assert!(said.contains("link.ttl is not a key; did you mean links.ttl?"), "{said}");
+
+    let sample = place.done(&["config", "sample"]);
+    assert!(sample.contains("\n#length = 6\n"), "also where the configuration is wrong");
+    place.write("usermgr.toml", &sample);
+    place.done(&["config", "check"]);
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let place = Place::new();
+    place.write("usermgr.toml", "wrong");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.done(&["completions", shell]);
+        for word in ["set-password", "undeliverable", "calibrate", "no-worker"] {
+            assert!(script.contains(word), "{word} for {shell}");
+        }
+    }
+    let bash = place.write("completions.bash", &place.done(&["completions", "bash"]));
+    assert!(Command::new("bash").arg("-n").arg(bash).status().unwrap().success());
+    assert_eq!(place.run(&["completions", "dos"]).code, 2);
+
+    assert!(place.done(&["man"]).contains(".TH usermgr-server 1"));
+    place.done(&["man", "--dir", "pages/man1"]);
+    let page = |name: &str| std::fs::read_to_string(place.0.path().join("pages/man1").join(name)).unwrap();
+    assert!(page("usermgr-server.1").contains("usermgr\\-server\\-users(1)"));
+    assert!(page("usermgr-server-users-create.1").contains("password\\-stdin"));
+    place.write("file", "");
+    assert!(place.refused(1, &["man", "--dir", "file/man1"]).contains("file/man1: "));
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let place = Place::new();
+    place.write("usermgr.toml", "[log]\nformat = \"pretty\"\n[throttle]\nenabled = false\n");
+    let said = place.run(&["users", "list"]);
+    let (help, wrong) = (place.run(&["--help"]), place.run(&["user"]));
+    for text in [&said.out, &said.err, &help.out, &wrong.err] {
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+    // With a terminal of its own, and with and without NO_COLOR. The key file is made anew each time, which is logged.
+    let program = env!("CARGO_BIN_EXE_usermgr-server");
+    let at_a_terminal = |no_color: &str| {
+        let _may_be_gone = std::fs::remove_file(place.0.path().join("usermgr.key"));
+        let command = format!("USERMGR_LOG_LEVEL=info {no_color} {program} users list");
+        let output = Command::new("script")
+            .args(["-qec", &command, "/dev/null"])
+            .current_dir(place.0.path())
+            .env_remove("DATABASE_URL")
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("made a secret key"), "{text}");
+        text
+    };
+    assert!(at_a_terminal("").contains('\u{1b}'));
+    assert!(!at_a_terminal("NO_COLOR=1").contains('\u{1b}'));
+}

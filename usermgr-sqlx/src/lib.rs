@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod error;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod schema;
@@ -9,6 +11,8 @@ mod schema;
 mod sqlite;
 
 pub use error::{ConnectError, MigrateError};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use pool::PoolGauges;
 #[cfg(feature = "postgres")]
 pub use postgres::PgStore;
 pub use schema::SchemaStatus;

@@ -39,7 +39,7 @@ use crate::port::store::session::{
 use crate::port::store::undeliverable::{
     MarkDeliverable, MarkRemoved, MarkUndeliverable, UndeliverableQuery, UndeliverableStore,
 };
-use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
+use crate::port::store::upkeep::{Backlog, Purge, Purged, UpkeepStore};
 use crate::port::store::{Store, StoreError};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -393,6 +393,10 @@ impl UpkeepStore for Broken {
             }
         }
         outcome
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        self.inner.backlog().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -122,7 +122,8 @@ macro_rules! conformance_suite {
                 a_purge_takes_no_code_from_under_a_redemption,
                 a_deleted_user_is_purged_with_all_that_is_theirs,
                 who_may_come_back_is_purged_when_that_is_over, deleted_users_are_purged_in_batches,
-                access_tokens_are_purged_when_they_ran_out, superseded_keys_are_purged;
+                access_tokens_are_purged_when_they_ran_out, superseded_keys_are_purged,
+                what_waits_is_counted;
             records: an_audit_entry_comes_back_as_it_went_in, the_audit_log_is_paged,
                 a_session_comes_back_as_it_went_in, a_mail_comes_back_as_it_went_in,
                 a_password_hash_comes_back_as_it_went_in, an_address_is_found_by_its_key_alone,

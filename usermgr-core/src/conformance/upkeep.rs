@@ -4,19 +4,20 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, SettleOne as _, add_key, audited, candidates, claim, delete, entries, failed, guard, holds, invite,
-    later, open, outbox, owed, password_of, purge, register, registered, request, right, rotate, rule, sent,
-    signed_in, signing_key, user,
+    NOW, SettleOne as _, add_key, all_events, audited, candidates, claim, create, delete, entries, failed,
+    guard, holds, invite, later, lease, open, outbox, owed, password_of, purge, register, registered,
+    request, right, rotate, rule, sent, signed_in, signing_key, user,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent};
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::account::{CredentialsQuery, Registered};
 use crate::port::store::code::Redeemed;
+use crate::port::store::event::{EventResult, SettleEvent};
 use crate::port::store::key::AddSigningKey;
-use crate::port::store::outbox::{DeliveryResult, OutboxStatus, Settle};
+use crate::port::store::outbox::{Claim, DeliveryResult, DomainRoom, OutboxStatus, Settle};
 use crate::port::store::session::{Rotated, SessionKey, SessionOpened, SessionQuery, SessionSelector};
-use crate::port::store::upkeep::{Purge, Purged};
+use crate::port::store::upkeep::{Backlog, Purge, Purged};
 
 const ANA: &str = "ana@example.org";
 
@@ -119,6 +120,56 @@ pub async fn the_outbox_keeps_what_is_owed_or_dead(harness: &dyn StoreHarness) {
     assert_eq!(purged(79_000).await, 0);
     let left: Vec<_> = outbox(&store).await.iter().map(|entry| entry.status).collect();
     assert_eq!(left, [OutboxStatus::Dead, OutboxStatus::Queued], "{:?}", owed(&store).await);
+}
+
+/// What waits is counted, and nothing else: neither what left, nor what was voided.
+pub async fn what_waits_is_counted(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    for n in 0..3 {
+        registered(&store, &format!("u{n}@example.org")).await;
+    }
+    let (held, claimed) = claim(&store, NOW).await;
+    store.settle(sent(&claimed[0], held, later(10))).await.unwrap();
+    let ends = [
+        DeliveryResult::Dead { error: "no such mailbox".into() },
+        DeliveryResult::Retry { at: later(3600), error: "come back".into() },
+    ];
+    for (mail, result) in claimed.iter().skip(1).zip(ends) {
+        store.settle(Settle { now: later(10), id: mail.mail.id, lease: held, result }).await.unwrap();
+    }
+    store.register(register("later@example.org", later(60))).await.unwrap();
+    let mails = |backlog: Backlog| (backlog.queued_mails, backlog.oldest_mail, backlog.dead_mails);
+    let counted = store.backlog().await.unwrap();
+    assert_eq!(mails(counted), (2, Some(NOW), 1), "also one that waits for another attempt");
+    let (held, claimed) = claim(&store, later(3600)).await;
+    let again = claimed.iter().find(|mail| mail.attempt == 2).unwrap();
+    store.settle(sent(again, held, later(3600))).await.unwrap();
+    assert_eq!(mails(store.backlog().await.unwrap()), (1, Some(later(60)), 1));
+
+    let mut command = create("eva@example.org", later(100));
+    command.events = all_events();
+    store.create_user(command).await.unwrap();
+    let before = store.backlog().await.unwrap();
+    assert!(before.undelivered_events > 0);
+    assert_eq!(before.oldest_event, Some(later(100)), "before it has a position");
+    let all = before.undelivered_events;
+    for left in (0..all).rev() {
+        let held = lease();
+        let command = Claim {
+            now: later(200),
+            lease: held,
+            lease_until: later(300),
+            limit: 1,
+            room: DomainRoom::UNBOUNDED,
+        };
+        let claimed = store.claim_events(command).await.unwrap();
+        let id = claimed[0].event.id;
+        let result = EventResult::Delivered;
+        store.settle_event(SettleEvent { now: later(200), id, lease: held, result }).await.unwrap();
+        let counted = store.backlog().await.unwrap();
+        assert_eq!((counted.undelivered_events, counted.oldest_event.is_some()), (left, left > 0));
+    }
 }
 
 /// A limit that is in force, a session that holds and a network that is known outlive every purge.

@@ -46,6 +46,12 @@ impl Feed {
         self.rows.push(EventRow { event, attempts: 0, due_at, lease: None, delivered: false });
     }
 
+    /// How many events were not delivered, and when the oldest of them happened.
+    pub(super) fn undelivered(&self) -> (u64, Option<OffsetDateTime>) {
+        let waiting = || self.rows.iter().filter(|row| !row.delivered);
+        (waiting().count() as u64, waiting().map(|row| row.event.at).min())
+    }
+
     /// Removes the oldest events as far as they are over.
     pub(super) fn purge(&mut self, is_over: impl Fn(&Event) -> bool, most: u32) -> u64 {
         let over = self.rows.iter().take(most as usize).take_while(|row| is_over(&row.event)).count();

@@ -10,7 +10,7 @@ use crate::domain::page::Page;
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use crate::port::store::outbox::OutboxStatus;
-use crate::port::store::upkeep::{Purge, Purged, UpkeepStore};
+use crate::port::store::upkeep::{Backlog, Purge, Purged, UpkeepStore};
 use crate::port::store::{EventDraft, Happened, StoreError};
 
 #[async_trait]
@@ -164,6 +164,23 @@ impl UpkeepStore for MemoryStore {
         drop(guard);
         self.wake();
         Ok(purged)
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let state = self.state()?;
+        let most = Backlog::MOST as usize;
+        let of = |status| move |row: &&super::OutboxRow| row.status == status;
+        let mut queued: Vec<_> = state.outbox.values().filter(of(OutboxStatus::Queued)).collect();
+        queued.sort_by_key(|row| (row.due_at, row.mail.id));
+        queued.truncate(most);
+        let (undelivered_events, oldest_event) = state.feed.undelivered();
+        Ok(Backlog {
+            queued_mails: queued.len() as u64,
+            oldest_mail: queued.iter().map(|row| row.mail.created_at).min(),
+            dead_mails: state.outbox.values().filter(of(OutboxStatus::Dead)).take(most).count() as u64,
+            undelivered_events: undelivered_events.min(u64::from(Backlog::MOST)),
+            oldest_event,
+        })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -27,6 +27,9 @@ pub(super) enum Failure {
     Io(#[from] io::Error),
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
+    #[cfg(feature = "otlp")]
+    #[error("traces.otlp_url: {0}")]
+    Traces(Box<dyn std::error::Error + Send + Sync>),
     #[error("{0}")]
     Usage(&'static str),
     #[error("{}", pending_told(.0))]

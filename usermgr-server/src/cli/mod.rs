@@ -4,9 +4,11 @@ mod audit;
 mod config;
 mod events;
 mod failure;
+mod generated;
 mod hash;
 mod import;
 mod keys;
+mod log;
 mod mail;
 mod maintenance;
 mod operator;
@@ -16,16 +18,16 @@ mod roles;
 mod tables;
 mod users;
 
-use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use clap_complete::Shell;
 
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::serve::{self, Worker};
 use failure::Failure;
+use log::Log;
 
 /// Registration, verification, passwords and sessions over HTTP.
 #[derive(Parser)]
@@ -90,12 +92,22 @@ enum Command {
     /// List the jobs of the upkeep, and run them by hand
     #[command(subcommand)]
     Maintenance(maintenance::MaintenanceCommand),
-    /// Show the configuration in force, secrets masked
-    #[command(after_help = "Example:\n  usermgr-server config --json")]
-    Config {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
+    /// Show the configuration in force, secrets masked; check and explain it; print a sample
+    Config(config::ConfigArguments),
+    /// Print what a shell reads to complete commands
+    #[command(
+        after_help = "Example:\n  usermgr-server completions bash > /etc/bash_completion.d/usermgr-server"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page, or write the pages of all commands into a folder
+    #[command(after_help = "Example:\n  usermgr-server man --dir /usr/local/share/man/man1")]
+    Man {
+        /// Where to write a page for each command
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -106,53 +118,45 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(),
     };
-    match runtime.block_on(run(arguments)) {
+    let log = Log::default();
+    let outcome = runtime.block_on(run(arguments, &log));
+    log.end();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-/// A panic is a line of the log like any other. Where it was is told, not what it said: that may quote a secret.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let at = panic.location().map(ToString::to_string);
-        tracing::error!(at, "panicked");
-    }));
+/// Reads the configuration, and begins to log as it says.
+fn configured(file: Option<&Path>, log: &Log) -> Result<Config, Failure> {
+    let config = Config::load(file)?;
+    log.begin(&config)?;
+    log::panics();
+    Ok(config)
 }
 
-async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let config = Config::load(arguments.config.as_deref())?;
+async fn run(arguments: Arguments, log: &Log) -> Result<(), Failure> {
     let command = arguments.command.unwrap_or(Command::Serve { no_worker: false });
-    log_to_stderr(&config);
-    log_panics();
+    // What needs no configuration works also where that is wrong.
+    let config = || configured(arguments.config.as_deref(), log);
     match command {
         Command::Serve { no_worker } => {
             let worker = if no_worker { Worker::Elsewhere } else { Worker::Here };
-            Ok(serve::serve(&config, worker).await?)
+            Ok(serve::serve(&config()?, worker).await?)
         }
-        Command::Worker => Ok(serve::work(&config).await?),
-        Command::Migrate { check } => tables::migrate(&config, check).await,
-        Command::Users(command) => users::run(&config, command).await,
-        Command::Roles(command) => roles::run(&config, command).await,
-        Command::Keys(command) => keys::run(&config, command).await,
-        Command::Hash(command) => hash::run(&config, command).await,
-        Command::Outbox(command) => outbox::run(&config, command).await,
-        Command::Events(command) => events::run(&config, command).await,
-        Command::Mail(command) => mail::run(&config, command).await,
-        Command::Audit(command) => audit::run(&config, command).await,
-        Command::Maintenance(command) => maintenance::run(&config, command).await,
-        Command::Config { json } => config::show(&config, json),
-    }
-}
-
-fn log_to_stderr(config: &Config) {
-    let terminal = io::stderr().is_terminal();
-    let filter = EnvFilter::new(format!("{0},sqlx=warn,hyper=info,h2=info,rustls=info", config.log_level));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal);
-    let default = if terminal { LogFormat::Pretty } else { LogFormat::Json };
-    match config.log_format.unwrap_or(default) {
-        LogFormat::Pretty => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        Command::Worker => Ok(serve::work(&config()?).await?),
+        Command::Migrate { check } => tables::migrate(&config()?, check).await,
+        Command::Users(command) => users::run(&config()?, command).await,
+        Command::Roles(command) => roles::run(&config()?, command).await,
+        Command::Keys(command) => keys::run(&config()?, command).await,
+        Command::Hash(command) => hash::run(&config()?, command).await,
+        Command::Outbox(command) => outbox::run(&config()?, command).await,
+        Command::Events(command) => events::run(&config()?, command).await,
+        Command::Mail(command) => mail::run(&config()?, command).await,
+        Command::Audit(command) => audit::run(&config()?, command).await,
+        Command::Maintenance(command) => maintenance::run(&config()?, command).await,
+        Command::Config(command) => config::run(&command, config),
+        Command::Completions { shell } => generated::completions(shell),
+        Command::Man { dir } => generated::man(dir),
     }
 }

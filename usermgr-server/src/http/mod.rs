@@ -8,6 +8,7 @@ pub mod client;
 mod problem;
 mod query;
 mod routes;
+mod trace;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,6 +26,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use ipnet::IpNet;
+use tracing::Instrument as _;
 use usermgr_core::domain::id::OutboxId;
 use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_core::port::random::SystemRandom;
@@ -67,6 +69,15 @@ impl Default for ServiceOptions {
             cors_origins: Vec::new(),
         }
     }
+}
+
+/// What was answered, among the extensions of each response: for whoever counts or logs around the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The route, with `{id}` where an identifier stands; none when there is no such path.
+    pub route: Option<String>,
+    /// The problem's code, if the answer tells of one.
+    pub code: Option<&'static str>,
 }
 
 /// Makes the service. It mounts in any program that speaks `http` types: axum's `nest_service`, hyper, tonic.
@@ -147,7 +158,9 @@ impl App {
         let request_id = request_id(&parts.headers);
         let language = Language::of(&parts.headers);
         let route = self.routes.find(parts.uri.path());
+        let span = trace::span(&parts, &request_id, route.map(|found| found.pattern));
         let handled = AssertUnwindSafe(self.handle(&parts, body, &request_id)).catch_unwind();
+        let handled = handled.instrument(span.clone());
         let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_panic)) => {
@@ -177,8 +190,11 @@ impl App {
         let status = response.status().as_u16();
         let (method, path) = (parts.method.as_str(), route.map_or("-", |found| found.pattern));
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let trace_id = trace_id(&parts.headers);
+        let trace_id = trace::trace_id(&parts.headers);
+        trace::answered(&span, response.status());
         tracing::info!(request_id, trace_id, method, path, status, code, milliseconds, "request");
+        let route = route.map(|found| found.pattern.to_owned());
+        response.extensions_mut().insert(Answered { route, code });
         response
     }
 
@@ -256,17 +272,6 @@ impl App {
             }
         }
     }
-}
-
-/// The trace that the caller's request is part of (W3C Trace Context).
-fn trace_id(headers: &http::HeaderMap) -> Option<&str> {
-    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
-    let (version, trace, span, _flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let known = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16);
-    (known && trace.bytes().any(|b| b != b'0')).then_some(trace)
 }
 
 /// The caller's request id if it sent a sane one, else a new one.

@@ -123,6 +123,18 @@ impl Server {
         settings: &[(&str, &str)],
         args: &[&str],
     ) -> Self {
+        let server = Self::spawn(database, mail_url, settings, args);
+        let host = server.base.trim_end_matches(base_path(settings));
+        server.wait_ready(&format!("{host}/health/ready")).await;
+        server
+    }
+
+    /// Starts the program without waiting for it: it may be about to refuse, or choose its port.
+    pub fn start_unready(database: &Database, mail_url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::spawn(database, mail_url, settings, &["serve"])
+    }
+
+    fn spawn(database: &Database, mail_url: &str, settings: &[(&str, &str)], args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listen = format!("127.0.0.1:{}", free_port());
         let mut env: Vec<(String, String)> = [
@@ -139,14 +151,8 @@ impl Server {
         .into();
         env.extend(settings.iter().map(|(name, value)| ((*name).into(), (*value).into())));
         let child = command(&dir, &env).args(args).spawn().unwrap();
-        let base_path = settings
-            .iter()
-            .find(|(name, _)| *name == "USERMGR_HTTP_BASE_PATH")
-            .map_or("/v1", |(_, value)| *value)
-            .to_owned();
-        let server = Self { child, base: format!("http://{listen}{base_path}"), dir, env };
-        server.wait_ready(&format!("http://{listen}/health/ready")).await;
-        server
+        let base = format!("http://{listen}{}", base_path(settings));
+        Self { child, base, dir, env }
     }
 
     async fn wait_ready(&self, url: &str) {
@@ -225,13 +231,23 @@ impl Server {
     }
 
     /// Asks the program to stop as an operator does, and answers its exit status.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    pub fn terminate(self) -> std::process::ExitStatus {
+        self.terminate_with_log().0
+    }
+
+    /// As [`terminate`](Self::terminate), with everything the program has printed.
+    pub fn terminate_with_log(self) -> (std::process::ExitStatus, String) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.wait_with_log()
+    }
+
+    /// Waits until the program ends by itself.
+    pub fn wait_with_log(mut self) -> (std::process::ExitStatus, String) {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
+                return (status, self.log());
             }
             assert!(begun.elapsed() < PATIENCE, "it did not stop in time:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
@@ -250,6 +266,10 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn base_path<'a>(settings: &[(&str, &'a str)]) -> &'a str {
+    settings.iter().find(|(name, _)| *name == "USERMGR_HTTP_BASE_PATH").map_or("/v1", |(_, value)| *value)
 }
 
 fn command(dir: &tempfile::TempDir, env: &[(String, String)]) -> Command {

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, OnceCell};
 use usermgr_core::port::store::StoreError;
 
 use crate::error::{ConnectError, MigrateError};
+use crate::pool::PoolGauges;
 
 type Db = sqlx::Postgres;
 type Store = PgStore;
@@ -102,6 +103,11 @@ impl PgStore {
             others_due: Arc::default(),
             telling: Arc::default(),
         }
+    }
+
+    /// How the pool is doing.
+    pub fn pools(&self) -> Vec<PoolGauges> {
+        vec![PoolGauges::of("all", &self.pool)]
     }
 
     const fn readers(&self) -> &PgPool {

@@ -11,7 +11,7 @@ use usermgr_core::domain::id::{AuditId, SigningKeyId, UserId};
 use usermgr_core::domain::page::Page;
 use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
 use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
-use usermgr_core::port::store::upkeep::{Purge, Purged, UpkeepStore};
+use usermgr_core::port::store::upkeep::{Backlog, Purge, Purged, UpkeepStore};
 use usermgr_core::port::store::{EventDraft, Happened, StoreError};
 use uuid::Uuid;
 
@@ -20,6 +20,44 @@ use super::event::{owe_events, purge_events};
 use super::rows::corrupt;
 use super::writing::{audit, audit_done};
 use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
+
+#[derive(sqlx::FromRow)]
+struct BacklogRow {
+    mails: i64,
+    oldest_mail: Option<Ts>,
+    dead: i64,
+    events: i64,
+    oldest_event: Option<Ts>,
+}
+
+impl Store {
+    /// Each part reads one index, and no more of it than it counts.
+    async fn backlog_once(&self) -> Result<Backlog, StoreError> {
+        let row: BacklogRow = sqlx::query_as(
+            "SELECT m.mails, m.oldest_mail, d.dead, e.events, f.oldest_event FROM \
+             (SELECT COUNT(*) AS mails, MIN(created_at) AS oldest_mail FROM (SELECT created_at FROM usermgr_outbox \
+             WHERE status = 'queued' ORDER BY due_at, id LIMIT $1) AS queued) AS m, \
+             (SELECT COUNT(*) AS dead FROM (SELECT id FROM usermgr_outbox WHERE status = 'dead' LIMIT $1) AS dead) AS d, \
+             (SELECT COUNT(*) AS events FROM (SELECT user_id FROM usermgr_events WHERE delivered_at IS NULL LIMIT $1) \
+             AS undelivered) AS e, \
+             (SELECT MIN(at) AS oldest_event FROM (SELECT at FROM (SELECT at FROM usermgr_events WHERE due_at IS NOT NULL \
+             ORDER BY due_at, position LIMIT $1) AS due UNION ALL SELECT at FROM (SELECT at FROM usermgr_events \
+             WHERE position IS NULL ORDER BY seq LIMIT 1) AS unnumbered) AS next) AS f",
+        )
+        .bind(i64::from(Backlog::MOST))
+        .fetch_one(self.readers())
+        .await
+        .map_err(fault)?;
+        let count = |count: i64| u64::try_from(count).unwrap_or_default();
+        Ok(Backlog {
+            queued_mails: count(row.mails),
+            oldest_mail: row.oldest_mail.map(from_ts),
+            dead_mails: count(row.dead),
+            undelivered_events: count(row.events),
+            oldest_event: row.oldest_event.map(from_ts),
+        })
+    }
+}
 
 #[async_trait]
 impl AuditStore for Store {
@@ -305,6 +343,10 @@ async fn forget_users(
 impl UpkeepStore for Store {
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
         transact!(self.purge_once(command))
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        reread!(self.backlog_once())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

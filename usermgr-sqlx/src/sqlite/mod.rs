@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use usermgr_core::port::store::StoreError;
 
 use crate::error::{ConnectError, MigrateError};
+use crate::pool::PoolGauges;
 
 type Db = sqlx::Sqlite;
 type Store = SqliteStore;
@@ -110,6 +111,11 @@ impl SqliteStore {
     fn of(writer: SqlitePool, readers: SqlitePool) -> Self {
         let (turns, due, events_due) = Default::default();
         Self { writer, readers, turns, due, events_due }
+    }
+
+    /// How the pools are doing: the one connection that writes, and those that read.
+    pub fn pools(&self) -> Vec<PoolGauges> {
+        vec![PoolGauges::of("writer", &self.writer), PoolGauges::of("readers", &self.readers)]
     }
 
     const fn readers(&self) -> &SqlitePool {

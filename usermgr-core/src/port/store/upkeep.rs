@@ -16,6 +16,13 @@ pub trait UpkeepStore: Send + Sync {
     /// [`StoreError`], and nothing remains of this batch.
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError>;
 
+    /// What waits to leave, for whoever watches: counted up to [`Backlog::MOST`] of each kind, so that the answer is quick
+    /// also when much waits.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
+
     /// Whether the store can be reached and its tables are those of this version.
     ///
     /// # Errors
@@ -69,6 +76,26 @@ pub struct Purged {
     pub access_tokens: u64,
     pub signing_keys: u64,
     pub undeliverable: u64,
+}
+
+/// What waits to leave. Of more than [`Self::MOST`] the count says that many, and the oldest is that of the first due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Mails that are queued.
+    pub queued_mails: u64,
+    /// When the oldest of them was owed.
+    pub oldest_mail: Option<OffsetDateTime>,
+    /// Mails that failed for good and were not seen to.
+    pub dead_mails: u64,
+    /// Events that were not delivered; where nobody is told of them, all that are kept.
+    pub undelivered_events: u64,
+    /// When the oldest of those happened whose turn it is.
+    pub oldest_event: Option<OffsetDateTime>,
+}
+
+impl Backlog {
+    /// How far each kind is counted.
+    pub const MOST: u32 = 10_000;
 }
 
 impl Purge {

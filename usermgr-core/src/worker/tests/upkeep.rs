@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::port::store::UpkeepStore;
-use crate::port::store::upkeep::{Purge, Purged};
+use crate::port::store::upkeep::{Backlog, Purge, Purged};
 use crate::worker::{JobResult, Stop, Stopper, Upkeep};
 
 enum Answer {
@@ -43,6 +43,10 @@ impl UpkeepStore for Tables {
             Some(Answer::Fails) => Err(StoreError::unavailable("planted")),
             Some(Answer::Panics) => panic!("planted"),
         }
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        Ok(Backlog::default())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,0 +1,220 @@
+//! The table of keys, and how their names are spelled.
+
+/// A key: its name, its default, and what it means.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) default: &'static str,
+    pub(super) secrecy: Secrecy,
+    /// A value, as it stands in the file, for a key that has no default or takes a list.
+    pub(super) example: Option<&'static str>,
+    /// What it means, for the sample file.
+    pub(super) about: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrecy {
+    Plain,
+    /// A URL that may hold a password.
+    Url,
+    Secret,
+}
+
+const fn plain(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { name, default, secrecy: Secrecy::Plain, example: None, about }
+}
+
+const fn url(name: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { secrecy: Secrecy::Url, ..plain(name, default, about) }
+}
+
+const fn secret(name: &'static str, about: &'static str) -> Key {
+    Key { secrecy: Secrecy::Secret, ..plain(name, "", about) }
+}
+
+impl Key {
+    const fn such_as(self, example: &'static str) -> Self {
+        Self { example: Some(example), ..self }
+    }
+}
+
+/// Every key. Those of one section stand together.
+pub(super) const KEYS: &[Key] = &[
+    url(
+        "database.url",
+        "sqlite://usermgr.db",
+        "sqlite://FILE, postgres://USER:PASSWORD@HOST/DATABASE, or memory:, which forgets everything at the end. \
+         DATABASE_URL is read where USERMGR_DATABASE_URL is not set.",
+    ),
+    plain("database.max_connections", "10", "Connections of this process. Ten suffice for two cores."),
+    plain("http.listen", "127.0.0.1:8000", "Where it listens. 0.0.0.0:8000 is every interface."),
+    plain(
+        "http.base_path",
+        "/v1",
+        "What every path begins with, except /health/… and /.well-known/….",
+    ),
+    plain(
+        "http.public_url",
+        "http://localhost:8000",
+        "What mailed links begin with; never taken from a request. With https:// browsers are told to come by TLS alone.",
+    ),
+    plain(
+        "http.trusted_proxies",
+        "",
+        "Networks of proxies whose Forwarded or X-Forwarded-For is believed. Behind a proxy that is not named here, \
+         every client has the proxy's address and shares one budget.",
+    )
+    .such_as(r#"["10.0.0.0/8"]"#),
+    plain("http.cors_origins", "", "Origins whose pages may call the interface.")
+        .such_as(r#"["https://app.example.org"]"#),
+    plain("http.max_body", "64KiB", "Larger bodies are answered 413."),
+    plain(
+        "http.tls_cert",
+        "",
+        "The certificates of this server, its own first, in PEM. With it and the key the server speaks TLS itself; \
+         without, it stands behind a proxy that does. Files that change are read again.",
+    )
+    .such_as(r#""/etc/usermgr/tls.crt""#),
+    plain("http.tls_key", "", "The private key of the first certificate, in PEM, readable by this program alone.")
+        .such_as(r#""/etc/usermgr/tls.key""#),
+    plain(
+        "http.metrics_listen",
+        "",
+        "Where GET /metrics answers in the format of Prometheus: an address of its own, which nobody outside reaches.",
+    )
+    .such_as(r#""127.0.0.1:9464""#),
+    plain("http.docs", "true", "Whether /docs and /openapi.json are served."),
+    plain("http.pages", "true", "Whether the pages for people are served."),
+    url(
+        "mail.url",
+        "console:",
+        "console: (printed), file:///FOLDER (a file for each), smtp://USER:PASSWORD@HOST:587 (TLS is required, unless \
+         ?tls=opportunistic or ?tls=none says otherwise), smtps://…, or https://HOST/PATH of a mail API.",
+    ),
+    plain("mail.from", "usermgr <noreply@localhost>", "The sender. Its name is the service's name in mails."),
+    plain("mail.templates", "", "A folder of texts that replace the built-in ones.")
+        .such_as(r#""/etc/usermgr/templates""#),
+    plain("mail.allow_plaintext", "false", "Lets mail travel unencrypted to a host that is not this one."),
+    secret("mail.callback_secret", "With which a mail service signs what it tells of bounces and complaints.")
+        .such_as(r#""whsec_…""#),
+    secret(
+        "secret.key",
+        "32 bytes in base64, the same for every server on one database: openssl rand -base64 32. With SQLite and none, \
+         one is made and kept beside the file.",
+    )
+    .such_as(r#""…""#),
+    secret("secret.previous_keys", "Keys that were the secret key before; what they sealed still opens.")
+        .such_as(r#"["…"]"#),
+    plain("codes.length", "6", "Digits of a mailed code, 4 to 10. Fewer than 6 count for the first verification alone."),
+    plain("codes.ttl", "10m", "How long a code lives, from the hand-over of its mail."),
+    plain("codes.attempts", "5", "How many wrong tries use a code up."),
+    plain("codes.resend_interval", "30s", "The shortest time between two requests for one address."),
+    plain("codes.requests", "3", "Requests for one address, purpose and network within the window."),
+    plain("codes.window", "10m", "The window of requests."),
+    plain("registration.enabled", "true", "Whether anybody may register."),
+    plain("registration.pending_ttl", "24h", "How long a registration waits for its code."),
+    plain(
+        "registration.reveal_existing",
+        "false",
+        "Whether a registration says that the address has an account. It tells everybody who asks.",
+    ),
+    plain("registration.welcome_mail", "true", "Whether a new user gets a welcome mail."),
+    plain(
+        "passwords.memory_kib",
+        "19456",
+        "Memory of one password hash (Argon2id). usermgr-server hash calibrate measures what this machine bears.",
+    ),
+    plain("passwords.iterations", "2", "Passes over the memory."),
+    plain("passwords.parallelism", "1", "Lanes."),
+    plain("passwords.min_length", "8", "The fewest characters of a password, 8 to 64."),
+    plain(
+        "passwords.hash_threads",
+        "",
+        "Threads that hash, each with memory of its own for life. Without it, as many as there are cores.",
+    )
+    .such_as("4"),
+    plain(
+        "passwords.hash_queue",
+        "",
+        "Hashes that may wait; past it callers are refused at once. Without it, 64 for each thread.",
+    )
+    .such_as("256"),
+    plain("passwords.sign_in_after_set", "true", "Whether setting a password by a code signs in."),
+    plain(
+        "throttle.enabled",
+        "true",
+        "Off only for load tests: then nothing limits guessing and mail bombing but a code's own tries.",
+    ),
+    plain("throttle.login_failures", "10", "Failed sign-ins of one address from one network within the window."),
+    plain("throttle.network_failures", "100", "Failed sign-ins of one network within the window."),
+    plain("throttle.network_requests", "60", "Requests for codes, links and registrations of one network within codes.window."),
+    plain("throttle.window", "15m", "The window of failed sign-ins."),
+    plain("links.ttl", "30m", "How long a mailed link lives, from the hand-over of its mail."),
+    plain("links.undo_ttl", "3d", "How long the change of an address can be undone from the old one."),
+    plain("tokens.format", "jwt", "jwt, which other services can verify, or opaque, which is looked up on every request."),
+    plain("tokens.algorithm", "EdDSA", "EdDSA, ES256, RS256 or HS256."),
+    plain("tokens.access_ttl", "15m", "How long an access token lives."),
+    plain("tokens.rotate_every", "90d", "How old a signing key gets before another takes its place."),
+    plain("tokens.issuer", "", "The issuer that tokens name. Without it, http.public_url.")
+        .such_as(r#""https://id.example.org""#),
+    plain("tokens.audience", "usermgr", "The audience that tokens name."),
+    plain("sessions.idle_ttl", "14d", "How long a session lives without being renewed."),
+    plain("sessions.max_ttl", "90d", "How long a session lives at most."),
+    plain("sessions.refresh_grace", "10s", "How long the refresh token before still counts, for clients that ask twice."),
+    plain(
+        "sessions.step_up_age",
+        "15m",
+        "How long ago the last sign-in may be for changes of address and role and for deletion, unless the password \
+         comes along.",
+    ),
+    plain("outbox.concurrency", "8", "Mails under way at once. One domain has a quarter of them at most."),
+    plain("outbox.max_attempts", "12", "Attempts before a mail is given up; twelve take some three hours."),
+    plain("outbox.keep_sent", "7d", "How long settled mails are kept."),
+    url("events.url", "", "Where events are told: https://… (signed webhooks), console: or none.")
+        .such_as(r#""https://app.example.org/hooks/users""#),
+    secret("events.secret", "With which webhooks are signed: whsec_ and 24 to 64 bytes in base64.").such_as(r#""whsec_…""#),
+    plain("events.allow_plaintext", "false", "Lets events travel unencrypted to a host that is not this one."),
+    plain("events.keep", "30d", "How long events are kept, delivered or not."),
+    plain(
+        "maintenance.enabled",
+        "true",
+        "Whether this process runs the jobs of the upkeep. Of the processes on one database, one has to.",
+    ),
+    plain("maintenance.interval", "1h", "How often what is soon over is removed."),
+    plain("maintenance.daily_at", "00:00", "The time of day, in UTC, at which is removed what was kept for days."),
+    plain("audit.keep", "365d", "How long audit entries are kept."),
+    plain("users.deletion_grace", "30d", "How long a deleted user is kept, and can come back by signing in."),
+    plain("log.format", "", "pretty or json. Without it, pretty on a terminal and json elsewhere.").such_as(r#""json""#),
+    plain("log.level", "info", "trace, debug, info, warn or error."),
+    url(
+        "traces.otlp_url",
+        "",
+        "Where spans of requests are sent, by OTLP over HTTP. For programs that were built with the feature otlp.",
+    )
+    .such_as(r#""http://localhost:4318/v1/traces""#),
+];
+
+/// Keys that are read and do nothing in this version: a value of one's own is met with a warning.
+pub(super) const LATER: &[&str] = &["http.docs", "http.pages"];
+
+pub(super) fn variable_of(key: &str) -> String {
+    format!("USERMGR_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// What Kubernetes sets in every container for a service that is called `usermgr`, or begins so: nobody's setting.
+pub(super) fn is_of_kubernetes(variable: &str, value: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // `…_PORT` alone may be somebody's mistake for http.listen; there it is a URL.
+    let of_port = variable.ends_with("_PORT") && value.contains("://");
+    let of_one_port =
+        variable.split_once("_PORT_").and_then(|(_, rest)| rest.split('_').next()).is_some_and(digits);
+    variable.ends_with("_SERVICE_HOST") || variable.contains("_SERVICE_PORT") || of_port || of_one_port
+}
+
+/// The nearest name that there is, as a question; nothing when none is near.
+pub(super) fn nearest(name: &str, spell: impl Fn(&str) -> String) -> String {
+    let spelled = KEYS.iter().map(|key| spell(key.name));
+    let near = spelled.map(|known| (strsim::levenshtein(name, &known), known)).min();
+    near.filter(|(edits, _)| *edits <= 4)
+        .map(|(_, known)| format!("; did you mean {known}?"))
+        .unwrap_or_default()
+}

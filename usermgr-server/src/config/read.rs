@@ -1,0 +1,417 @@
+//! Reading: the file, the environment over it, and what each value means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
+use usermgr_core::SecretKey;
+use usermgr_core::crypto::webhook::WebhookSecret;
+use usermgr_core::domain::code::CodeLength;
+use usermgr_core::domain::role::{Permission, Role};
+use usermgr_core::policy::{
+    CodePolicy, DeletionPolicy, HashPolicy, LinkPolicy, MailPolicy, MaintenancePolicy, OutboxPolicy,
+    PasswordPolicy, Policies, RegistrationPolicy, RetentionPolicy, RolePolicy, SessionPolicy, ThrottlePolicy,
+    TokenFormat, TokenPolicy,
+};
+use usermgr_smtp::{PlaintextPolicy, Sender};
+
+use super::keys::{KEYS, Secrecy, is_of_kubernetes, nearest, variable_of};
+use super::text::{parse_duration, parse_size, parse_time_of_day};
+use super::values::Values;
+use super::{Config, EventTarget, LogFormat, TlsFiles};
+
+#[derive(Default)]
+pub(super) struct Reader {
+    values: Values,
+    roles: BTreeMap<Role, BTreeSet<Permission>>,
+    pub(super) faults: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn set(&mut self, name: &'static str, value: String, source: &str) {
+        self.values.0.insert(name, (value.into(), source.to_owned()));
+    }
+
+    pub(super) fn file(&mut self, text: &str, origin: &str) {
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => {
+                let at = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+                return self.faults.push(format!("{origin}, line {at}: {}", error.message()));
+            }
+        };
+        for (section, value) in table {
+            let toml::Value::Table(keys) = value else {
+                self.faults.push(format!("{origin}: {section} stands outside of a [section]"));
+                continue;
+            };
+            for (key, value) in keys {
+                let name = format!("{section}.{key}");
+                let text = match value {
+                    toml::Value::String(text) => text,
+                    toml::Value::Array(items) => {
+                        let texts = items.into_iter().map(|item| match item {
+                            toml::Value::String(text) => text,
+                            other => other.to_string(),
+                        });
+                        texts.collect::<Vec<_>>().join(",")
+                    }
+                    other => other.to_string(),
+                };
+                if section == "roles" {
+                    self.role(&key, &text, origin);
+                    continue;
+                }
+                match KEYS.iter().find(|key| key.name == name) {
+                    Some(key) => self.set(key.name, text, origin),
+                    None => self
+                        .faults
+                        .push(format!("{origin}: {name} is not a key{}", nearest(&name, str::to_owned))),
+                }
+            }
+        }
+    }
+
+    pub(super) fn environment(&mut self, environment: &BTreeMap<String, String>) {
+        if let Some(url) = environment.get("DATABASE_URL") {
+            self.set("database.url", url.clone(), "DATABASE_URL");
+        }
+        for (variable, value) in environment.iter().filter(|(variable, _)| variable.starts_with("USERMGR_")) {
+            if variable == "USERMGR_CONFIG" || variable.starts_with("USERMGR_TEST_") {
+                continue;
+            }
+            if let Some(key) = KEYS.iter().find(|key| variable_of(key.name) == *variable) {
+                self.set(key.name, value.clone(), variable);
+                continue;
+            }
+            if let Some(role) = variable.strip_prefix("USERMGR_ROLES_") {
+                self.role(&role.to_lowercase(), value, variable);
+                continue;
+            }
+            if is_of_kubernetes(variable, value) {
+                continue;
+            }
+            let of_file = variable.strip_suffix("_FILE");
+            let key = of_file.and_then(|name| {
+                KEYS.iter().find(|key| key.secrecy != Secrecy::Plain && variable_of(key.name) == *name)
+            });
+            let Some(key) = key else {
+                self.faults.push(format!("{variable} is not a setting{}", nearest(variable, variable_of)));
+                continue;
+            };
+            let direct = variable_of(key.name);
+            if environment.contains_key(&direct) {
+                self.faults.push(format!("{}: both {direct} and {variable} are set: it takes one", key.name));
+                continue;
+            }
+            match std::fs::read_to_string(value) {
+                Ok(text) => self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable),
+                Err(error) => self.faults.push(format!("{variable}: {value}: {error}")),
+            }
+        }
+    }
+
+    /// A role beside the built-in ones: `[roles] support = ["users:read"]`.
+    fn role(&mut self, name: &str, permissions: &str, source: &str) {
+        let items = permissions.split(',').map(str::trim).filter(|item| !item.is_empty());
+        match (name.parse(), items.map(str::parse).collect::<Result<_, _>>()) {
+            (Ok(role), Ok(permissions)) => drop(self.roles.insert(role, permissions)),
+            _ => self.faults.push(format!(
+                "roles.{name} ({source}): it takes a name of a-z, 0-9, '_' and '-', and permissions such as {}",
+                Permission::ALL.iter().map(Permission::as_str).collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.values.0.get(name).map(|(value, _)| value.expose_secret().to_owned()).unwrap_or_default()
+    }
+
+    /// Reads a value. What is wrong with it is noted, with where it came from and what the key takes; then the default
+    /// stands in for it, so that what is wrong elsewhere is told too.
+    fn value<T>(&mut self, name: &'static str, takes: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = read(&self.text(name));
+        if value.is_some() {
+            return value;
+        }
+        let source = self.values.0.get(name).map(|(_, source)| source.clone()).unwrap_or_default();
+        let source = if source == "default" { String::new() } else { format!(" ({source})") };
+        self.faults.push(format!("{name}{source}: it takes {takes}"));
+        KEYS.iter().find(|key| key.name == name).and_then(|key| read(key.default))
+    }
+
+    fn duration(&mut self, name: &'static str) -> Option<time::Duration> {
+        self.value(name, "a duration such as 60s, 10m, 24h or 30d", parse_duration)
+    }
+
+    fn flag(&mut self, name: &'static str) -> Option<bool> {
+        self.value(name, "true or false", |text| text.parse().ok())
+    }
+
+    fn number<T: std::str::FromStr>(&mut self, name: &'static str) -> Option<T> {
+        self.value(name, "a whole number", |text| text.parse().ok())
+    }
+
+    #[expect(clippy::option_option, reason = "outside: could it be read; inside: is it set")]
+    fn optional<T: std::str::FromStr>(&mut self, name: &'static str, takes: &str) -> Option<Option<T>> {
+        self.value(name, takes, |text| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) })
+    }
+
+    /// The certificate and the key, if both are named.
+    fn tls(&mut self) -> Option<TlsFiles> {
+        let (certificates, key) = (self.text("http.tls_cert"), self.text("http.tls_key"));
+        let lacking = match (certificates.is_empty(), key.is_empty()) {
+            (true, true) => return None,
+            (false, false) => return Some(TlsFiles { certificates: certificates.into(), key: key.into() }),
+            (true, false) => ("http.tls_cert", "http.tls_key"),
+            (false, true) => ("http.tls_key", "http.tls_cert"),
+        };
+        self.faults
+            .push(format!("{}: it takes a file, since {} names one: TLS needs both", lacking.0, lacking.1));
+        None
+    }
+
+    fn otlp_url(&mut self) -> Option<SecretString> {
+        let url = self.text("traces.otlp_url");
+        if url.is_empty() {
+            return None;
+        }
+        if !cfg!(feature = "otlp") {
+            self.faults.push(
+                "traces.otlp_url: this program was built without the feature otlp; take the key away".into(),
+            );
+        } else if !url.starts_with("http://") && !url.starts_with("https://") {
+            self.faults
+                .push("traces.otlp_url: it takes a URL such as http://localhost:4318/v1/traces".into());
+        }
+        Some(url.into())
+    }
+
+    fn list<T>(
+        &mut self,
+        name: &'static str,
+        takes: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.value(name, takes, |text| {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(&read).collect()
+        })
+    }
+
+    fn mail_callback_secrets(&mut self) -> Option<Vec<WebhookSecret>> {
+        let takes = "whsec_ and 24 to 64 bytes in base64; two with a comma between while one is replaced";
+        self.list("mail.callback_secret", takes, |text| text.parse().ok())
+    }
+
+    pub(super) fn config(&mut self) -> Option<Config> {
+        let policies = self.policies();
+        let faults = policies.as_ref().map(Policies::faults).unwrap_or_default();
+        self.faults
+            .extend(faults.into_iter().map(|fault| format!("{}: it takes {}", fault.setting, fault.fault)));
+        let database = self.value("database.url", "sqlite://…, postgres://… or memory:", |text| {
+            let known =
+                ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+            (known || text == "memory:").then(|| SecretString::from(text))
+        });
+        let max_connections = self.value("database.max_connections", "a whole number from 1 on", |text| {
+            text.parse().ok().filter(|connections| *connections > 0)
+        });
+        let listen = self
+            .value("http.listen", "an address and a port such as 127.0.0.1:8000", |text| text.parse().ok());
+        let base_path = self.value("http.base_path", "a path such as /v1 or /", |text| {
+            let path = text.trim_end_matches('/');
+            let fits = path.is_empty() || path.starts_with('/');
+            let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b));
+            (fits && plain && !path.contains("//")).then(|| path.to_owned())
+        });
+        let trusted_proxies =
+            self.list("http.trusted_proxies", "networks such as 10.0.0.0/8, or addresses", |text| {
+                text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
+            });
+        let cors_origins =
+            self.list("http.cors_origins", "origins such as https://app.example.org", |text| {
+                let url = url::Url::parse(text).ok()?;
+                (url.origin().ascii_serialization() == text && text.starts_with("http"))
+                    .then(|| text.to_owned())
+            });
+        let metrics_listen =
+            self.optional("http.metrics_listen", "an address and a port such as 127.0.0.1:9464");
+        let tls = self.tls();
+        let otlp_url = self.otlp_url();
+        let max_body = self.value("http.max_body", "a size such as 64KiB", parse_size);
+        let mail_from = self.value("mail.from", "an address such as App <noreply@example.org>", |text| {
+            Sender::parse(text).ok()
+        });
+        let mail_templates = self.text("mail.templates");
+        let plaintext = self.flag("mail.allow_plaintext");
+        let plaintext =
+            if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
+        let takes_key = "32 bytes in base64; make one with openssl rand -base64 32";
+        let secret_key = self.value("secret.key", takes_key, |text| {
+            if text.is_empty() { Some(None) } else { SecretKey::from_base64(text).ok().map(Some) }
+        });
+        let previous_keys =
+            self.list("secret.previous_keys", "keys as secret.key, with commas between", |text| {
+                SecretKey::from_base64(text).ok()
+            });
+        let events = self.event_target();
+        let log_format = self.value("log.format", "pretty or json", |text| match text {
+            "" => Some(None),
+            "pretty" => Some(Some(LogFormat::Pretty)),
+            "json" => Some(Some(LogFormat::Json)),
+            _ => None,
+        });
+        let log_level = self.value("log.level", "trace, debug, info, warn or error", |text| {
+            ["trace", "debug", "info", "warn", "error"].contains(&text).then(|| text.to_owned())
+        });
+        let is_postgres = database.as_ref().is_some_and(|url| url.expose_secret().starts_with("postgres"));
+        if is_postgres && self.text("secret.key").is_empty() {
+            self.faults
+                .push(format!("secret.key: Postgres needs one, the same on every server: {takes_key}"));
+        }
+        Some(Config {
+            database_url: database?,
+            max_connections: max_connections?,
+            listen: listen?,
+            base_path: base_path?,
+            trusted_proxies: trusted_proxies?,
+            cors_origins: cors_origins?,
+            max_body: max_body?,
+            tls,
+            metrics_listen: metrics_listen?,
+            otlp_url,
+            mail_url: self.text("mail.url").into(),
+            mail_from: mail_from?,
+            mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
+            mail_plaintext: plaintext,
+            events: events?,
+            mail_callback_secrets: self.mail_callback_secrets()?,
+            secret_key: secret_key?,
+            previous_keys: previous_keys?,
+            policies: policies?,
+            log_format: log_format?,
+            log_level: log_level?,
+            no_color: false,
+            values: self.values.clone(),
+        })
+    }
+
+    fn event_target(&mut self) -> Option<EventTarget> {
+        let takes =
+            "whsec_ and 24 to 64 bytes in base64; while it is replaced, the new one, a comma and the old one";
+        let secrets = self.list("events.secret", takes, |text| text.parse().ok());
+        let plaintext = self.flag("events.allow_plaintext");
+        let plaintext =
+            if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
+        let url = self.text("events.url");
+        match url.as_str() {
+            "" | "none" => Some(EventTarget::Nowhere),
+            "console:" => Some(EventTarget::Console),
+            _ if !url.starts_with("https://") && !url.starts_with("http://") => {
+                self.faults.push("events.url: it takes https://…, console: or none".into());
+                None
+            }
+            _ => {
+                if self.text("events.secret").is_empty() {
+                    self.faults.push(format!("events.secret: webhooks need one to be signed with: {takes}"));
+                    return None;
+                }
+                Some(EventTarget::Webhook { url: url.into(), secrets: secrets?, plaintext })
+            }
+        }
+    }
+
+    fn policies(&mut self) -> Option<Policies> {
+        let takes_format = "jwt or opaque";
+        let format = self.value("tokens.format", takes_format, |text| match text {
+            "jwt" => Some(TokenFormat::Jwt),
+            "opaque" => Some(TokenFormat::Opaque),
+            _ => None,
+        });
+        let algorithm =
+            self.value("tokens.algorithm", "EdDSA, ES256, RS256 or HS256", |text| text.parse().ok());
+        let issuer = self.text("tokens.issuer");
+        let codes = CodePolicy {
+            length: self.value("codes.length", "4 to 10", |text| CodeLength::new(text.parse().ok()?))?,
+            ttl: self.duration("codes.ttl")?,
+            attempts: self.number("codes.attempts")?,
+            resend_interval: self.duration("codes.resend_interval")?,
+            requests: self.number("codes.requests")?,
+            window: self.duration("codes.window")?,
+        };
+        Some(Policies {
+            codes,
+            registration: RegistrationPolicy {
+                enabled: self.flag("registration.enabled")?,
+                pending_ttl: self.duration("registration.pending_ttl")?,
+                reveal_existing: self.flag("registration.reveal_existing")?,
+                welcome_mail: self.flag("registration.welcome_mail")?,
+            },
+            passwords: PasswordPolicy {
+                min_length: self.number("passwords.min_length")?,
+                sign_in_after_set: self.flag("passwords.sign_in_after_set")?,
+            },
+            hashing: HashPolicy {
+                memory_kib: self.number("passwords.memory_kib")?,
+                iterations: self.number("passwords.iterations")?,
+                parallelism: self.number("passwords.parallelism")?,
+                threads: self.optional("passwords.hash_threads", "a whole number")?,
+                queue: self.optional("passwords.hash_queue", "a whole number")?,
+            },
+            throttle: ThrottlePolicy {
+                enabled: self.flag("throttle.enabled")?,
+                login_failures: self.number("throttle.login_failures")?,
+                network_failures: self.number("throttle.network_failures")?,
+                network_requests: self.number("throttle.network_requests")?,
+                window: self.duration("throttle.window")?,
+            },
+            links: LinkPolicy {
+                ttl: self.duration("links.ttl")?,
+                undo_ttl: self.duration("links.undo_ttl")?,
+            },
+            tokens: TokenPolicy {
+                format: format?,
+                algorithm: algorithm?,
+                access_ttl: self.duration("tokens.access_ttl")?,
+                rotate_every: self.duration("tokens.rotate_every")?,
+                issuer: (!issuer.is_empty()).then_some(issuer),
+                audience: self.text("tokens.audience"),
+            },
+            sessions: SessionPolicy {
+                idle_ttl: self.duration("sessions.idle_ttl")?,
+                max_ttl: self.duration("sessions.max_ttl")?,
+                refresh_grace: self.duration("sessions.refresh_grace")?,
+                step_up_age: self.duration("sessions.step_up_age")?,
+            },
+            outbox: OutboxPolicy {
+                concurrency: self.number("outbox.concurrency")?,
+                max_attempts: self.number("outbox.max_attempts")?,
+                keep_sent: self.duration("outbox.keep_sent")?,
+            },
+            retention: RetentionPolicy {
+                audit: self.duration("audit.keep")?,
+                events: self.duration("events.keep")?,
+            },
+            mail: MailPolicy {
+                public_url: self.text("http.public_url").trim_end_matches('/').to_owned(),
+                service_name: Sender::parse(&self.text("mail.from"))
+                    .ok()
+                    .and_then(|sender| sender.name().map(str::to_owned))
+                    .unwrap_or_else(|| "usermgr".to_owned()),
+                ..MailPolicy::default()
+            },
+            roles: RolePolicy { defined: self.roles.clone() },
+            deletion: DeletionPolicy { grace: self.duration("users.deletion_grace")? },
+            maintenance: MaintenancePolicy {
+                enabled: self.flag("maintenance.enabled")?,
+                interval: self.duration("maintenance.interval")?,
+                daily_at: self.value(
+                    "maintenance.daily_at",
+                    "a time of day in UTC such as 03:30",
+                    parse_time_of_day,
+                )?,
+            },
+        })
+    }
+}

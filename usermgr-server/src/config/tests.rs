@@ -1,0 +1,280 @@
+use secrecy::ExposeSecret as _;
+use usermgr_core::policy::Policies;
+
+use super::keys::{KEYS, Key, Secrecy, is_of_kubernetes, variable_of};
+use super::values::mask;
+use super::*;
+
+fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Config::read(file, "usermgr.toml", &environment).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_defaults_are_the_policies_own() {
+    let config = read("", &[]).unwrap();
+    assert_eq!(format!("{:?}", config.policies), format!("{:?}", Policies::default()));
+    assert_eq!(config.base_path, "/v1");
+}
+
+#[test]
+fn the_environment_stands_over_the_file_over_the_defaults() {
+    let file =
+        "[codes]\nttl = \"60s\"\nlength = 4\n[http]\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.1\"]\n";
+    let config = read(file, &[("USERMGR_CODES_TTL", "90s"), ("DATABASE_URL", "sqlite://other.db")]).unwrap();
+    assert_eq!(config.policies.codes.ttl, time::Duration::seconds(90));
+    assert_eq!(config.policies.codes.length.digits(), 4);
+    assert_eq!(config.trusted_proxies.len(), 2);
+    assert_eq!(config.database_url.expose_secret(), "sqlite://other.db");
+    assert_eq!(config.warnings().len(), 1);
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_the_key_and_what_it_takes() {
+    let file = "[codes]\nttl = \"soon\"\nlenght = 4\n[passwords]\nmin_length = 4\n";
+    let said = read(file, &[("USERMGR_CODE_TTL", "1s"), ("USERMGR_HTTP_LISTEN", "nowhere")]).unwrap_err();
+    for part in [
+        "codes.ttl (usermgr.toml): it takes a duration",
+        "codes.lenght is not a key; did you mean codes.length?",
+        "USERMGR_CODE_TTL is not a setting; did you mean USERMGR_CODES_TTL?",
+        "http.listen (USERMGR_HTTP_LISTEN): it takes an address",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    let said = read("[passwords]\nmin_length = 4\n", &[]).unwrap_err();
+    assert!(said.contains("passwords.min_length: it takes 8 to 64"), "{said}");
+    let said = read("", &[("USERMGR_DATABASE_URL", "postgres://h/d")]).unwrap_err();
+    assert!(said.contains("secret.key: Postgres needs one"), "{said}");
+}
+
+#[test]
+fn a_secret_is_given_once_and_services_of_kubernetes_are_not_settings() {
+    let both = [("USERMGR_MAIL_URL", "console:"), ("USERMGR_MAIL_URL_FILE", "/nowhere")];
+    let said = read("", &both).unwrap_err();
+    assert_eq!(said, "mail.url: both USERMGR_MAIL_URL and USERMGR_MAIL_URL_FILE are set: it takes one");
+    let kubernetes = [
+        ("USERMGR_SERVICE_HOST", "10.0.0.1"),
+        ("USERMGR_SERVICE_PORT", "80"),
+        ("USERMGR_SERVICE_PORT_HTTP", "80"),
+        ("USERMGR_PORT", "tcp://10.0.0.1:80"),
+        ("USERMGR_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("USERMGR_API_SERVICE_HOST", "10.0.0.1"),
+    ];
+    read("", &kubernetes).unwrap();
+    assert!(read("", &[("USERMGR_HTTP_PORT", "9000")]).is_err(), "somebody means http.listen");
+    assert!(
+        KEYS.iter().all(|key| !is_of_kubernetes(&variable_of(key.name), "tcp://")),
+        "a key would never be read"
+    );
+    let said = read("", &[("USERMGR_DATABASE_MAX_CONNECTIONS", "0")]).unwrap_err();
+    assert!(said.contains("it takes a whole number from 1 on"), "{said}");
+}
+
+#[test]
+fn no_url_shows_its_password_however_it_is_written() {
+    for url in [
+        "postgres://app:hunter22@db/app",
+        "postgres://db/app?user=app&password=hunter22",
+        "postgres://db/app?sslkey=hunter22",
+        "postgres://app:hun/hunter22@db/app",
+        "smtp://me:hun#hunter22@mail.example.org:587",
+        "smtp://me:hunter22@mail.example.org:99999",
+        "https://hunter22@mail.example.org/send",
+        "https://:hunter22@mail.example.org/send",
+    ] {
+        assert!(!mask(url, Secrecy::Url).contains("hunter22"), "{}", mask(url, Secrecy::Url));
+    }
+    for url in ["console:", "memory:", "sqlite://usermgr.db", "smtp://mail.example.org:587?tls=required"] {
+        assert_eq!(mask(url, Secrecy::Url), url);
+    }
+}
+
+#[test]
+fn a_time_of_day_has_two_digits_and_two_digits() {
+    let config = read("[maintenance]\ndaily_at = \"03:30\"\n", &[]).unwrap();
+    assert_eq!(config.policies.maintenance.daily_at, time::macros::time!(03:30));
+    assert!(config.warnings().is_empty(), "it does something");
+    for wrong in ["3:30", "24:00", "12:60", "12", "12:00:00", "+1:00", "noon", ""] {
+        let said = read("", &[("USERMGR_MAINTENANCE_DAILY_AT", wrong)]).unwrap_err();
+        assert!(said.contains("it takes a time of day in UTC"), "{said}");
+    }
+    let said = read("[maintenance]\ninterval = \"0s\"\n", &[]).unwrap_err();
+    assert!(said.contains("maintenance.interval: it takes 1s or more"), "{said}");
+}
+
+#[test]
+fn roles_are_defined_by_what_they_permit() {
+    let file = "[roles]\nsupport = [\"users:read\", \"audit:read\"]\n";
+    let config = read(file, &[("USERMGR_ROLES_MAILROOM", "outbox:manage")]).unwrap();
+    let names: Vec<_> = config.policies.roles.defined.keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["mailroom", "support"]);
+    let said = read("[roles]\nSupport = [\"everything\"]\nadmin = [\"users:read\"]\n", &[]).unwrap_err();
+    assert!(said.contains("roles.Support (usermgr.toml): it takes a name"), "{said}");
+}
+
+#[test]
+fn webhooks_are_signed_or_not_sent() {
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let webhook = ("USERMGR_EVENTS_URL", "https://app.example.org/hooks");
+    let said = read("", &[webhook]).unwrap_err();
+    assert!(said.contains("events.secret: webhooks need one"), "{said}");
+    let said = read("", &[webhook, ("USERMGR_EVENTS_SECRET", "secret")]).unwrap_err();
+    assert!(said.contains("events.secret (USERMGR_EVENTS_SECRET): it takes whsec_"), "{said}");
+    let said = read("", &[("USERMGR_EVENTS_URL", "ftp://app.example.org")]).unwrap_err();
+    assert!(said.contains("events.url: it takes https://"), "{said}");
+    let two = format!("{SECRET}, {SECRET}");
+    let config = read("", &[webhook, ("USERMGR_EVENTS_SECRET", &two)]).unwrap();
+    assert!(matches!(&config.events, EventTarget::Webhook { secrets, .. } if secrets.len() == 2));
+    assert!(!format!("{config:?} {:?}", config.values).contains("MfKQ9r8"));
+    for (url, is_console) in [("", false), ("none", false), ("console:", true)] {
+        let config = read("", &[("USERMGR_EVENTS_URL", url)]).unwrap();
+        assert_eq!(matches!(config.events, EventTarget::Console), is_console);
+    }
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let key = "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=";
+    let environment = [
+        ("USERMGR_SECRET_KEY", key),
+        ("USERMGR_DATABASE_URL", "postgres://app:hunter22@db/app"),
+        ("USERMGR_MAIL_URL", "smtp://me:hunter33@mail.example.org:587"),
+    ];
+    let config = read("", &environment).unwrap();
+    let shown = format!("{config:?} {:?}", config.values.masked().collect::<Vec<_>>());
+    for secret in [key, "hunter22", "hunter33"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn every_fault_of_the_rules_is_told_at_once() {
+    let file = "[codes]\nttl = \"soon\"\nlength = 3\n[links]\nttl = \"9999d\"\n[passwords]\nmin_length = 4\niterations = 0\n\
+                [tokens]\nformat = \"paper\"\nalgorithm = \"none\"\n[http]\ntls_key = \"key.pem\"\nmetrics_listen = \"here\"\n";
+    let said = read(file, &[]).unwrap_err();
+    for key in [
+        "codes.ttl (",
+        "codes.length (",
+        "links.ttl: it takes",
+        "passwords.min_length: it takes",
+        "passwords.iterations: it takes",
+        "tokens.format (",
+        "tokens.algorithm (",
+        "http.tls_cert: it takes a file, since http.tls_key names one",
+        "http.metrics_listen (",
+    ] {
+        assert_eq!(said.matches(key).count(), 1, "{key} in {said}");
+    }
+    assert_eq!(said.lines().count(), 9, "{said}");
+}
+
+#[test]
+fn every_default_can_be_read() {
+    for key in KEYS {
+        let defaults = read("", &[(&variable_of(key.name), key.default)]);
+        assert!(defaults.is_ok(), "{}: {defaults:?}", key.name);
+    }
+}
+
+#[test]
+fn the_sample_file_is_the_one_that_is_kept() {
+    let kept = include_str!("../../usermgr.sample.toml");
+    assert!(
+        kept == sample(),
+        "write it anew: usermgr-server config sample > usermgr-server/usermgr.sample.toml"
+    );
+}
+
+#[test]
+fn the_sample_file_means_the_defaults_also_when_its_values_are_taken() {
+    assert!(read(&sample(), &[]).is_ok());
+    let uncommented: String = sample()
+        .lines()
+        .filter(|line| !line.contains("\u{2026}\""))
+        .map(|line| match line.strip_prefix('#') {
+            Some(value) if !value.starts_with(' ') => format!("{value}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let table: toml::Table = uncommented.parse().unwrap();
+    let names = |key: &Key| {
+        key.secrecy == Secrecy::Secret || {
+            let (section, name) = key.name.split_once('.').unwrap();
+            table[section].get(name).is_some()
+        }
+    };
+    let lacking: Vec<&str> = KEYS.iter().filter(|key| !names(key)).map(|key| key.name).collect();
+    assert!(lacking.is_empty(), "{lacking:?}");
+    let sampled = sample();
+    let lines: Vec<&str> = sampled.lines().collect();
+    let without_examples: Vec<&str> = lines
+        .windows(2)
+        .filter(|pair| !pair[0].ends_with("as:") && !pair[0].starts_with("[roles]"))
+        .map(|pair| pair[1].strip_prefix('#').filter(|value| !value.starts_with(' ')).unwrap_or(pair[1]))
+        .collect();
+    let config = read(&without_examples.join("\n"), &[]).unwrap();
+    assert_eq!(format!("{:?}", config.policies), format!("{:?}", Policies::default()));
+}
+
+#[test]
+fn the_explanation_counts_as_the_rules_do() {
+    let said = read("[passwords]\nhash_threads = 3\n", &[]).unwrap().explain();
+    for part in [
+        "A mailed code has 6 digits, is used up by 5 wrong tries, and lives 10m",
+        "a chance of 1 in 100000 an account and day",
+        "3 threads hold 57 MiB for life",
+        "192 callers may wait",
+        "10 in 15m, that is 960 a day",
+        "Users with the role user: their own account alone.",
+        "Mails: to standard output, with their codes.",
+        "There are no metrics to be read.",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    let file = "[codes]\nlength = 4\n[throttle]\nenabled = false\n[roles]\nsupport = [\"users:read\"]\n\
+                [mail]\nurl = \"smtp://me:hunter22@mail.example.org:587\"\n[http]\nmetrics_listen = \"127.0.0.1:9464\"\n";
+    let said = read(file, &[]).unwrap().explain();
+    for part in [
+        "codes that set a password or change an address have 6",
+        "a chance of 1 in 2000, and there is no bound for a day",
+        "Nothing limits failed sign-ins.",
+        "Users with the role support: users:read.",
+        "to smtp://me:********@mail.example.org:587.",
+        "Whoever reaches 127.0.0.1:9464 reads the metrics",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    assert!(!said.contains("hunter22"), "{said}");
+}
+
+#[test]
+fn weak_choices_are_warned_of() {
+    let weak = [
+        ("USERMGR_CODES_LENGTH", "5"),
+        ("USERMGR_CODES_TTL", "2h"),
+        ("USERMGR_LINKS_TTL", "2d"),
+        ("USERMGR_THROTTLE_ENABLED", "false"),
+        ("USERMGR_REGISTRATION_REVEAL_EXISTING", "true"),
+        ("USERMGR_PASSWORDS_ITERATIONS", "1"),
+        ("USERMGR_TOKENS_ALGORITHM", "HS256"),
+        ("USERMGR_TOKENS_ACCESS_TTL", "2h"),
+        ("USERMGR_DATABASE_URL", "memory:"),
+        ("USERMGR_HTTP_PUBLIC_URL", "http://app.example.org"),
+        ("USERMGR_HTTP_LISTEN", "0.0.0.0:80"),
+        ("USERMGR_HTTP_METRICS_LISTEN", "[::]:9464"),
+        ("USERMGR_MAIL_ALLOW_PLAINTEXT", "true"),
+    ];
+    for (variable, value) in weak {
+        let config = read("", &[(variable, value)]).unwrap();
+        assert!(!config.warnings().is_empty(), "{variable}={value}");
+    }
+    assert_eq!(read("", &weak).unwrap().warnings().len(), weak.len() + 1, "and mail that goes to nobody");
+    assert!(read("", &[]).unwrap().warnings().is_empty());
+    let proxied = [
+        ("USERMGR_HTTP_LISTEN", "0.0.0.0:80"),
+        ("USERMGR_HTTP_TRUSTED_PROXIES", "10.0.0.0/8"),
+        ("USERMGR_HTTP_PUBLIC_URL", "https://app.example.org"),
+        ("USERMGR_MAIL_URL", "smtps://mail.example.org"),
+    ];
+    assert!(read("", &proxied).unwrap().warnings().is_empty());
+}

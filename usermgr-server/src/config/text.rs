@@ -1,0 +1,47 @@
+//! How durations, sizes and times of day are written.
+
+pub(super) fn parse_duration(text: &str) -> Option<time::Duration> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: i64 = number.parse().ok()?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    // A hundred years are long enough for every limit here.
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds <= 36_525 * 86_400)?;
+    Some(time::Duration::seconds(seconds))
+}
+
+/// `hh:mm`, both with two digits.
+pub(super) fn parse_time_of_day(text: &str) -> Option<time::Time> {
+    let (hour, minute) = text.split_once(':')?;
+    let number = |text: &str| {
+        let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| digits)
+    };
+    time::Time::from_hms(number(hour)?, number(minute)?, 0).ok()
+}
+
+pub(super) fn parse_size(text: &str) -> Option<usize> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor).filter(|size| *size > 0)
+}
+
+/// A duration as it is written in a configuration: `10m`.
+pub(super) fn span(duration: time::Duration) -> String {
+    let seconds = duration.whole_seconds();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let fits = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0);
+    fits.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
+}

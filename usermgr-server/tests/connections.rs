@@ -1,0 +1,293 @@
+//! Connections of the real program: port 0, those that say nothing, and TLS.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+#[path = "support/blackbox.rs"]
+mod blackbox;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use blackbox::{Database, Db, PATIENCE, Server};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Where the program says that it listens.
+fn told_address(log: &str, scheme: &str) -> Option<String> {
+    let prefix = format!("listening on {scheme}://");
+    let told = log.lines().find_map(|line| line.strip_prefix(&prefix))?;
+    Some(told.trim_end_matches("/v1").to_owned())
+}
+
+/// Starts the program on a port that it chooses itself, and answers where it says it is.
+async fn start(database: &Database, settings: &[(&str, &str)], scheme: &str) -> (Server, String) {
+    let mut all = vec![("USERMGR_HTTP_LISTEN", "127.0.0.1:0")];
+    all.extend_from_slice(settings);
+    let server = Server::start_unready(database, "memory:", &all);
+    let address = until(|| told_address(&server.log(), scheme)).await;
+    let address = address.unwrap_or_else(|| panic!("it does not say where it listens:\n{}", server.log()));
+    (server, address)
+}
+
+/// What is so at last, within patience.
+async fn until<T>(look: impl Fn() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_port_0_is_told_the_port_whatever_the_log_says() {
+    let database = Database::create(Db::Sqlite).await;
+    let (server, address) = start(&database, &[("USERMGR_LOG_LEVEL", "error")], "http").await;
+    assert!(!address.ends_with(":0"));
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    stream.write_all(b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(server.terminate().success());
+}
+
+/// Nothing, the beginning of HTTP/2, its preface and no request, and the beginning of a request.
+const SILENCES: [&[u8]; 5] =
+    [b"", b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /health/live HT", b"P"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_asks_nothing_is_let_go() {
+    let database = Database::create(Db::Sqlite).await;
+    let (_server, address) = start(&database, &[], "http").await;
+    let mut waiting = Vec::new();
+    for silence in SILENCES {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(silence).await.unwrap();
+        waiting.push(async move {
+            let mut said = Vec::new();
+            let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await;
+            assert!(ended.is_ok(), "{:?} is still waited for", String::from_utf8_lossy(silence));
+        });
+    }
+    futures_util::future::join_all(waiting).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_ask_nothing_hold_up_no_stop() {
+    let database = Database::create(Db::Sqlite).await;
+    let (server, address) = start(&database, &[], "http").await;
+    let mut open = Vec::new();
+    for silence in SILENCES {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(silence).await.unwrap();
+        open.push(stream);
+    }
+    let mut idle = TcpStream::connect(&address).await.unwrap();
+    idle.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut first = [0; 12];
+    idle.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let (status, log) = server.terminate_with_log();
+    assert!(status.success());
+    assert!(!log.contains("did not finish in time"), "{log}");
+    drop(open);
+}
+
+/// A certificate for `localhost` that signs itself, and its key, in PEM.
+fn new_pair() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+struct Files {
+    certificates: PathBuf,
+    key: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new((certificates, key): &(String, String)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let files =
+            Self { certificates: dir.path().join("tls.crt"), key: dir.path().join("tls.key"), _dir: dir };
+        write_private(&files.key, key);
+        std::fs::write(&files.certificates, certificates).unwrap();
+        files
+    }
+
+    fn settings(&self) -> [(&str, &str); 2] {
+        [
+            ("USERMGR_HTTP_TLS_CERT", self.certificates.to_str().unwrap()),
+            ("USERMGR_HTTP_TLS_KEY", self.key.to_str().unwrap()),
+        ]
+    }
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Agrees upon TLS with a server that has this certificate.
+async fn agree(
+    address: &str,
+    certificate: &str,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+/// Asks whether the server lives, over a connection that is kept.
+struct Http1(hyper::client::conn::http1::SendRequest<Empty<bytes::Bytes>>);
+
+impl Http1 {
+    async fn over(stream: TlsStream<TcpStream>) -> Self {
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn asks(&mut self) -> u16 {
+        let request = http::Request::builder().uri("/health/live").header("host", "localhost");
+        let answer = self.0.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+        let status = answer.status().as_u16();
+        answer.into_body().collect().await.unwrap();
+        status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_spoken_in_both_versions_and_protocols() {
+    let (database, pair) = (Database::create(Db::Sqlite).await, new_pair());
+    let files = Files::new(&pair);
+    let (server, address) = start(&database, &files.settings(), "https").await;
+    for (version, spoken) in [
+        (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
+        (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
+    ] {
+        let stream = agree(&address, &pair.0, &[version], &[b"http/1.1"]).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(spoken));
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        assert_eq!(Http1::over(stream).await.asks().await, 200);
+    }
+    let stream = agree(&address, &pair.0, BOTH, &[b"h2", b"http/1.1"]).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::builder().uri("https://localhost/health/live");
+    let answer = sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+
+    let stranger = new_pair();
+    assert!(agree(&address, &stranger.0, BOTH, &[]).await.is_err(), "it has another certificate");
+    let mut plain = TcpStream::connect(&address).await.unwrap();
+    plain.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut said = Vec::new();
+    drop(plain.read_to_end(&mut said).await);
+    assert!(!said.starts_with(b"HTTP"), "nothing is said unencrypted");
+    assert!(server.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_client_of_tls_is_let_go_and_holds_up_no_stop() {
+    let (database, pair) = (Database::create(Db::Sqlite).await, new_pair());
+    let files = Files::new(&pair);
+    let (server, address) = start(&database, &files.settings(), "https").await;
+    let mut before = TcpStream::connect(&address).await.unwrap();
+    let mut after = agree(&address, &pair.0, BOTH, &[b"h2"]).await.unwrap();
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let ended = tokio::time::timeout(PATIENCE, async {
+        drop(tokio::join!(before.read_to_end(&mut first), after.read_to_end(&mut second)));
+    });
+    assert!(ended.await.is_ok(), "it is still waited for");
+    let _silent = TcpStream::connect(&address).await.unwrap();
+    let (status, log) = server.terminate_with_log();
+    assert!(status.success());
+    assert!(!log.contains("did not finish in time"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_certificates_come_into_force_under_open_connections_and_bad_ones_do_not() {
+    let (database, old) = (Database::create(Db::Sqlite).await, new_pair());
+    let files = Files::new(&old);
+    let (server, address) = start(&database, &files.settings(), "https").await;
+    let mut open = Http1::over(agree(&address, &old.0, BOTH, &[b"http/1.1"]).await.unwrap()).await;
+    assert_eq!(open.asks().await, 200);
+
+    let new = new_pair();
+    std::fs::write(&files.certificates, &new.0).unwrap();
+    let told = || server.log().contains("the new certificates cannot be used").then_some(());
+    assert!(until(told).await.is_some(), "a certificate without its key is told of\n{}", server.log());
+    assert!(agree(&address, &old.0, BOTH, &[]).await.is_ok(), "the old pair stays in force");
+
+    write_private(&files.key, &new.1);
+    let told = || server.log().contains("new certificates are in force").then_some(());
+    assert!(until(told).await.is_some(), "{}", server.log());
+    assert_eq!(open.asks().await, 200, "what stood goes on");
+    assert!(agree(&address, &new.0, BOTH, &[]).await.is_ok());
+    assert!(agree(&address, &old.0, BOTH, &[]).await.is_err());
+    assert!(!server.log().contains("PRIVATE KEY"));
+    assert!(server.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_that_cannot_be_spoken_stops_the_start_with_the_reason() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (database, pair) = (Database::create(Db::Sqlite).await, new_pair());
+    let files = Files::new(&pair);
+    let [certificates, key] = files.settings();
+    let refused = |settings: &[(&str, &str)]| {
+        let (status, log) = Server::start_unready(&database, "memory:", settings).wait_with_log();
+        assert_eq!(status.code(), Some(1), "{log}");
+        log
+    };
+    assert!(
+        refused(&[certificates]).contains("http.tls_key: it takes a file, since http.tls_cert names one")
+    );
+    assert!(refused(&[key]).contains("http.tls_cert: it takes a file, since http.tls_key names one"));
+    let swapped = [("USERMGR_HTTP_TLS_CERT", key.1), ("USERMGR_HTTP_TLS_KEY", certificates.1)];
+    assert!(refused(&swapped).contains("it takes certificates in PEM"));
+    assert!(
+        refused(&[certificates, ("USERMGR_HTTP_TLS_KEY", certificates.1)])
+            .contains("it takes one private key")
+    );
+    assert!(
+        refused(&[certificates, ("USERMGR_HTTP_TLS_KEY", "/nowhere")]).contains("http.tls_key /nowhere: ")
+    );
+    let other = Files::new(&new_pair());
+    let unfit = refused(&[certificates, other.settings()[1]]);
+    assert!(unfit.contains("http.tls_cert and http.tls_key do not go together"), "{unfit}");
+
+    std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (server, _) = start(&database, &files.settings(), "https").await;
+    assert!(
+        server.log().contains("http.tls_key can be read by every user of this machine"),
+        "{}",
+        server.log()
+    );
+}
