@@ -109,7 +109,7 @@ const KEYS: &[Key] = &[
 ];
 
 /// Keys that are read and do nothing in this version: a value of one's own is met with a warning.
-const LATER: &[&str] = &["http.metrics_listen", "http.docs", "http.pages"];
+const LATER: &[&str] = &["http.metrics_listen", "http.pages"];
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -122,6 +122,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub cors_origins: Vec<String>,
     pub max_body: usize,
+    pub docs: bool,
     pub mail_url: SecretString,
     pub mail_from: Sender,
     pub mail_templates: Option<PathBuf>,
@@ -492,6 +493,7 @@ impl Reader {
                 (url.origin().ascii_serialization() == text && text.starts_with("http"))
                     .then(|| text.to_owned())
             });
+        let docs = self.flag("http.docs");
         let max_body = self.value("http.max_body", "a size such as 64KiB", parse_size);
         let mail_from = self.value("mail.from", "an address such as App <noreply@example.org>", |text| {
             Sender::parse(text).ok()
@@ -531,6 +533,7 @@ impl Reader {
             trusted_proxies: trusted_proxies?,
             cors_origins: cors_origins?,
             max_body: max_body?,
+            docs: docs?,
             mail_url: self.text("mail.url").into(),
             mail_from: mail_from?,
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),

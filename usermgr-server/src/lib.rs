@@ -7,4 +7,4 @@ pub mod http;
 pub mod serve;
 
 pub use http::client::PeerAddr;
-pub use http::{AuthService, ServiceOptions, service};
+pub use http::{AuthService, ServiceOptions, openapi, service};

@@ -163,6 +163,17 @@ pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> 
     Ok(builder.build()?)
 }
 
+/// How the configuration exposes the service.
+pub(crate) fn options(config: &Config) -> ServiceOptions {
+    ServiceOptions {
+        base_path: config.base_path.clone(),
+        max_body: config.max_body,
+        trusted_proxies: config.trusted_proxies.clone(),
+        cors_origins: config.cors_origins.clone(),
+        docs: config.docs,
+    }
+}
+
 /// The configured key; without one, the key beside the SQLite file, made at the first start.
 fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
     if let Some(key) = &config.secret_key {
@@ -234,15 +245,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     let _nobody_reads = writeln!(io::stdout(), "listening on http://{address}{}", config.base_path);
     tracing::info!("listening on http://{address}{}", config.base_path);
 
-    let service = service(
-        manager,
-        ServiceOptions {
-            base_path: config.base_path.clone(),
-            max_body: config.max_body,
-            trusted_proxies: config.trusted_proxies.clone(),
-            cors_origins: config.cors_origins.clone(),
-        },
-    );
+    let service = service(manager, options(config));
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()

@@ -9,6 +9,7 @@ mod import;
 mod keys;
 mod mail;
 mod maintenance;
+mod openapi;
 mod operator;
 mod outbox;
 mod output;
@@ -97,6 +98,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the OpenAPI document of the configuration in force
+    #[command(after_help = "Example:\n  usermgr-server openapi > openapi.json")]
+    Openapi,
 }
 
 /// Runs the program: exit code 0 done, 1 refused or failed, 2 wrong usage.
@@ -142,6 +146,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(&config, command).await,
         Command::Maintenance(command) => maintenance::run(&config, command).await,
         Command::Config { json } => config::show(&config, json),
+        Command::Openapi => openapi::show(&config),
     }
 }
 

@@ -20,10 +20,13 @@ use super::problem::Problem;
 pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
+    /// The most characters a value may have.
+    pub(super) const MAX_CHARS: usize = 512;
+
     pub(super) fn read(query: Option<&str>) -> Result<Self, Problem> {
         let mut parameters = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if value.len() > 512 || value.chars().any(char::is_control) {
+            if value.chars().count() > Self::MAX_CHARS || value.chars().any(char::is_control) {
                 return Err(Problem::field(&name, "invalid"));
             }
             if parameters.insert(name.clone().into_owned(), value.into_owned()).is_some() {
