@@ -1,6 +1,9 @@
 //! The service itself, without a socket: over the store in memory, with a clock that can be made to panic.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "support/contract.rs"]
+mod contract;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +81,7 @@ impl Answer {
 
 impl App {
     async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(&method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -86,6 +89,14 @@ impl App {
         let request = request.extension(peer).body(Full::new(Bytes::copy_from_slice(body))).unwrap();
         let (parts, body) = self.service.clone().oneshot(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
+        contract::check(&contract::Exchange {
+            method: &method,
+            path: path.split('?').next().unwrap(),
+            base_path: "/v1",
+            status: parts.status.as_u16(),
+            headers: &parts.headers,
+            body: &bytes,
+        });
         Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,

@@ -36,7 +36,7 @@ pub(super) fn document_operation() -> Operation {
     Operation::new(TAG, "openapi", "Read this document").answers_with(
         "The document.",
         "application/json",
-        json!({ "type": "object", "required": ["openapi", "info", "paths"] }),
+        json!({ "type": "object" }),
     )
 }
 
