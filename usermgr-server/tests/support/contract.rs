@@ -117,17 +117,19 @@ fn problem(exchange: &Exchange<'_>, code: &str) -> Result<(), String> {
 
 /// What stands in the document at a path. One that is written out comes before one with an identifier in it.
 fn path_item(exchange: &Exchange<'_>) -> Option<&'static Value> {
-    let path = match exchange.path.strip_prefix(exchange.base_path) {
-        Some(rest) if rest.starts_with('/') => format!("/v1{rest}"),
-        _ => exchange.path.to_owned(),
-    };
+    let under_base = exchange.path.strip_prefix(exchange.base_path).map(|rest| format!("/v1{rest}"));
+    let places = [under_base, Some(exchange.path.to_owned())];
     let paths = DOCUMENT["paths"].as_object()?;
-    let fits = |pattern: &str| {
+    let fits = |pattern: &str, path: &str| {
         let (pattern, path) = (pattern.split('/'), path.split('/'));
         pattern.clone().count() == path.clone().count()
             && pattern.zip(path).all(|(one, other)| one == other || (one == "{id}" && !other.is_empty()))
     };
-    paths.get(&path).or_else(|| paths.iter().find(|(pattern, _)| fits(pattern)).map(|(_, item)| item))
+    let written_out = places.iter().flatten().find_map(|place| paths.get(place));
+    written_out.or_else(|| {
+        let mut places = places.iter().flatten();
+        places.find_map(|place| paths.iter().find(|(pattern, _)| fits(pattern, place)).map(|(_, item)| item))
+    })
 }
 
 /// What a reference refers to.
