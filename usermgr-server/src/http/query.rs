@@ -41,7 +41,7 @@ impl Query {
     }
 
     fn read_as<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
-        match self.text(name) {
+        match self.0.remove(name) {
             None => Ok(None),
             Some(value) => read(&value).map(Some).ok_or_else(|| Problem::field(name, "invalid")),
         }
@@ -71,21 +71,31 @@ impl Query {
         Ok(limit.map(PageSize::new).unwrap_or_default())
     }
 
+    /// Where a page of users ended; nothing when it is empty, as for the first page.
     pub(super) fn user_cursor(&mut self) -> Result<Option<UserCursor>, Problem> {
-        self.read_as("cursor", |value| {
+        let cursor = self.read_as("cursor", |value| {
+            if value.is_empty() {
+                return Some(None);
+            }
             let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
             let (id, term) = bytes.split_first_chunk::<16>()?;
-            let term = std::str::from_utf8(term).ok()?;
+            let term = std::str::from_utf8(term).ok().filter(|term| !term.chars().any(char::is_control))?;
             let id = UserId::from_uuid(Uuid::from_bytes(*id));
-            Some(UserCursor { term: (!term.is_empty()).then(|| term.to_owned()), id })
-        })
+            Some(Some(UserCursor { term: (!term.is_empty()).then(|| term.to_owned()), id }))
+        })?;
+        Ok(cursor.flatten())
     }
 
+    /// Where a page ended that is ordered by identifiers; nothing when it is empty, as for the first page.
     pub(super) fn id_cursor<T: FromUuid>(&mut self) -> Result<Option<T>, Problem> {
-        self.read_as("cursor", |value| {
+        let cursor = self.read_as("cursor", |value| {
+            if value.is_empty() {
+                return Some(None);
+            }
             let bytes: [u8; 16] = URL_SAFE_NO_PAD.decode(value).ok()?.try_into().ok()?;
-            Some(T::from_uuid(Uuid::from_bytes(bytes)))
-        })
+            Some(Some(T::from_uuid(Uuid::from_bytes(bytes))))
+        })?;
+        Ok(cursor.flatten())
     }
 
     /// Refuses what nobody took.

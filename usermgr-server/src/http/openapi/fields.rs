@@ -119,6 +119,7 @@ field!(
         .pattern(Some("^[a-z][a-z0-9_-]*$"))
         .examples(["user"])
 );
+field!(DefinedRole = one_of("A role that is defined.", [role::Role::USER, role::Role::ADMIN]));
 field!(
     Permission = text(&format!(
         "What a role permits. Built in: {}.",
@@ -133,7 +134,16 @@ field!(
         [CoreUserStatus::Active, CoreUserStatus::Disabled].map(CoreUserStatus::as_str)
     )
 );
-field!(Purpose = one_of("What a code is good for.", CodePurpose::ALL.map(CodePurpose::as_str)));
+field!(
+    Purpose = one_of(
+        "What a code is good for.",
+        // A code of the other purpose sets no password.
+        CodePurpose::ALL
+            .iter()
+            .filter(|known| **known != CodePurpose::ChangeEmail)
+            .map(|known| known.as_str())
+    )
+);
 field!(AuditEventName = one_of("What was done or tried.", AuditEvent::ALL.map(AuditEvent::as_str)));
 field!(
     AuditOutcomeName =

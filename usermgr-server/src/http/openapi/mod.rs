@@ -48,7 +48,7 @@ pub fn openapi(options: &ServiceOptions, policies: &Policies) -> Value {
         paths.entry(path).or_default().insert(method.as_str().to_ascii_lowercase(), operation);
     }
     components.problems();
-    components.new_password(policies.passwords.min_length);
+    components.configured(policies);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -107,10 +107,13 @@ impl Components {
         self.schemas(schemas);
     }
 
-    /// The least length of a password is configured.
-    fn new_password(&mut self, min_length: usize) {
+    /// Writes in what is configured.
+    fn configured(&mut self, policies: &Policies) {
         if let Some(password) = self.schemas.get_mut("NewPassword") {
-            password["minLength"] = json!(min_length);
+            password["minLength"] = json!(policies.passwords.min_length);
+        }
+        if let Some(role) = self.schemas.get_mut("DefinedRole") {
+            role["enum"] = policies.roles.all().keys().map(|role| json!(role)).collect();
         }
     }
 
@@ -210,10 +213,13 @@ mod tests {
         let mut policies = Policies::default();
         policies.mail.public_url = "https://auth.example.org".into();
         policies.passwords.min_length = 12;
+        policies.roles.defined.insert("support".parse().unwrap(), [].into());
         let document = openapi(&options, &policies);
         assert_eq!(document["servers"][0]["url"], "https://auth.example.org");
         assert!(document["paths"].get("/api/v4/users/send-verification").is_some());
         assert!(document["paths"].get("/openapi.json").is_none());
-        assert_eq!(document["components"]["schemas"]["NewPassword"]["minLength"], 12);
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(schemas["NewPassword"]["minLength"], 12);
+        assert_eq!(schemas["DefinedRole"]["enum"], json!(["admin", "support", "user"]));
     }
 }

@@ -79,7 +79,7 @@ struct InviteBody {
     #[schema(value_type = Option<fields::Locale>)]
     locale: Option<String>,
     /// The role `user` comes by itself.
-    #[schema(value_type = Option<Vec<fields::RoleName>>)]
+    #[schema(value_type = Option<Vec<fields::DefinedRole>>)]
     roles: Option<Vec<String>>,
 }
 
@@ -143,7 +143,7 @@ pub(super) async fn update(call: &Call<'_>) -> Result<Answer, Problem> {
 #[serde(deny_unknown_fields)]
 #[schema(as = SetRoles, examples(json!({"roles": ["user", "admin"]})))]
 struct RolesBody {
-    #[schema(value_type = Vec<fields::RoleName>)]
+    #[schema(value_type = Vec<fields::DefinedRole>)]
     roles: Vec<String>,
     /// The password of who asks.
     #[schema(value_type = Option<fields::Password>)]

@@ -35,8 +35,8 @@ struct RequestCodeBody {
 pub(super) fn request_code_operation() -> Operation {
     Operation::new(TAG, "request_code", "Ask for a code")
         .says(
-            "`change_password` needs an access token of that user. `change_email` sets no password and is refused; \
-             such a code comes by `POST /users/me/email`.",
+            "`change_password` needs an access token of that user. A code for a change of address comes by \
+             `POST /users/me/email`.",
         )
         .bearer()
         .or_anonymous()

@@ -1,8 +1,8 @@
 //! Signing in and out, and the devices one is signed in on.
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde::Deserialize;
-use usermgr_core::{Password, RefreshToken};
+use usermgr_core::{Error, Password, RefreshToken};
 use utoipa::ToSchema;
 
 use crate::http::Call;
@@ -42,6 +42,8 @@ pub(super) async fn login(call: &Call<'_>) -> Result<Answer, Problem> {
     // Who asked by JSON is not asked for Basic: a browser would cover the page's own form with its prompt.
     let (email, password, challenge) = if let Some((email, password)) = basic(call.headers)? {
         (email, password, Challenge::Basic)
+    } else if call.body.is_empty() && !call.headers.contains_key(header::CONTENT_TYPE) {
+        return Err(Problem::from(Error::InvalidCredentials).challenged(Challenge::Basic));
     } else {
         let LoginBody { email, password } = json(call.headers, &call.body)?;
         (email, password, Challenge::Bearer)
