@@ -259,7 +259,10 @@ impl App {
         };
         if let Some(origin) = origin.filter(listed) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fixed("Retry-After, X-Request-Id"));
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                fixed("Retry-After, WWW-Authenticate, X-Request-Id"),
+            );
             if parts.method == Method::OPTIONS {
                 headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
                 headers.insert(

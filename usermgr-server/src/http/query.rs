@@ -135,3 +135,35 @@ pub(super) fn user_cursor(cursor: &UserCursor) -> String {
 pub(super) fn id_cursor(id: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(id.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(query: &str, read: impl Fn(&mut Query) -> Result<(), Problem>) -> bool {
+        read(&mut Query::read(Some(query)).unwrap()).is_err()
+    }
+
+    #[test]
+    fn what_is_empty_is_no_value_but_for_a_search_and_a_first_page() {
+        assert!(refused("limit=", |query| query.limit().map(drop)));
+        assert!(refused("since=", |query| query.time("since").map(drop)));
+        assert!(refused("user_id=", |query| query.parsed::<UserId>("user_id").map(drop)));
+        assert!(!refused("cursor=", |query| query.user_cursor().map(drop)));
+        assert!(!refused("cursor=", |query| query.id_cursor::<AuditId>().map(drop)));
+        assert_eq!(Query::read(Some("q=")).unwrap().text("q"), None);
+    }
+
+    #[test]
+    fn a_cursor_that_we_did_not_give_is_refused() {
+        let id = UserId::from_uuid(Uuid::from_u128(7));
+        let ours = UserCursor { term: Some("ana@example.org".into()), id };
+        let read = |cursor: &str| Query::read(Some(&format!("cursor={cursor}"))).unwrap().user_cursor();
+        assert_eq!(read(&user_cursor(&ours)).unwrap(), Some(ours));
+        // No database takes a NUL in a text.
+        let nul = UserCursor { term: Some("a\0".into()), id };
+        for cursor in [user_cursor(&nul), "AAAA".into(), "=".into(), "!".repeat(22)] {
+            assert!(read(&cursor).is_err(), "{cursor}");
+        }
+    }
+}

@@ -41,13 +41,10 @@ pub struct Exchange<'a> {
 /// Asserts that the document tells of this answer: its status, type, headers and body.
 #[track_caller]
 pub fn check(exchange: &Exchange<'_>) {
-    if let Err(fault) = judge(exchange) {
-        let body = String::from_utf8_lossy(exchange.body);
-        panic!(
-            "{} {} -> {}: {fault}\n{:?}\n{body}",
-            exchange.method, exchange.path, exchange.status, exchange.headers
-        );
-    }
+    let judged = judge(exchange);
+    let Exchange { method, path, status, headers, body, .. } = exchange;
+    let body = String::from_utf8_lossy(body);
+    assert!(judged.is_ok(), "{method} {path} -> {status}: {judged:?}\n{headers:?}\n{body}");
 }
 
 fn judge(exchange: &Exchange<'_>) -> Result<(), String> {
@@ -182,7 +179,7 @@ fn an_answer_that_the_document_does_not_tell_of_is_found() {
     for (path, status, body) in [
         ("/health/live", 200, r#"{"status":"dead"}"#),
         ("/health/live", 200, r#"{"status":"live","more":1}"#),
-        ("/health/live", 200, r#"{}"#),
+        ("/health/live", 200, "{}"),
         ("/health/live", 200, ""),
         ("/health/live", 201, live),
         ("/health/dead", 200, live),

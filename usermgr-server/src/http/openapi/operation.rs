@@ -133,15 +133,15 @@ impl Operation {
     /// Answers this body.
     pub(in crate::http) fn answers<T: ToSchema>(mut self, status: StatusCode, description: &str) -> Self {
         let schema = self.schema::<T>();
-        self.answer(status, description, "application/json", schema)
+        self.answer(status, description, "application/json", &schema)
     }
 
     /// Answers something of another type.
-    pub(in crate::http) fn answers_with(self, description: &str, media_type: &str, schema: Value) -> Self {
+    pub(in crate::http) fn answers_with(self, description: &str, media_type: &str, schema: &Value) -> Self {
         self.answer(StatusCode::OK, description, media_type, schema)
     }
 
-    fn answer(mut self, status: StatusCode, description: &str, media_type: &str, schema: Value) -> Self {
+    fn answer(mut self, status: StatusCode, description: &str, media_type: &str, schema: &Value) -> Self {
         let response = json!({
             "description": description,
             "headers": headers(&["X-Request-Id"]),

@@ -36,7 +36,7 @@ pub(super) fn document_operation() -> Operation {
     Operation::new(TAG, "openapi", "Read this document").answers_with(
         "The document.",
         "application/json",
-        json!({ "type": "object" }),
+        &json!({ "type": "object" }),
     )
 }
 
@@ -48,7 +48,7 @@ pub(super) fn page_operation() -> Operation {
     Operation::new(TAG, "docs", "Show this document as a page on which to try it").answers_with(
         "The page.",
         "text/html",
-        json!({ "type": "string" }),
+        &json!({ "type": "string" }),
     )
 }
 
