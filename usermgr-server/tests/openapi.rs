@@ -1,5 +1,5 @@
 //! The OpenAPI document as it is printed, kept and served, and the page that shows it.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 #[path = "support/contract.rs"]
 mod contract;

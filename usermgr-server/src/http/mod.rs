@@ -79,7 +79,8 @@ impl Default for ServiceOptions {
 /// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions.
 pub fn service(manager: UserManager, options: ServiceOptions) -> AuthService {
     let routes = Routes::new(&options.base_path, options.docs);
-    let document = openapi(&options, manager.policies()).to_string().into();
+    let document =
+        if options.docs { openapi(&options, manager.policies()).to_string().into() } else { Bytes::new() };
     let https = manager.policies().mail.public_url.starts_with("https://");
     AuthService { app: Arc::new(App { manager, options, routes, document, https }) }
 }
@@ -100,7 +101,7 @@ struct App {
     manager: UserManager,
     options: ServiceOptions,
     routes: Routes,
-    /// The OpenAPI document.
+    /// The OpenAPI document, if it is served.
     document: Bytes,
     https: bool,
 }

@@ -244,7 +244,7 @@ pub(super) struct ProblemBody<'a> {
 struct FieldProblem {
     /// Its name; `body` when it is the whole body.
     field: String,
-    /// What is wrong with it: stable.
+    #[schema(value_type = fields::FieldFaultName)]
     code: &'static str,
     /// The same, for people.
     message: String,

@@ -91,13 +91,24 @@ field!(
         .examples(["123456"])
 );
 field!(
-    LinkToken = secret("What stands behind `#token=` in a mailed link.").min_length(Some(1)).examples(["…"])
+    LinkToken = secret("What stands behind `#token=` in a mailed link.")
+        .min_length(Some(1))
+        .examples(["AZjDpHsefD2aUD9vHS5LejE0x0mQ1l2rZk8vT3sYw0cAZjDpHsefD2aUD9vHS5L"])
 );
 field!(
-    RegistrationToken = text("Names one registration. Opaque.").examples(["AZjDpHsefD2aUD9vHS5LejE0x0m…"])
+    RegistrationToken =
+        text("Names one registration. Opaque.").examples(["AZjDpHsefD2aUD9vHS5LejE0x0mQ1l2rZk8vT3sYw0c"])
 );
-field!(AccessToken = secret("For `Authorization: Bearer`. Opaque to the client.").min_length(Some(1)));
-field!(RefreshToken = secret("Renews the session, once. Opaque.").min_length(Some(1)).examples(["umr_…"]));
+field!(
+    AccessToken = secret("For `Authorization: Bearer`. Opaque to the client.")
+        .min_length(Some(1))
+        .examples(["eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.eyJzdWIiOiIwMTk4In0.c2ln"])
+);
+field!(
+    RefreshToken = secret("Renews the session, once. Opaque.")
+        .min_length(Some(1))
+        .examples(["umr_AZjDpHsefD2aUD9vHS5LejE0x0mQ1l2rZk8vT3sYw0cAZjDpHsefD2aUD9vHS5Lej"])
+);
 field!(
     Username = text("A name to show: any characters but control characters, at least one of them visible.")
         .min_length(Some(1))
@@ -207,6 +218,26 @@ field!(QueuedStatus = one_of("What became of it.", ["queued"]));
 field!(HealthStatus = one_of("How the program is.", ["live", "ready"]));
 field!(TokenType = one_of("The scheme under which the access token is sent.", ["Bearer"]));
 field!(ExportFormat = one_of("The form of the export.", ["usermgr-export-1"]));
+field!(
+    FieldFaultName = one_of(
+        "What is wrong with a field: stable.",
+        [
+            "required",
+            "invalid",
+            "invalid_type",
+            "unknown",
+            "duplicate",
+            "too_short",
+            "too_long",
+            "too_common",
+            "same_as_identity",
+            "control_character",
+            "unchanged",
+            "mismatch",
+            "unsupported",
+        ]
+    )
+);
 field!(
     Search = text("The beginning of a text.").max_length(Some(Query::MAX_CHARS)).pattern(Some(NO_CONTROLS))
 );
