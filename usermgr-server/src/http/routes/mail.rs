@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::http::Call;
@@ -12,14 +13,16 @@ use crate::http::problem::Problem;
 pub(super) const TAG: Tag = ("Mail", "What a mail service tells us.");
 
 /// Addresses that bounced or complained. The core reads it; `docs/mail-callbacks.md` says more.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = MailCallback)]
 #[expect(dead_code, reason = "describes what the core reads")]
 struct CallbackBody {
     events: Vec<CallbackEvent>,
 }
 
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = MailCallbackEvent)]
 #[expect(dead_code, reason = "describes what the core reads")]
 struct CallbackEvent {

@@ -318,7 +318,12 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use usermgr_core::Policies;
+
     use super::*;
+    use crate::http::{ServiceOptions, openapi};
 
     #[test]
     fn the_matrix_of_roles_has_every_endpoint() {
@@ -328,6 +333,28 @@ mod tests {
             let row = format!("row(\"{method}\",\"{path}\",");
             assert!(matrix.contains(&row), "{row} is missing");
         }
+    }
+
+    #[test]
+    fn every_route_has_its_operation_and_every_operation_its_route() {
+        let document = openapi(&ServiceOptions::default(), &Policies::default());
+        let mut described = BTreeMap::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let id = operation["operationId"].as_str().unwrap().trim_end_matches("_alias").to_owned();
+                described.insert(format!("{} {path}", method.to_ascii_uppercase()), id);
+            }
+        }
+        let under_base = ROUTES.iter().map(|(method, path, _)| format!("{method} /v1{path}"));
+        let at_root = ROOT_ROUTES.iter().map(|(method, path, _)| format!("{method} {path}"));
+        let docs = ["GET /openapi.json", "GET /docs"].map(String::from);
+        let mut routed: Vec<String> = under_base.chain(at_root).chain(docs).collect();
+        routed.sort();
+        assert_eq!(described.keys().cloned().collect::<Vec<_>>(), routed);
+        // No two routes but a route and its other name are told of as one.
+        let endpoints: BTreeSet<Endpoint> =
+            super::described("/v1", true).map(|(_, _, endpoint)| endpoint).collect();
+        assert_eq!(described.into_values().collect::<BTreeSet<_>>().len(), endpoints.len());
     }
 
     #[test]
