@@ -1,5 +1,6 @@
-"""Signs in before each case as the administrator of CHECK_ADMINISTRATOR, if it is set. A case may end sessions, or delete
-the administrator when there is another one by then: the next one is made at the command line."""
+"""Signs in as the administrator of CHECK_ADMINISTRATOR, if it is set. A case may end the session, or delete the
+administrator when there is another one by then: whoever is refused signs in anew, and the next administrator is made at the
+command line."""
 
 import itertools
 import os
@@ -8,7 +9,6 @@ import subprocess
 import requests
 import schemathesis
 
-BASE = os.environ["CHECK_BASE"]
 EMAIL = os.environ.get("CHECK_ADMINISTRATOR")
 PASSWORD = "correct horse battery"
 
@@ -18,12 +18,21 @@ if EMAIL:
     @schemathesis.auth(refresh_interval=None)
     class Administrator:
         email = None
+        token = None
 
         def get(self, case, context):
+            if Administrator.token is None:
+                Administrator.token = self.sign_in()
+            return Administrator.token
+
+        def set(self, case, data, context):
+            case.headers["Authorization"] = f"Bearer {data}"
+
+        def sign_in(self):
             for _ in range(3):
-                body = {"email": self.email, "password": PASSWORD}
                 if self.email:
-                    answer = requests.post(f"{BASE}/v1/users/login", json=body, timeout=30)
+                    body = {"email": self.email, "password": PASSWORD}
+                    answer = requests.post(f"{os.environ['CHECK_BASE']}/v1/users/login", json=body, timeout=30)
                     if answer.status_code == 200:
                         return answer.json()["access_token"]
                 self.email = next(emails)
@@ -34,5 +43,7 @@ if EMAIL:
                 )
             raise RuntimeError("the administrator cannot sign in")
 
-        def set(self, case, data, context):
-            case.headers["Authorization"] = f"Bearer {data}"
+    @schemathesis.hook
+    def after_call(context, case, response):
+        if response.status_code == 401:
+            Administrator.token = None
