@@ -208,8 +208,10 @@ field!(
 field!(
     EventPosition = ObjectBuilder::new()
         .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .description(Some("A place in the order of events."))
         .minimum(Some(0))
+        .maximum(Some(i64::MAX))
         .examples([json!(42)])
 );
 field!(AcceptedStatus = one_of("What is to be done now.", ["verification_required"]));
