@@ -10,4 +10,4 @@ pub mod serve;
 mod tls;
 
 pub use http::client::PeerAddr;
-pub use http::{Answered, AuthService, ServiceOptions, service};
+pub use http::{Answered, AuthService, ServiceOptions, openapi, service};

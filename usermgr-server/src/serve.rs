@@ -205,6 +205,17 @@ fn manager_over(config: &Config, store: Arc<dyn Store>) -> Result<UserManager, S
     Ok(builder.build()?)
 }
 
+/// How the configuration exposes the service.
+pub(crate) fn options(config: &Config) -> ServiceOptions {
+    ServiceOptions {
+        base_path: config.base_path.clone(),
+        max_body: config.max_body,
+        trusted_proxies: config.trusted_proxies.clone(),
+        cors_origins: config.cors_origins.clone(),
+        docs: config.docs,
+    }
+}
+
 /// The configured key; without one, the key beside the SQLite file, made at the first start.
 fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
     if let Some(key) = &config.secret_key {
@@ -280,15 +291,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     let _nobody_reads = writeln!(io::stdout(), "listening on {scheme}://{address}{}", config.base_path);
     tracing::info!("listening on {scheme}://{address}{}", config.base_path);
 
-    let service = service(
-        manager,
-        ServiceOptions {
-            base_path: config.base_path.clone(),
-            max_body: config.max_body,
-            trusted_proxies: config.trusted_proxies.clone(),
-            cors_origins: config.cors_origins.clone(),
-        },
-    );
+    let service = service(manager, options(config));
     connections::serve(listener, tls, Counted::new(service, metrics), stop.requested()).await;
     if let Some(workers) = workers
         && tokio::time::timeout(GRACE, workers.stop()).await.is_err()

@@ -19,7 +19,23 @@ fn raw(server: &Server, request: &[u8]) -> (u16, String) {
     let mut answer = Vec::new();
     let _ended_early = stream.read_to_end(&mut answer);
     let text = String::from_utf8_lossy(&answer).into_owned();
-    (text.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0), text)
+    let status = text.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let headers = head.lines().skip(1).map(|line| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.parse().unwrap(), value.parse().unwrap())
+    });
+    let first_line = String::from_utf8_lossy(request);
+    let mut words = first_line.split(' ');
+    blackbox::contract::check(&blackbox::contract::Exchange {
+        method: &words.next().unwrap().parse().unwrap(),
+        path: words.next().unwrap(),
+        base_path: "/v1",
+        status,
+        headers: &headers.collect::<Vec<(http::HeaderName, http::HeaderValue)>>().into_iter().collect(),
+        body: body.as_bytes(),
+    });
+    (status, text)
 }
 
 fn post(path: &str, content_type: &str, body: &[u8], more: &str) -> Vec<u8> {

@@ -1,6 +1,9 @@
 //! The service itself, without a socket: over the store in memory, with a clock that can be made to panic.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "support/contract.rs"]
+mod contract;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,9 +43,14 @@ struct App {
 }
 
 fn app() -> App {
+    app_at("https://app.example.org")
+}
+
+/// The service of this public URL.
+fn app_at(public_url: &str) -> App {
     let (mailbox, fuse) = (Arc::new(Mailbox::default()), Arc::new(Fuse::default()));
     let mut policies = Policies::default();
-    policies.mail.public_url = "https://app.example.org".into();
+    policies.mail.public_url = public_url.into();
     policies.codes.resend_interval = time::Duration::ZERO;
     let users = UserManager::builder()
         .store(Arc::new(MemoryStore::default()))
@@ -78,7 +86,7 @@ impl Answer {
 
 impl App {
     async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(&method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -86,6 +94,14 @@ impl App {
         let request = request.extension(peer).body(Full::new(Bytes::copy_from_slice(body))).unwrap();
         let (parts, body) = self.service.clone().oneshot(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
+        contract::check(&contract::Exchange {
+            method: &method,
+            path: path.split('?').next().unwrap(),
+            base_path: "/v1",
+            status: parts.status.as_u16(),
+            headers: &parts.headers,
+            body: &bytes,
+        });
         Answer {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -229,6 +245,9 @@ async fn every_answer_bears_its_headers() {
     for (status, answer) in answers {
         assert_eq!(answer.status, status, "{}", answer.text);
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        assert_eq!(answer.header("cross-origin-opener-policy"), "same-origin");
+        assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
+        assert_eq!(answer.header("server"), "");
         assert_eq!(answer.header("content-security-policy"), "default-src 'none'; frame-ancestors 'none'");
         assert_eq!(answer.header("referrer-policy"), "no-referrer");
         assert!(answer.header("strict-transport-security").starts_with("max-age="));
@@ -250,6 +269,40 @@ async fn every_answer_bears_its_headers() {
 }
 
 #[tokio::test]
+async fn browsers_are_held_to_https_where_it_is_spoken() {
+    let live = app_at("http://localhost:8000").get("/health/live", &[]).await;
+    assert!(!live.headers.contains_key("strict-transport-security"));
+    for path in ["/health/live", "/v1/users/me", "/docs", "/openapi.json", "/nothing"] {
+        let answer = app_at("https://app.example.org").get(path, &[]).await;
+        assert!(answer.header("strict-transport-security").starts_with("max-age=63072000"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn basic_credentials_that_nobody_can_have_are_wrong_ones() {
+    let app = app();
+    let long = format!("{ANA}:{}", "p".repeat(257));
+    for credentials in
+        [":", "ana@example.org:", ":password", "ana:password", long.as_str(), "ana@example.org:a\u{7}b"]
+    {
+        let basic = base64::engine::general_purpose::STANDARD.encode(credentials);
+        let headers = [("authorization", format!("Basic {basic}"))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let activate = app.post("/v1/users/activate", &headers, r#"{"code":"123456"}"#).await;
+        let login = app.call(Method::POST, "/v1/users/login", &headers, b"").await;
+        for answer in [activate, login] {
+            assert_eq!((answer.status, &answer.json()["code"]), (401, &json!("invalid_credentials")));
+            assert!(answer.header("www-authenticate").starts_with("Basic "), "{credentials}");
+        }
+    }
+    let none = app.call(Method::POST, "/v1/users/login", &[], b"").await;
+    assert_eq!(
+        (none.status, none.header("www-authenticate")),
+        (401, "Basic realm=\"usermgr\", charset=\"UTF-8\"")
+    );
+}
+
+#[tokio::test]
 async fn only_listed_origins_may_call() {
     let app = app();
     let ours = "https://app.example.org";
@@ -268,6 +321,7 @@ async fn only_listed_origins_may_call() {
     let allowed = app.call(Method::OPTIONS, "/v1/users/login", &ask(ours), b"").await;
     assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (204, ours));
     assert!(allowed.header("access-control-allow-headers").contains("Authorization"));
+    assert!(!allowed.headers.contains_key("access-control-allow-credentials"));
     let refused = app.call(Method::OPTIONS, "/v1/users/login", &ask("https://evil.example"), b"").await;
     assert!(!refused.headers.contains_key("access-control-allow-origin"));
 }

@@ -16,6 +16,8 @@ pub struct Role(String);
 pub struct InvalidRole;
 
 impl Role {
+    /// The most characters a role's name may have.
+    pub const MAX: usize = 64;
     /// The name of the role that every user has.
     pub const USER: &'static str = "user";
     /// The name of the role that permits everything.
@@ -41,7 +43,7 @@ impl FromStr for Role {
     type Err = InvalidRole;
 
     fn from_str(text: &str) -> Result<Self, InvalidRole> {
-        let fits = (1..=64).contains(&text.len())
+        let fits = (1..=Self::MAX).contains(&text.len())
             && text.starts_with(|c: char| c.is_ascii_lowercase())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
         if fits { Ok(Self(text.into())) } else { Err(InvalidRole) }

@@ -152,6 +152,9 @@ pub struct Locale(String);
 pub struct InvalidLocale;
 
 impl Locale {
+    /// The most characters a language tag may have.
+    pub const MAX: usize = 35;
+
     /// English, the language of last resort.
     pub fn english() -> Self {
         Self("en".into())
@@ -164,7 +167,7 @@ impl Locale {
     pub fn parse(text: &str) -> Result<Self, InvalidLocale> {
         let mut parts = text.split('-');
         let language = parts.next().unwrap_or_default();
-        let fits = text.len() <= 35
+        let fits = text.len() <= Self::MAX
             && (2..=3).contains(&language.len())
             && language.bytes().all(|b| b.is_ascii_alphabetic())
             && parts

@@ -11,6 +11,7 @@ mod keys;
 mod log;
 mod mail;
 mod maintenance;
+mod openapi;
 mod operator;
 mod outbox;
 mod output;
@@ -109,6 +110,9 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Print the OpenAPI document of the configuration in force
+    #[command(after_help = "Example:\n  usermgr-server openapi > openapi.json")]
+    Openapi,
 }
 
 /// Runs the program: exit code 0 done, 1 refused or failed, 2 wrong usage.
@@ -158,5 +162,6 @@ async fn run(arguments: Arguments, log: &Log) -> Result<(), Failure> {
         Command::Config(command) => config::run(&command, config),
         Command::Completions { shell } => generated::completions(shell),
         Command::Man { dir } => generated::man(dir),
+        Command::Openapi => openapi::show(&config()?),
     }
 }

@@ -8,7 +8,6 @@ use usermgr_core::domain::role::Permission;
 use usermgr_core::domain::signing::SigningAlgorithm;
 use usermgr_core::policy::{HashPolicy, ThrottlePolicy, TokenFormat};
 
-use super::keys::LATER;
 use super::text::span;
 use super::{Config, EventTarget};
 
@@ -225,18 +224,8 @@ impl Config {
 
     /// What an operator should know about the rules in force: choices that are weak, or that rarely are what was meant.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self
-            .values
-            .masked()
-            .filter(|(name, _, source)| LATER.contains(name) && *source != "default")
-            .map(|(name, _, _)| format!("{name} is set and does nothing in this version"))
-            .collect();
-        for (weak, warning) in self.of_rules().into_iter().chain(self.of_places()) {
-            if weak {
-                warnings.push(warning.to_owned());
-            }
-        }
-        warnings
+        let found = self.of_rules().into_iter().chain(self.of_places());
+        found.filter(|(weak, _)| *weak).map(|(_, warning)| warning.to_owned()).collect()
     }
 
     /// What is weak about the rules.

@@ -193,9 +193,6 @@ pub(super) const KEYS: &[Key] = &[
     .such_as(r#""http://localhost:4318/v1/traces""#),
 ];
 
-/// Keys that are read and do nothing in this version: a value of one's own is met with a warning.
-pub(super) const LATER: &[&str] = &["http.docs", "http.pages"];
-
 pub(super) fn variable_of(key: &str) -> String {
     format!("USERMGR_{}", key.replace('.', "_").to_uppercase())
 }

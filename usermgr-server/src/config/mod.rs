@@ -38,6 +38,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub cors_origins: Vec<String>,
     pub max_body: usize,
+    pub docs: bool,
     pub tls: Option<TlsFiles>,
     pub metrics_listen: Option<SocketAddr>,
     pub otlp_url: Option<SecretString>,

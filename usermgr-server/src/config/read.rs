@@ -239,6 +239,7 @@ impl Reader {
             self.optional("http.metrics_listen", "an address and a port such as 127.0.0.1:9464");
         let tls = self.tls();
         let otlp_url = self.otlp_url();
+        let docs = self.flag("http.docs");
         let max_body = self.value("http.max_body", "a size such as 64KiB", parse_size);
         let mail_from = self.value("mail.from", "an address such as App <noreply@example.org>", |text| {
             Sender::parse(text).ok()
@@ -278,6 +279,7 @@ impl Reader {
             trusted_proxies: trusted_proxies?,
             cors_origins: cors_origins?,
             max_body: max_body?,
+            docs: docs?,
             tls,
             metrics_listen: metrics_listen?,
             otlp_url,

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
+use usermgr_core::crypto::password_text::NormalizedPassword;
+use usermgr_core::domain::email::Email;
 use usermgr_core::flow::sessions::Authenticated;
 use usermgr_core::{AccessToken, Error, Password};
 
@@ -56,8 +58,10 @@ pub(super) fn basic(headers: &HeaderMap) -> Result<Option<(String, Password)>, P
     let decoded = STANDARD.decode(encoded).map_err(|_| refused())?;
     let text = String::from_utf8(decoded).map_err(|_| refused())?;
     let (name, password) = text.split_once(':').ok_or_else(refused)?;
-    if text.chars().any(char::is_control) {
+    let password = Password::new(password);
+    // Nor is what no account could have: an answer that named a field would name none of the request.
+    if Email::parse(name).is_err() || NormalizedPassword::parse(&password).is_err() {
         return Err(refused());
     }
-    Ok(Some((name.to_owned(), Password::new(password))))
+    Ok(Some((name.to_owned(), password)))
 }

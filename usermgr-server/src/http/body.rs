@@ -56,13 +56,16 @@ pub(super) fn json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
             Err(_) => Problem::malformed("the body is not JSON"),
         });
     }
-    serde_json::from_str(text).map_err(|error| {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         use serde_json::error::Category;
-        match error.classify() {
+        match error.inner().classify() {
             Category::Data => field_fault(&error),
             Category::Syntax | Category::Eof | Category::Io => Problem::malformed("the body is not JSON"),
         }
-    })
+    })?;
+    json.end().map_err(|_| Problem::malformed("something stands behind the body"))?;
+    Ok(read)
 }
 
 /// As [`json`], where a body may be missing.
@@ -98,18 +101,83 @@ fn is_json(headers: &HeaderMap) -> bool {
         })
 }
 
-/// The field that serde's message names, and what is wrong with it. The value is never repeated.
-fn field_fault(error: &serde_json::Error) -> Problem {
-    let message = error.to_string();
-    let named = message.split('`').nth(1).filter(|name| name.len() <= 64);
+/// The field of the body that is wrong, and how. The value is never repeated.
+fn field_fault(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    use serde_path_to_error::Segment;
+    let message = error.inner().to_string();
+    let at = error.path().iter().find_map(|segment| match segment {
+        Segment::Map { key } => Some(key.as_str()),
+        Segment::Seq { .. } | Segment::Enum { .. } | Segment::Unknown => None,
+    });
     let (code, field) = if message.starts_with("unknown field") {
-        ("unknown", named)
+        ("unknown", at)
     } else if message.starts_with("missing field") {
-        ("required", named)
+        // Serde stands at the whole; only its message tells which.
+        ("required", message.split('`').nth(1))
     } else if message.starts_with("duplicate field") {
-        ("duplicate", named)
+        ("duplicate", message.split('`').nth(1))
     } else {
-        ("invalid_type", None)
+        ("invalid_type", at)
     };
-    Problem::field(field.unwrap_or("body"), code)
+    Problem::field(field.filter(|name| name.len() <= 64).unwrap_or("body"), code)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use serde::Deserialize;
+    use usermgr_core::Password;
+
+    use super::super::problem::Language;
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "read and not looked at")]
+    struct Body {
+        email: String,
+        password: Option<Password>,
+        #[serde(alias = "verification_code")]
+        code: Option<String>,
+        roles: Option<Vec<String>>,
+    }
+
+    /// The code, and the field and what is wrong with it.
+    fn refused(body: &str) -> String {
+        let headers =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let problem = json::<Body>(&headers, body.as_bytes()).unwrap_err().body(Language::English, "-");
+        match problem.get("errors") {
+            Some(errors) => {
+                format!("{}/{}", errors[0]["field"].as_str().unwrap(), errors[0]["code"].as_str().unwrap())
+            }
+            None => problem["code"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_fault_has_the_name_of_its_field() {
+        for (body, fault) in [
+            (r#"{"email":1}"#, "email/invalid_type"),
+            (r#"{"email":null}"#, "email/invalid_type"),
+            (r#"{"email":["a"]}"#, "email/invalid_type"),
+            (r#"{"email":"a","password":true}"#, "password/invalid_type"),
+            (r#"{"email":"a","verification_code":123456}"#, "verification_code/invalid_type"),
+            (r#"{"email":"a","roles":"user"}"#, "roles/invalid_type"),
+            (r#"{"email":"a","roles":["user",1]}"#, "roles/invalid_type"),
+            (r#"{"roles":[]}"#, "email/required"),
+            (r#"{"email":"a","role":"admin"}"#, "role/unknown"),
+            (r#"{"email":"a","a`b`c":1}"#, "a`b`c/unknown"),
+            (r#"{"email":"a","email":"b"}"#, "email/duplicate"),
+            (r#"{"email":"a","code":"1","verification_code":"2"}"#, "code/duplicate"),
+            (r#"["a"]"#, "body/invalid_type"),
+            (r#"{"email":"a"} {}"#, "malformed_request"),
+            (r#"{"email":"a""#, "malformed_request"),
+            (r#"{"email":01}"#, "malformed_request"),
+        ] {
+            assert_eq!(refused(body), fault, "{body}");
+        }
+        let long = format!(r#"{{"email":"a","{}":1}}"#, "x".repeat(65));
+        assert_eq!(refused(&long), "body/unknown");
+    }
 }

@@ -5,6 +5,7 @@ mod answer;
 mod authorization;
 mod body;
 pub mod client;
+mod openapi;
 mod problem;
 mod query;
 mod routes;
@@ -32,9 +33,8 @@ use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::{ClientContext, UserManager};
 
-pub(crate) use answer::{
-    audit_entry as audit_json, outbox_entry as outbox_json, role as role_json, user as user_json,
-};
+pub(crate) use answer::{audit_json, outbox_json, role_json, user_json};
+pub use openapi::openapi;
 
 use answer::Answer;
 use problem::{Language, Problem};
@@ -45,6 +45,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How the service is exposed.
@@ -58,6 +60,8 @@ pub struct ServiceOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Origins whose scripts may call the interface (CORS); none by default.
     pub cors_origins: Vec<String>,
+    /// Whether there are `/openapi.json` and `/docs`; they are by default.
+    pub docs: bool,
 }
 
 impl Default for ServiceOptions {
@@ -67,6 +71,7 @@ impl Default for ServiceOptions {
             max_body: 64 * 1024,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
+            docs: true,
         }
     }
 }
@@ -84,9 +89,11 @@ pub struct Answered {
 ///
 /// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions.
 pub fn service(manager: UserManager, options: ServiceOptions) -> AuthService {
-    let routes = Routes::new(&options.base_path);
+    let routes = Routes::new(&options.base_path, options.docs);
+    let document =
+        if options.docs { openapi(&options, manager.policies()).to_string().into() } else { Bytes::new() };
     let https = manager.policies().mail.public_url.starts_with("https://");
-    AuthService { app: Arc::new(App { manager, options, routes, https }) }
+    AuthService { app: Arc::new(App { manager, options, routes, document, https }) }
 }
 
 /// The HTTP interface. Cloning is cheap.
@@ -105,6 +112,8 @@ struct App {
     manager: UserManager,
     options: ServiceOptions,
     routes: Routes,
+    /// The OpenAPI document, if it is served.
+    document: Bytes,
     https: bool,
 }
 
@@ -113,6 +122,7 @@ struct Call<'a> {
     manager: &'a UserManager,
     headers: &'a http::HeaderMap,
     query: Option<&'a str>,
+    document: &'a Bytes,
     /// What stands in the path where an identifier does.
     id: Option<&'a str>,
     body: Bytes,
@@ -231,7 +241,7 @@ impl App {
             client = client.with_user_agent(&String::from_utf8_lossy(agent.as_bytes()));
         }
         let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
-        let call = Call { manager, headers, query, id, body, client };
+        let call = Call { manager, headers, query, document: &self.document, id, body, client };
         endpoint.run(&call).await
     }
 
@@ -240,8 +250,13 @@ impl App {
         let headers = response.headers_mut();
         let fixed = |text: &'static str| HeaderValue::from_static(text);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
-        headers.insert(header::CONTENT_SECURITY_POLICY, fixed("default-src 'none'; frame-ancestors 'none'"));
+        if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+            let nothing = fixed("default-src 'none'; frame-ancestors 'none'");
+            headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+        }
         headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
+        headers.insert(CROSS_ORIGIN_OPENER_POLICY, fixed("same-origin"));
+        headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, fixed("same-origin"));
         if self.https {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, fixed("max-age=63072000; includeSubDomains"));
         }
@@ -261,7 +276,10 @@ impl App {
         };
         if let Some(origin) = origin.filter(listed) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fixed("Retry-After, X-Request-Id"));
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                fixed("Retry-After, WWW-Authenticate, X-Request-Id"),
+            );
             if parts.method == Method::OPTIONS {
                 headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
                 headers.insert(

@@ -4,12 +4,15 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::Full;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::time::Duration;
 use usermgr_core::Error;
 use usermgr_core::domain::event::EventPosition;
 use usermgr_core::domain::field::{FieldError, FieldFault};
+use utoipa::ToSchema;
 
+use super::openapi::fields;
 use super::routes::{Endpoint, allowed};
 
 /// The language of sentences for people.
@@ -65,9 +68,9 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    const fn new(status: StatusCode, code: &'static str) -> Self {
+    fn new(code: &'static str) -> Self {
         Self {
-            status,
+            status: status(code),
             code,
             errors: Vec::new(),
             retry_after: None,
@@ -87,83 +90,90 @@ impl Problem {
         self
     }
 
-    pub(super) const fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found")
+    pub(super) fn not_found() -> Self {
+        Self::new("not_found")
     }
 
     /// The reader of the feed may lack events.
     pub(super) fn events_gone(resume_after: EventPosition) -> Self {
-        Self { resume_after: Some(resume_after), ..Self::new(StatusCode::GONE, "events_gone") }
+        Self { resume_after: Some(resume_after), ..Self::new("events_gone") }
     }
 
-    pub(super) const fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")
+    pub(super) fn internal() -> Self {
+        Self::new("internal")
     }
 
     pub(super) fn unavailable() -> Self {
-        Self {
-            retry_after: Some(Duration::from_secs(5)),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-        }
+        Self { retry_after: Some(Duration::from_secs(5)), ..Self::new("unavailable") }
     }
 
-    pub(super) const fn payload_too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large")
+    pub(super) fn payload_too_large() -> Self {
+        Self::new("payload_too_large")
     }
 
-    pub(super) const fn unsupported_media_type() -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+    pub(super) fn unsupported_media_type() -> Self {
+        Self::new("unsupported_media_type")
     }
 
-    pub(super) const fn timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "malformed_request")
+    pub(super) fn timeout() -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, ..Self::new("malformed_request") }
     }
 
     pub(super) fn malformed(why: &'static str) -> Self {
         tracing::debug!(why, "malformed request");
-        Self::new(StatusCode::BAD_REQUEST, "malformed_request")
+        Self::new("malformed_request")
     }
 
     pub(super) fn field(field: &str, code: &'static str) -> Self {
-        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed");
+        let mut problem = Self::new("validation_failed");
         problem.errors.push((field.to_owned(), code, None));
         problem
     }
 
     pub(super) fn method_not_allowed(methods: &[(Method, Endpoint)]) -> Self {
-        Self {
-            allow: Some(allowed(methods)),
-            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+        Self { allow: Some(allowed(methods)), ..Self::new("method_not_allowed") }
+    }
+
+    /// The problem of a code, with all that may come with it, to be shown.
+    pub(super) fn example(code: &'static str) -> Self {
+        let mut problem = Self::new(code);
+        match code {
+            "validation_failed" => problem.errors.push(("email".to_owned(), "invalid", None)),
+            "events_gone" => problem.resume_after = Some(EventPosition::from_u64(42)),
+            "rate_limited" | "too_many_attempts" | "overloaded" | "unavailable" => {
+                problem.retry_after = Some(Duration::from_secs(30));
+            }
+            _ => {}
         }
+        problem
+    }
+
+    /// What the answer says.
+    pub(super) fn body(&self, language: Language, request_id: &str) -> Value {
+        let (title, detail) = sentence(self.code, language);
+        let message = |(field, code, bound): &(String, &'static str, Option<usize>)| FieldProblem {
+            field: field.clone(),
+            code,
+            message: field_sentence(code, *bound, language),
+        };
+        let body = ProblemBody {
+            r#type: format!("urn:usermgr:problem:{}", self.code),
+            title,
+            status: self.status.as_u16(),
+            detail,
+            code: self.code,
+            request_id,
+            errors: self.errors.iter().map(message).collect(),
+            resume_after: self.resume_after.map(|position| position.to_string()),
+            retry_after: self.retry_after.map(whole_seconds),
+        };
+        json!(body)
     }
 
     pub(super) fn into_response(self, language: Language, request_id: &str) -> Response<Full<Bytes>> {
-        let Self { status, code, errors, retry_after, allow, challenge, max_age, resume_after } = self;
-        let (title, detail) = sentence(code, language);
-        let mut body = Map::new();
-        body.insert("type".into(), json!(format!("urn:usermgr:problem:{code}")));
-        body.insert("title".into(), json!(title));
-        body.insert("status".into(), json!(status.as_u16()));
-        body.insert("detail".into(), json!(detail));
-        body.insert("code".into(), json!(code));
-        body.insert("request_id".into(), json!(request_id));
-        if !errors.is_empty() {
-            let errors: Vec<Value> = errors
-                .iter()
-                .map(|(field, code, bound)| {
-                    json!({ "field": field, "code": code, "message": field_sentence(code, *bound, language) })
-                })
-                .collect();
-            body.insert("errors".into(), Value::Array(errors));
-        }
-        if let Some(position) = resume_after {
-            body.insert("resume_after".into(), json!(position.to_string()));
-        }
-        let retry_after = retry_after.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-        if let Some(seconds) = retry_after {
-            body.insert("retry_after".into(), json!(seconds));
-        }
-        let mut response = Response::new(Full::from(Value::Object(body).to_string()));
+        let body = self.body(language, request_id).to_string();
+        let Self { status, code, retry_after, allow, challenge, max_age, .. } = self;
+        let mut response = Response::new(Full::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -175,8 +185,8 @@ impl Problem {
             }),
         );
         headers.append(header::VARY, HeaderValue::from_static("Accept-Language"));
-        if let Some(seconds) = retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(wait) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
         if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
             headers.insert(header::ALLOW, allow);
@@ -194,7 +204,79 @@ impl Problem {
     }
 }
 
-fn authenticate(code: &str, challenge: Challenge) -> &'static str {
+/// A wait, rounded up.
+const fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + (wait.subsec_nanos() > 0) as u64
+}
+
+/// A refusal (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody<'a> {
+    /// `urn:usermgr:problem:` and the code.
+    r#type: String,
+    /// The code in words.
+    title: &'a str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What to do, for people.
+    detail: &'a str,
+    /// What it is, for programs: stable.
+    code: &'a str,
+    /// Finds the request in the log.
+    request_id: &'a str,
+    /// Which fields are wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldProblem>,
+    /// From where on a reader of events lacks nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^[0-9]+$")]
+    resume_after: Option<String>,
+    /// How long to wait before trying again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = fields::Seconds)]
+    retry_after: Option<u64>,
+}
+
+/// A field that is wrong.
+#[derive(Serialize, ToSchema)]
+struct FieldProblem {
+    /// Its name; `body` when it is the whole body.
+    field: String,
+    #[schema(value_type = fields::FieldFaultName)]
+    code: &'static str,
+    /// The same, for people.
+    message: String,
+}
+
+/// The status that a code is answered with.
+pub(super) fn status(code: &str) -> StatusCode {
+    match code {
+        "malformed_request" | "invalid_code" | "code_expired" | "invalid_link" | "invalid_signature" => {
+            StatusCode::BAD_REQUEST
+        }
+        "invalid_credentials"
+        | "missing_token"
+        | "invalid_token"
+        | "session_ended"
+        | "reauthentication_required" => StatusCode::UNAUTHORIZED,
+        "registration_closed" | "forbidden" => StatusCode::FORBIDDEN,
+        "not_found" => StatusCode::NOT_FOUND,
+        "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        "registration_ambiguous" | "email_taken" | "last_admin" => StatusCode::CONFLICT,
+        "events_gone" => StatusCode::GONE,
+        "payload_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "unsupported_media_type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "validation_failed" => StatusCode::UNPROCESSABLE_ENTITY,
+        "rate_limited" | "too_many_attempts" => StatusCode::TOO_MANY_REQUESTS,
+        "overloaded" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The scheme that a refusal of this code asks for, as the header says it.
+pub(super) fn authenticate(code: &str, challenge: Challenge) -> &'static str {
     match (code, challenge) {
         (_, Challenge::Basic) => "Basic realm=\"usermgr\", charset=\"UTF-8\"",
         ("invalid_token" | "session_ended", Challenge::Bearer) => {
@@ -209,23 +291,7 @@ fn authenticate(code: &str, challenge: Challenge) -> &'static str {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let status = match &error {
-            Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::InvalidCode | Error::CodeExpired | Error::InvalidLink | Error::InvalidSignature => {
-                StatusCode::BAD_REQUEST
-            }
-            Error::RegistrationAmbiguous | Error::EmailTaken | Error::LastAdmin => StatusCode::CONFLICT,
-            Error::InvalidCredentials
-            | Error::MissingToken
-            | Error::InvalidToken
-            | Error::SessionEnded
-            | Error::ReauthenticationRequired { .. } => StatusCode::UNAUTHORIZED,
-            Error::RegistrationClosed | Error::Forbidden => StatusCode::FORBIDDEN,
-            Error::NotFound => StatusCode::NOT_FOUND,
-            Error::RateLimited { .. } | Error::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Error::Overloaded { .. } | Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
+        let status = status(error.reason());
         if status.is_server_error() {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             let source = std::error::Error::source(&error)
@@ -233,7 +299,7 @@ impl From<Error> for Problem {
                 .map(ToString::to_string);
             tracing::error!(%error, cause, source, "a request failed");
         }
-        let mut problem = Self::new(status, error.reason());
+        let mut problem = Self::new(error.reason());
         problem.retry_after = error.retry_after();
         if let Error::ReauthenticationRequired { max_age } = &error {
             problem.max_age = Some(*max_age);
@@ -256,7 +322,7 @@ fn entry(error: &FieldError) -> (String, &'static str, Option<usize>) {
 
 /// The title and the sentence of a code.
 #[expect(clippy::too_many_lines, reason = "one table")]
-fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
+pub(super) fn sentence(code: &str, language: Language) -> (&'static str, &'static str) {
     let (title, english, spanish) = match code {
         "malformed_request" => {
             ("Malformed request", "The request cannot be read.", "No se puede leer la petición.")

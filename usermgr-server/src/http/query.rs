@@ -20,10 +20,13 @@ use super::problem::Problem;
 pub(super) struct Query(BTreeMap<String, String>);
 
 impl Query {
+    /// The most characters a value may have.
+    pub(super) const MAX_CHARS: usize = 512;
+
     pub(super) fn read(query: Option<&str>) -> Result<Self, Problem> {
         let mut parameters = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if value.len() > 512 || value.chars().any(char::is_control) {
+            if value.chars().count() > Self::MAX_CHARS || value.chars().any(char::is_control) {
                 return Err(Problem::field(&name, "invalid"));
             }
             if parameters.insert(name.clone().into_owned(), value.into_owned()).is_some() {
@@ -38,7 +41,7 @@ impl Query {
     }
 
     fn read_as<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
-        match self.text(name) {
+        match self.0.remove(name) {
             None => Ok(None),
             Some(value) => read(&value).map(Some).ok_or_else(|| Problem::field(name, "invalid")),
         }
@@ -68,21 +71,31 @@ impl Query {
         Ok(limit.map(PageSize::new).unwrap_or_default())
     }
 
+    /// Where a page of users ended; nothing when it is empty, as for the first page.
     pub(super) fn user_cursor(&mut self) -> Result<Option<UserCursor>, Problem> {
-        self.read_as("cursor", |value| {
+        let cursor = self.read_as("cursor", |value| {
+            if value.is_empty() {
+                return Some(None);
+            }
             let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
             let (id, term) = bytes.split_first_chunk::<16>()?;
-            let term = std::str::from_utf8(term).ok()?;
+            let term = std::str::from_utf8(term).ok().filter(|term| !term.chars().any(char::is_control))?;
             let id = UserId::from_uuid(Uuid::from_bytes(*id));
-            Some(UserCursor { term: (!term.is_empty()).then(|| term.to_owned()), id })
-        })
+            Some(Some(UserCursor { term: (!term.is_empty()).then(|| term.to_owned()), id }))
+        })?;
+        Ok(cursor.flatten())
     }
 
+    /// Where a page ended that is ordered by identifiers; nothing when it is empty, as for the first page.
     pub(super) fn id_cursor<T: FromUuid>(&mut self) -> Result<Option<T>, Problem> {
-        self.read_as("cursor", |value| {
+        let cursor = self.read_as("cursor", |value| {
+            if value.is_empty() {
+                return Some(None);
+            }
             let bytes: [u8; 16] = URL_SAFE_NO_PAD.decode(value).ok()?.try_into().ok()?;
-            Some(T::from_uuid(Uuid::from_bytes(bytes)))
-        })
+            Some(Some(T::from_uuid(Uuid::from_bytes(bytes))))
+        })?;
+        Ok(cursor.flatten())
     }
 
     /// Refuses what nobody took.
@@ -121,4 +134,36 @@ pub(super) fn user_cursor(cursor: &UserCursor) -> String {
 /// Where a page ended that is ordered by identifiers.
 pub(super) fn id_cursor(id: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(id.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(query: &str, read: impl Fn(&mut Query) -> Result<(), Problem>) -> bool {
+        read(&mut Query::read(Some(query)).unwrap()).is_err()
+    }
+
+    #[test]
+    fn what_is_empty_is_no_value_but_for_a_search_and_a_first_page() {
+        assert!(refused("limit=", |query| query.limit().map(drop)));
+        assert!(refused("since=", |query| query.time("since").map(drop)));
+        assert!(refused("user_id=", |query| query.parsed::<UserId>("user_id").map(drop)));
+        assert!(!refused("cursor=", |query| query.user_cursor().map(drop)));
+        assert!(!refused("cursor=", |query| query.id_cursor::<AuditId>().map(drop)));
+        assert_eq!(Query::read(Some("q=")).unwrap().text("q"), None);
+    }
+
+    #[test]
+    fn a_cursor_that_we_did_not_give_is_refused() {
+        let id = UserId::from_uuid(Uuid::from_u128(7));
+        let ours = UserCursor { term: Some("ana@example.org".into()), id };
+        let read = |cursor: &str| Query::read(Some(&format!("cursor={cursor}"))).unwrap().user_cursor();
+        assert_eq!(read(&user_cursor(&ours)).unwrap(), Some(ours));
+        // No database takes a NUL in a text.
+        let nul = UserCursor { term: Some("a\0".into()), id };
+        for cursor in [user_cursor(&nul), "AAAA".into(), "=".into(), "!".repeat(22)] {
+            assert!(read(&cursor).is_err(), "{cursor}");
+        }
+    }
 }

@@ -2,6 +2,9 @@
 
 #![allow(unreachable_pub, dead_code, reason = "shared by several test programs")]
 
+#[path = "contract.rs"]
+pub mod contract;
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -158,7 +161,7 @@ impl Server {
     async fn wait_ready(&self, url: &str) {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            if let Ok(answer) = try_call(http::Method::GET, url, &[], None).await
+            if let Ok(answer) = try_call(http::Method::GET, url, "", &[], None).await
                 && answer.status == 200
             {
                 return;
@@ -225,9 +228,15 @@ impl Server {
         body: Option<Value>,
     ) -> Answer {
         let url = format!("{}{path}", self.base);
-        try_call(method, &url, headers, body)
+        try_call(method, &url, self.base_path(), headers, body)
             .await
             .unwrap_or_else(|error| panic!("{url}: {error}\n{}", self.log()))
+    }
+
+    /// What the program's paths begin with.
+    pub fn base_path(&self) -> &str {
+        let address = self.base.trim_start_matches("http://");
+        address.find('/').map_or("", |at| &address[at..])
     }
 
     /// Asks the program to stop as an operator does, and answers its exit status.
@@ -318,11 +327,12 @@ impl Answer {
 async fn try_call(
     method: http::Method,
     url: &str,
+    base_path: &str,
     headers: &[(&str, &str)],
     body: Option<Value>,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let mut request = http::Request::builder().method(method).uri(url);
+    let mut request = http::Request::builder().method(&method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -336,6 +346,14 @@ async fn try_call(
     let response = tokio::time::timeout(PATIENCE, client.request(request.body(Full::new(body))?)).await??;
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await?.to_bytes();
+    contract::check(&contract::Exchange {
+        method: &method,
+        path: url.parse::<http::Uri>()?.path(),
+        base_path,
+        status: parts.status.as_u16(),
+        headers: &parts.headers,
+        body: &bytes,
+    });
     let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
     Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod administration;
+mod docs;
 mod mail;
 mod operations;
 mod passwords;
@@ -14,10 +15,11 @@ use http::Method;
 
 use super::Call;
 use super::answer::Answer;
+use super::openapi::{Operation, Tag};
 use super::problem::Problem;
 
 /// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Endpoint {
     Register,
     Verify,
@@ -58,6 +60,9 @@ pub(super) enum Endpoint {
     Live,
     Ready,
     Jwks,
+    OpenApi,
+    Docs,
+    DocsAsset,
 }
 
 /// Under the base path.
@@ -111,6 +116,40 @@ const ROOT_ROUTES: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/.well-known/jwks.json", Endpoint::Jwks),
 ];
 
+/// At the root, unless they are switched off.
+const DOCS_ROUTES: &[(Method, &str, Endpoint)] = &[
+    (Method::GET, "/openapi.json", Endpoint::OpenApi),
+    (Method::GET, "/docs", Endpoint::Docs),
+    (Method::GET, "/docs/{id}", Endpoint::DocsAsset),
+];
+
+/// The namespaces, in the order in which they are told of.
+pub(super) const TAGS: [Tag; 7] = [
+    registration::TAG,
+    passwords::TAG,
+    sessions::TAG,
+    account::TAG,
+    administration::TAG,
+    mail::TAG,
+    operations::TAG,
+];
+
+/// The routes that the document describes: all but the parts of a page.
+pub(super) fn described(
+    base_path: &str,
+    docs: bool,
+) -> impl Iterator<Item = (String, &'static Method, Endpoint)> {
+    all(base_path, docs).filter(|(_, _, endpoint)| *endpoint != Endpoint::DocsAsset)
+}
+
+fn all(base_path: &str, docs: bool) -> impl Iterator<Item = (String, &'static Method, Endpoint)> {
+    let docs = if docs { DOCS_ROUTES } else { &[] };
+    let under_base =
+        ROUTES.iter().map(move |(method, path, endpoint)| (format!("{base_path}{path}"), method, *endpoint));
+    let at_root = ROOT_ROUTES.iter().chain(docs);
+    under_base.chain(at_root.map(|(method, path, endpoint)| ((*path).to_owned(), method, *endpoint)))
+}
+
 /// The methods that a path takes, as `Allow` names them.
 pub(super) fn allowed(methods: &[(Method, Endpoint)]) -> String {
     let mut allowed: Vec<&str> = methods.iter().map(|(method, _)| method.as_str()).collect();
@@ -122,7 +161,7 @@ pub(super) fn allowed(methods: &[(Method, Endpoint)]) -> String {
 }
 
 /// What stands in a path where an identifier does.
-const ID: &str = "{id}";
+pub(super) const ID: &str = "{id}";
 
 /// The routes under one base path.
 pub(super) struct Routes {
@@ -150,15 +189,10 @@ pub(super) struct Found<'a> {
 }
 
 impl Routes {
-    pub(super) fn new(base_path: &str) -> Self {
-        let base_path = base_path.trim_end_matches('/');
-        let under_base =
-            ROUTES.iter().map(|(method, path, endpoint)| (format!("{base_path}{path}"), method, endpoint));
-        let at_root =
-            ROOT_ROUTES.iter().map(|(method, path, endpoint)| ((*path).to_owned(), method, endpoint));
+    pub(super) fn new(base_path: &str, docs: bool) -> Self {
         let mut fixed: BTreeMap<String, Vec<(Method, Endpoint)>> = BTreeMap::new();
-        for (path, method, endpoint) in under_base.chain(at_root) {
-            fixed.entry(path).or_default().push((method.clone(), *endpoint));
+        for (path, method, endpoint) in all(base_path.trim_end_matches('/'), docs) {
+            fixed.entry(path).or_default().push((method.clone(), endpoint));
         }
         let mut with_id = Vec::new();
         fixed.retain(|path, methods| match path.split_once(ID) {
@@ -228,13 +262,68 @@ impl Endpoint {
             Self::Live => Ok(operations::live()),
             Self::Ready => operations::ready(call).await,
             Self::Jwks => operations::jwks(call).await,
+            Self::OpenApi => Ok(docs::document(call)),
+            Self::Docs => Ok(docs::page()),
+            Self::DocsAsset => docs::asset(call),
+        }
+    }
+
+    /// What the route takes, answers and refuses.
+    pub(super) fn operation(self) -> Operation {
+        match self {
+            Self::Register => registration::register_operation(),
+            Self::Verify => registration::verify_operation(),
+            Self::Activate => registration::activate_operation(),
+            Self::ResendCode => registration::resend_code_operation(),
+            Self::SetPasswordWithEmailCode => registration::set_password_with_email_code_operation(),
+            Self::RequestCode => passwords::request_code_operation(),
+            Self::SetWithCode => passwords::set_with_code_operation(),
+            Self::Forgot => passwords::forgot_operation(),
+            Self::Reset => passwords::reset_operation(),
+            Self::ChangePassword => passwords::change_operation(),
+            Self::Login => sessions::login_operation(),
+            Self::Refresh => sessions::refresh_operation(),
+            Self::Logout => sessions::logout_operation(),
+            Self::Sessions => sessions::list_operation(),
+            Self::EndSession => sessions::end_operation(),
+            Self::EndOtherSessions => sessions::end_others_operation(),
+            Self::Me => account::me_operation(),
+            Self::UpdateMe => account::update_operation(),
+            Self::DeleteMe => account::delete_operation(),
+            Self::ChangeEmail => account::request_email_change_operation(),
+            Self::ConfirmEmail => account::confirm_email_change_operation(),
+            Self::UndoEmail => account::undo_email_change_operation(),
+            Self::Export => account::take_along_operation(),
+            Self::Users => administration::list_operation(),
+            Self::User => administration::get_operation(),
+            Self::Invite => administration::invite_operation(),
+            Self::UpdateUser => administration::update_operation(),
+            Self::SetRoles => administration::set_roles_operation(),
+            Self::DeleteUser => administration::delete_operation(),
+            Self::EndUserSessions => administration::end_sessions_operation(),
+            Self::Roles => administration::list_roles_operation(),
+            Self::Audit => administration::audit_operation(),
+            Self::Outbox => administration::outbox_operation(),
+            Self::RetryMail => administration::retry_mail_operation(),
+            Self::Events => administration::events_operation(),
+            Self::MailCallback => mail::callback_operation(),
+            Self::Live => operations::live_operation(),
+            Self::Ready => operations::ready_operation(),
+            Self::Jwks => operations::jwks_operation(),
+            Self::OpenApi => docs::document_operation(),
+            Self::Docs | Self::DocsAsset => docs::page_operation(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use usermgr_core::Policies;
+
     use super::*;
+    use crate::http::{ServiceOptions, openapi};
 
     #[test]
     fn the_matrix_of_roles_has_every_endpoint() {
@@ -247,8 +336,30 @@ mod tests {
     }
 
     #[test]
+    fn every_route_has_its_operation_and_every_operation_its_route() {
+        let document = openapi(&ServiceOptions::default(), &Policies::default());
+        let mut described = BTreeMap::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let id = operation["operationId"].as_str().unwrap().trim_end_matches("_alias").to_owned();
+                described.insert(format!("{} {path}", method.to_ascii_uppercase()), id);
+            }
+        }
+        let under_base = ROUTES.iter().map(|(method, path, _)| format!("{method} /v1{path}"));
+        let at_root = ROOT_ROUTES.iter().map(|(method, path, _)| format!("{method} {path}"));
+        let docs = ["GET /openapi.json", "GET /docs"].map(String::from);
+        let mut routed: Vec<String> = under_base.chain(at_root).chain(docs).collect();
+        routed.sort();
+        assert_eq!(described.keys().cloned().collect::<Vec<_>>(), routed);
+        // No two routes but a route and its other name are told of as one.
+        let endpoints: BTreeSet<Endpoint> =
+            super::described("/v1", true).map(|(_, _, endpoint)| endpoint).collect();
+        assert_eq!(described.into_values().collect::<BTreeSet<_>>().len(), endpoints.len());
+    }
+
+    #[test]
     fn a_path_leads_where_it_says() {
-        let routes = Routes::new("/v1/");
+        let routes = Routes::new("/v1/", true);
         let id = |path| routes.find(path).map(|found| (found.pattern, found.id));
         assert_eq!(id("/v1/users/me"), Some(("/v1/users/me", None)));
         assert_eq!(id("/v1/users/x"), Some(("/v1/users/{id}", Some("x"))));
