@@ -20,6 +20,8 @@ use usermgr_core::policy::{
 };
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
+use crate::pages::{Accent, PagesOptions, TAKES_ACCENT};
+
 /// A key, its default, and whether its value is a secret.
 struct Key {
     name: &'static str,
@@ -104,12 +106,16 @@ const KEYS: &[Key] = &[
     plain("http.metrics_listen", ""),
     plain("http.docs", "true"),
     plain("http.pages", "true"),
+    plain("pages.name", ""),
+    plain("pages.logo", ""),
+    plain("pages.accent", "#3450c8"),
+    plain("pages.templates", ""),
     plain("log.format", ""),
     plain("log.level", "info"),
 ];
 
 /// Keys that are read and do nothing in this version: a value of one's own is met with a warning.
-const LATER: &[&str] = &["http.metrics_listen", "http.docs", "http.pages"];
+const LATER: &[&str] = &["http.metrics_listen", "http.docs"];
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -122,6 +128,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub cors_origins: Vec<String>,
     pub max_body: usize,
+    /// How the pages look; none where they are switched off.
+    pub pages: Option<PagesOptions>,
     pub mail_url: SecretString,
     pub mail_from: Sender,
     pub mail_templates: Option<PathBuf>,
@@ -295,6 +303,12 @@ impl Config {
         }
         if !self.policies.throttle.enabled {
             warn("throttle.enabled is false: nothing limits guessing and mail bombing; for load tests only");
+        }
+        if self.pages.as_ref().is_some_and(|pages| !pages.keeps_cookies()) {
+            warn(
+                "http.public_url is http:// and not this machine: browsers keep none of the pages' cookies, and nobody \
+                 can sign in there; it takes https:// in front, or http.pages = false",
+            );
         }
         if self.policies.registration.reveal_existing {
             warn("registration.reveal_existing is true: anybody can ask who has an account");
@@ -508,6 +522,7 @@ impl Reader {
             self.list("secret.previous_keys", "keys as secret.key, with commas between", |text| {
                 SecretKey::from_base64(text).ok()
             });
+        let pages = self.pages(policies.as_ref().map(|policies| &policies.mail));
         let events = self.event_target();
         let log_format = self.value("log.format", "pretty or json", |text| match text {
             "" => Some(None),
@@ -531,6 +546,7 @@ impl Reader {
             trusted_proxies: trusted_proxies?,
             cors_origins: cors_origins?,
             max_body: max_body?,
+            pages: pages?,
             mail_url: self.text("mail.url").into(),
             mail_from: mail_from?,
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
@@ -544,6 +560,23 @@ impl Reader {
             log_level: log_level?,
             values: self.values.clone(),
         })
+    }
+
+    #[expect(clippy::option_option, reason = "outside: could it be read; inside: are they on")]
+    fn pages(&mut self, mail: Option<&MailPolicy>) -> Option<Option<PagesOptions>> {
+        let accent = self.value("pages.accent", TAKES_ACCENT, Accent::parse);
+        let (on, accent, mail) = (self.flag("http.pages")?, accent?, mail?);
+        let (name, logo, templates) =
+            (self.text("pages.name"), self.text("pages.logo"), self.text("pages.templates"));
+        let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+        let pages = PagesOptions {
+            name: if name.is_empty() { mail.service_name.clone() } else { name },
+            logo: path(logo),
+            accent,
+            templates: path(templates),
+            public_url: mail.public_url.clone(),
+        };
+        Some(on.then_some(pages))
     }
 
     fn event_target(&mut self) -> Option<EventTarget> {

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod pages;
 pub mod serve;
 
 pub use http::client::PeerAddr;

@@ -27,6 +27,7 @@ use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SchemaStatus, SqliteStor
 use crate::config::{Config, EventTarget};
 use crate::http::client::PeerAddr;
 use crate::http::{ServiceOptions, service};
+use crate::pages::{Pages, PagesError};
 
 /// How long requests may go on after a signal to stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -53,6 +54,8 @@ pub enum StartError {
     Webhook(#[from] WebhookUrlError),
     #[error("mail.templates: {0}")]
     Templates(#[from] TemplateError),
+    #[error(transparent)]
+    Pages(#[from] PagesError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error("{path}: {source}")]
@@ -222,6 +225,7 @@ pub(crate) enum Worker {
 /// Serves until a signal says stop; then finishes what was begun.
 pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartError> {
     let mut stop = Stop::listen()?;
+    let pages = config.pages.as_ref().map(Pages::load).transpose()?.map(Arc::new);
     let manager = manager(config).await?;
     let listen_failed = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen_failed)?;
@@ -241,6 +245,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
             max_body: config.max_body,
             trusted_proxies: config.trusted_proxies.clone(),
             cors_origins: config.cors_origins.clone(),
+            pages,
         },
     );
     let mut server = auto::Builder::new(TokioExecutor::new());

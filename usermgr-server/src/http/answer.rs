@@ -160,7 +160,7 @@ pub(crate) fn outbox_entry(entry: &OutboxEntry) -> Value {
 }
 
 /// Everything held about a user, for the user. `docs/export.md` says what each part is.
-pub(super) fn export(held: &AccountExport, current: SessionId) -> Value {
+pub(crate) fn export(held: &AccountExport, current: SessionId) -> Value {
     let sessions: Vec<Value> = held.sessions.iter().map(|item| session_item(item, current)).collect();
     json!({
         "format": "usermgr-export-1",

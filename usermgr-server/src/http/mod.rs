@@ -5,8 +5,8 @@ mod answer;
 mod authorization;
 mod body;
 pub mod client;
-mod problem;
-mod query;
+pub(crate) mod problem;
+pub(crate) mod query;
 mod routes;
 
 use std::convert::Infallible;
@@ -31,9 +31,11 @@ use usermgr_core::port::random::SystemRandom;
 use usermgr_core::{ClientContext, UserManager};
 
 pub(crate) use answer::{
-    audit_entry as audit_json, outbox_entry as outbox_json, role as role_json, user as user_json,
+    audit_entry as audit_json, export as export_json, outbox_entry as outbox_json, role as role_json,
+    user as user_json,
 };
 
+use crate::pages::{PageRequest, Pages};
 use answer::Answer;
 use problem::{Language, Problem};
 use routes::{Endpoint, Found, Routes};
@@ -56,6 +58,8 @@ pub struct ServiceOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Origins whose scripts may call the interface (CORS); none by default.
     pub cors_origins: Vec<String>,
+    /// Pages for people, at the root of the service; none by default.
+    pub pages: Option<Arc<Pages>>,
 }
 
 impl Default for ServiceOptions {
@@ -65,6 +69,7 @@ impl Default for ServiceOptions {
             max_body: 64 * 1024,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
+            pages: None,
         }
     }
 }
@@ -147,26 +152,31 @@ impl App {
         let request_id = request_id(&parts.headers);
         let language = Language::of(&parts.headers);
         let route = self.routes.find(parts.uri.path());
-        let handled = AssertUnwindSafe(self.handle(&parts, body, &request_id)).catch_unwind();
-        let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_panic)) => {
-                tracing::error!(request_id, "a request panicked");
-                Err(Problem::internal())
-            }
-            Err(_elapsed) => {
-                tracing::error!(
-                    request_id,
-                    "a request took longer than {REQUEST_TIMEOUT:?} and was given up"
-                );
-                Err(Problem::unavailable())
-            }
-        };
-        let (mut response, code) = match outcome {
-            Ok(answer) => (answer.into_response(), None),
-            Err(problem) => {
-                let code = problem.code();
-                (problem.into_response(language, &request_id), Some(code))
+        let pages = self.options.pages.as_ref().filter(|_| route.is_none());
+        let page = pages.and_then(|pages| {
+            pages.find(&parts.method, parts.uri.path(), &parts.headers).map(|found| (pages, found))
+        });
+        let (mut response, code) = if let Some((pages, found)) = page {
+            let request = PageRequest {
+                found,
+                method: &parts.method,
+                path: parts.uri.path(),
+                query: parts.uri.query(),
+                headers: &parts.headers,
+                client: self.client(&parts, &request_id),
+                request_id: &request_id,
+            };
+            let body = body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT);
+            let answered = guarded(&request_id, pages.answer(&self.manager, request, body)).await;
+            answered.unwrap_or_else(|problem| pages.error(&problem, language, &request_id))
+        } else {
+            let handled = guarded(&request_id, self.handle(&parts, body, &request_id)).await;
+            match handled.and_then(|outcome| outcome) {
+                Ok(answer) => (answer.into_response(), None),
+                Err(problem) => {
+                    let code = problem.code();
+                    (problem.into_response(language, &request_id), Some(code))
+                }
             }
         };
         if parts.method == Method::HEAD {
@@ -175,7 +185,10 @@ impl App {
         }
         self.finish(&parts, &mut response, &request_id);
         let status = response.status().as_u16();
-        let (method, path) = (parts.method.as_str(), route.map_or("-", |found| found.pattern));
+        let (method, path) = (
+            parts.method.as_str(),
+            route.map(|found| found.pattern).or(page.map(|(_, found)| found.pattern)).unwrap_or("-"),
+        );
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let trace_id = trace_id(&parts.headers);
         tracing::info!(request_id, trace_id, method, path, status, code, milliseconds, "request");
@@ -207,6 +220,14 @@ impl App {
             Endpoint::Live => Bytes::new(),
             _ => body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT).await?,
         };
+        let client = self.client(parts, request_id);
+        let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
+        let call = Call { manager, headers, query, id, body, client };
+        endpoint.run(&call).await
+    }
+
+    /// The other end of a request.
+    fn client(&self, parts: &http::request::Parts, request_id: &str) -> ClientContext {
         let mut client = ClientContext::new().with_request_id(request_id);
         if let Some(ip) = client::address(parts, &self.options.trusted_proxies) {
             client = client.with_ip(ip);
@@ -214,9 +235,7 @@ impl App {
         if let Some(agent) = parts.headers.get(header::USER_AGENT) {
             client = client.with_user_agent(&String::from_utf8_lossy(agent.as_bytes()));
         }
-        let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
-        let call = Call { manager, headers, query, id, body, client };
-        endpoint.run(&call).await
+        client
     }
 
     /// What every answer bears.
@@ -224,8 +243,12 @@ impl App {
         let headers = response.headers_mut();
         let fixed = |text: &'static str| HeaderValue::from_static(text);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
-        headers.insert(header::CONTENT_SECURITY_POLICY, fixed("default-src 'none'; frame-ancestors 'none'"));
-        headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
+        // A page brings its own.
+        if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+            headers
+                .insert(header::CONTENT_SECURITY_POLICY, fixed("default-src 'none'; frame-ancestors 'none'"));
+            headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
+        }
         if self.https {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, fixed("max-age=63072000; includeSubDomains"));
         }
@@ -254,6 +277,22 @@ impl App {
                 );
                 headers.insert(header::ACCESS_CONTROL_MAX_AGE, fixed("600"));
             }
+        }
+    }
+}
+
+/// Runs what answers a request: not for ever, and a panic ends nothing but the request.
+async fn guarded<T>(request_id: &str, answering: impl Future<Output = T>) -> Result<T, Problem> {
+    let answering = AssertUnwindSafe(answering).catch_unwind();
+    match tokio::time::timeout(REQUEST_TIMEOUT, answering).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(_panic)) => {
+            tracing::error!(request_id, "a request panicked");
+            Err(Problem::internal())
+        }
+        Err(_elapsed) => {
+            tracing::error!(request_id, "a request took longer than {REQUEST_TIMEOUT:?} and was given up");
+            Err(Problem::unavailable())
         }
     }
 }
