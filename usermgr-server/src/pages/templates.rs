@@ -26,6 +26,8 @@ impl Templates {
         let samples = samples::all();
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
         environment.add_filter("fill", fill);
         let sources = samples.iter().map(|sample| (sample.name, sample.source)).chain(PARTS);
         for (name, source) in sources.clone() {

@@ -46,20 +46,25 @@ export async function open(browser, options = {}) {
   return { context, page, complaints };
 }
 
-// Serious and critical findings of axe-core on a page, in both colour schemes, and its pictures.
-export async function look(page, name) {
+// Serious and critical findings of axe-core on a page, in both colour schemes, and its pictures. Where pages have no
+// script, axe has none: there only pictures are taken.
+export async function look(page, name, { scripted = true } = {}) {
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
-    await page.evaluate(axeSource);
-    const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
-    const serious = found.violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-    const told = serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, any }) => `${html} ${any.map((check) => check.message)}`).join(' | ')}`);
-    assert.deepEqual(told, [], `${name}, ${colorScheme}`);
+    if (scripted) assert.deepEqual(await findings(page), [], `${name}, ${colorScheme}`);
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.ok(wide <= 0, `${name} is ${wide} px wider than its window`);
     if (pictures) await page.screenshot({ path: join(pictures, `${name}-${colorScheme}.png`), fullPage: true });
   }
   await page.emulateMedia({ colorScheme: null, reducedMotion: null });
+}
+
+async function findings(page) {
+  await page.evaluate(axeSource);
+  const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+  const serious = found.violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+  const where = ({ html, any }) => `${html} ${any.map(({ message }) => message)}`;
+  return serious.map(({ id, nodes }) => `${id}: ${nodes.map(where).join(' | ')}`);
 }
 
 const decoded = (text) =>

@@ -19,7 +19,6 @@ const send = async (page, path, selector = 'main form button.main') => {
   await page.locator(selector).first().click();
   await at(page, path);
 };
-const said = (page) => page.locator('.notice').innerText();
 
 async function fill(page, values) {
   for (const [field, value] of Object.entries(values)) await page.fill(`#${field}`, value);
@@ -51,7 +50,7 @@ async function refused(page, field, scripted) {
 async function flows(name, options) {
   const scripted = options.javaScriptEnabled !== false;
   const { context, page, complaints } = await open(browser, options);
-  const look_ = (what) => look(page, `${name}-${what}`);
+  const look_ = (what) => look(page, `${name}-${what}`, { scripted });
   const ana = `ana-${name}@example.org`;
   const moved = `moved-${name}@example.org`;
 
@@ -124,7 +123,7 @@ async function flows(name, options) {
   await page.locator('.notice').waitFor();
   assert.equal(await page.getAttribute('html', 'lang'), 'es');
   await page.locator('footer button[value=en]').click();
-  await page.waitForFunction(() => document.documentElement.lang === 'en');
+  await page.locator('html[lang=en]').waitFor({ state: 'attached' });
   assert.equal(new URL(page.url()).pathname, '/account');
 
   // Another device is signed out from here.
