@@ -54,7 +54,7 @@ pub(super) async fn resend(visit: &Visit<'_>) -> Result<Reply, Problem> {
     match passwords.request_code(email, CodePurpose::FirstTimeSetup, None, &visit.client).await {
         Ok(sent) => Ok(Reply::see_other("/first-time-setup").carrying(Carried {
             email: Some(email.to_owned()),
-            resend_at: Some(visit.now.saturating_add_unsigned(sent.resend_after.as_secs())),
+            resend_at: Some(visit.later(sent.resend_after)),
             ..Carried::notice(Notice::CodeSent)
         })),
         Err(error) => {

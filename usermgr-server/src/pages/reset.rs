@@ -22,7 +22,7 @@ pub(super) async fn send(visit: &Visit<'_>) -> Result<Reply, Problem> {
     match visit.manager.passwords().forgot(email, &visit.client).await {
         Ok(sent) => Ok(Reply::see_other("/forgot-password/sent").carrying(Carried {
             email: Some(email.to_owned()),
-            resend_at: Some(visit.now.saturating_add_unsigned(sent.resend_after.as_secs())),
+            resend_at: Some(visit.later(sent.resend_after)),
             ..Carried::default()
         })),
         Err(error) => {

@@ -37,7 +37,7 @@ pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
         Ok(accepted) => Ok(Reply::see_other("/sign-up/code").carrying(Carried {
             email: Some(email.to_owned()),
             registration: Some(accepted.registration.expose().to_owned()),
-            resend_at: Some(visit.now.saturating_add_unsigned(accepted.resend_after.as_secs())),
+            resend_at: Some(visit.later(accepted.resend_after)),
             ..Carried::default()
         })),
         Err(error) => {
@@ -91,7 +91,7 @@ pub(super) async fn resend(visit: &Visit<'_>) -> Result<Reply, Problem> {
         Ok(sent) => Ok(Reply::see_other("/sign-up/code").carrying(Carried {
             email: Some(email.to_owned()),
             registration,
-            resend_at: Some(visit.now.saturating_add_unsigned(sent.resend_after.as_secs())),
+            resend_at: Some(visit.later(sent.resend_after)),
             notice: Some(Notice::CodeSent),
         })),
         Err(error) => {

@@ -70,6 +70,11 @@ impl Visit<'_> {
         Ok(Reply::refused(template, with_form(&form, values), &problem))
     }
 
+    /// The second in which so long a time has passed for sure, since 1970.
+    pub(super) fn later(&self, wait: std::time::Duration) -> i64 {
+        self.now.saturating_add_unsigned(wait.as_secs()).saturating_add(1)
+    }
+
     /// In how many seconds another code may be asked for.
     pub(super) fn resend_after(&self) -> i64 {
         self.carried.resend_at.map_or(0, |at| (at - self.now).clamp(0, 3600))
