@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::users::CreateUser;
-use usermgr_core::testing::{Mailbox, MemoryStore, TestClock};
+use usermgr_core::testing::{Failure, Mailbox, MemoryStore, TestClock};
 use usermgr_core::{ClientContext, Password, Policies, SecretKey, UserManager};
 use usermgr_server::pages::{Accent, Pages, PagesOptions};
 use usermgr_server::{AuthService, PeerAddr, ServiceOptions, service};
@@ -578,4 +578,50 @@ async fn pages_speak_the_language_of_whoever_reads() {
         ana.get(&app, "/account").await.text.contains("Tu cuenta"),
         "the user's own stands over the browser"
     );
+}
+
+#[tokio::test]
+async fn a_dead_mail_is_sent_again() {
+    let app = app();
+    create(&app, "admin@example.org", &["admin"]).await;
+    let mut admin = Browser::signed_in(&app, "admin@example.org").await;
+    app.mailbox.fail(Some(Failure::Permanent));
+    admin.post(&app, "/admin/invite", &[("email", ANA), ("locale", "es")]).await;
+    app.users.mail_worker().run_once().await.unwrap();
+    app.mailbox.fail(None);
+    let page = admin.get(&app, "/admin/mails?status=dead").await;
+    let (_, rest) = page.text.split_once("action=\"/admin/mails/").unwrap();
+    let retry = format!("/admin/mails/{}", rest.split('"').next().unwrap());
+    admin.post(&app, &retry, &[]).await.see_other("/admin/mails");
+    assert!(!admin.get(&app, "/admin/mails?status=dead").await.text.contains("/retry"));
+    app.users.mail_worker().run_once().await.unwrap();
+    let code = app.mailbox.last_code(ANA).unwrap();
+    assert!(!admin.get(&app, "/admin/mails").await.text.contains(&code), "no code is shown");
+    assert_eq!(admin.post(&app, &retry, &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn lists_go_on_page_by_page() {
+    let app = app();
+    create(&app, "admin@example.org", &["admin"]).await;
+    for number in 0..60 {
+        let request = CreateUser::new(format!("user{number}@example.org"));
+        app.users.users().create(Principal::Operator, request, &ClientContext::new()).await.unwrap();
+    }
+    let mut admin = Browser::signed_in(&app, "admin@example.org").await;
+    for (path, pages, rows) in
+        [("/admin/users?q=user&status=active", 2, 60), ("/admin/mails", 2, 60), ("/admin/audit", 2, 62)]
+    {
+        let (mut next, mut seen, mut read) = (Some(path.to_owned()), 0, 0);
+        while let Some(path) = next {
+            let page = admin.get(&app, &path).await;
+            assert_eq!(page.status, 200, "{}", page.text);
+            seen += page.text.matches("<tr><td>").count();
+            read += 1;
+            next = page.text.split_once("rel=\"next\" href=\"").map(|(_, rest)| {
+                rest.split('"').next().unwrap().replace("&#x2f;", "/").replace("&amp;", "&")
+            });
+        }
+        assert_eq!((read, seen), (pages, rows), "{path}");
+    }
 }

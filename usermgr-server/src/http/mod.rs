@@ -154,7 +154,7 @@ impl App {
         let route = self.routes.find(parts.uri.path());
         let pages = self.options.pages.as_ref().filter(|_| route.is_none());
         let page = pages.and_then(|pages| {
-            pages.find(&parts.method, parts.uri.path(), &parts.headers).map(|found| (pages, found))
+            Pages::find(&parts.method, parts.uri.path(), &parts.headers).map(|found| (pages, found))
         });
         let (mut response, code) = if let Some((pages, found)) = page {
             let request = PageRequest {

@@ -25,7 +25,7 @@ pub(super) fn show(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let username = user.username.as_ref().map_or("", |name| name.as_str());
     let locale = user.locale.as_ref().map_or("", |locale| locale.as_str());
     let form = FormState::with([("username", username), ("locale", locale)]);
-    Ok(visit.form_page(TEMPLATE, &form, values(visit)?))
+    Ok(Reply::form(TEMPLATE, &form, values(visit)?))
 }
 
 /// An empty field removes what stood there. The pages speak the language that was chosen, too.
@@ -59,7 +59,7 @@ fn data_values(visit: &Visit<'_>) -> Result<Value, Problem> {
 }
 
 pub(super) fn data(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    Ok(visit.form_page(DATA_TEMPLATE, &FormState::default(), data_values(visit)?))
+    Ok(Reply::form(DATA_TEMPLATE, &FormState::default(), data_values(visit)?))
 }
 
 pub(super) async fn export(visit: &Visit<'_>) -> Result<Reply, Problem> {

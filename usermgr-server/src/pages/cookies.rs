@@ -48,7 +48,7 @@ impl Kind {
 
 impl Naming {
     /// The value of a cookie. One that comes twice was set by somebody else too, and counts as none.
-    pub(super) fn read<'a>(self, headers: &'a HeaderMap, kind: Kind) -> Option<&'a str> {
+    pub(super) fn read(self, headers: &HeaderMap, kind: Kind) -> Option<&str> {
         let name = kind.name(self);
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let mut values = lines

@@ -18,7 +18,7 @@ fn values(visit: &Visit<'_>) -> Result<Value, Problem> {
 }
 
 pub(super) fn show(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    Ok(visit.form_page(TEMPLATE, &FormState::default(), values(visit)?))
+    Ok(Reply::form(TEMPLATE, &FormState::default(), values(visit)?))
 }
 
 pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
@@ -42,7 +42,7 @@ fn code_values(visit: &Visit<'_>) -> Value {
 
 pub(super) fn show_code(visit: &Visit<'_>) -> Result<Reply, Problem> {
     visit.caller()?;
-    Ok(visit.form_page(CODE_TEMPLATE, &FormState::default(), code_values(visit)))
+    Ok(Reply::form(CODE_TEMPLATE, &FormState::default(), code_values(visit)))
 }
 
 pub(super) async fn finish(visit: &Visit<'_>) -> Result<Reply, Problem> {
@@ -53,8 +53,8 @@ pub(super) async fn finish(visit: &Visit<'_>) -> Result<Reply, Problem> {
     }
 }
 
-pub(super) fn show_undo(visit: &Visit<'_>) -> Reply {
-    visit.form_page(UNDO_TEMPLATE, &FormState::default(), json!({ "token": "" }))
+pub(super) fn show_undo() -> Reply {
+    Reply::form(UNDO_TEMPLATE, &FormState::default(), json!({ "token": "" }))
 }
 
 /// Every session of the account has ended by it, this browser's, too, if it was one of them.

@@ -22,7 +22,7 @@ fn values(visit: &Visit<'_>, resend_after: i64) -> Value {
 
 pub(super) fn show(visit: &Visit<'_>) -> Reply {
     let form = FormState::with([("email", visit.carried.email.as_deref().unwrap_or_default())]);
-    visit.form_page(TEMPLATE, &form, values(visit, visit.resend_after()))
+    Reply::form(TEMPLATE, &form, values(visit, visit.resend_after()))
 }
 
 pub(super) async fn finish(visit: &Visit<'_>) -> Result<Reply, Problem> {

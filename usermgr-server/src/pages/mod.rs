@@ -216,7 +216,7 @@ impl Pages {
     }
 
     /// Where a request leads, if it leads to a page. A browser that is led nowhere is told so by a page as well.
-    pub(crate) fn find<'a>(&self, method: &Method, path: &'a str, headers: &HeaderMap) -> Option<Found<'a>> {
+    pub(crate) fn find<'a>(method: &Method, path: &'a str, headers: &HeaderMap) -> Option<Found<'a>> {
         let reads_pages = || {
             let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
             method == Method::GET && accept.is_some_and(|accept| accept.contains("text/html"))
@@ -234,7 +234,10 @@ impl Pages {
         let PageRequest { found, method, path, query, headers, client, request_id } = request;
         let mut language = language::of(headers, self.naming, None);
         if method == Method::OPTIONS {
-            return (self.allowing(&found, StatusCode::NO_CONTENT), None);
+            let mut response = Response::default();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            allow(&mut response, &found);
+            return (response, None);
         }
         let Some(page) = found.page(method) else {
             let (mut response, code) = self.error(&Problem::method_unknown(), language, request_id);
@@ -291,10 +294,13 @@ impl Pages {
                 let reply = sign_in::ask(&visit, method).changing(Change::SignedOut);
                 self.respond(&visit, reply, request_id)
             }
-            Err(problem) => self.error(&problem, language, request_id),
+            Err(problem) => {
+                let detail = problem.sentence(language);
+                self.respond(&visit, self.error_reply(&problem, detail, language, request_id), request_id)
+            }
         };
         if let Some(renewed) = renewed
-            && !response.headers().get_all(header::SET_COOKIE).iter().any(|cookie| is_session(cookie))
+            && !response.headers().get_all(header::SET_COOKIE).iter().any(is_session)
         {
             for cookie in renewed.write(self.naming) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -315,19 +321,22 @@ impl Pages {
         language: Language,
         request_id: &str,
     ) -> Answered {
-        let values = json!({
-            "title": self.word(language, title_of(problem)), "detail": detail, "request_id": request_id,
-            "wait": problem.retry_after_seconds(),
-        });
-        let mut reply = Reply::refused("error.html", values, problem);
-        let common = self.common(language);
-        let mut response = match std::mem::replace(&mut reply.body, Body::SeeOther(String::new())) {
-            Body::Page { template, values } => self.html(template, common, values),
+        let reply = self.error_reply(problem, detail, language, request_id);
+        let mut response = match reply.body {
+            Body::Page { template, values } => self.html(template, self.common(language), values),
             Body::SeeOther(_) | Body::File(_) => Response::default(),
         };
         *response.status_mut() = reply.status;
         retry_after(&mut response, reply.retry_after);
         (response, reply.code)
+    }
+
+    fn error_reply(&self, problem: &Problem, detail: &str, language: Language, request_id: &str) -> Reply {
+        let values = json!({
+            "title": self.word(language, title_of(problem)), "detail": detail, "request_id": request_id,
+            "wait": problem.retry_after_seconds(),
+        });
+        Reply::refused("error.html", values, problem)
     }
 
     fn respond(&self, visit: &Visit<'_>, reply: Reply, request_id: &str) -> Answered {
@@ -415,13 +424,6 @@ impl Pages {
             common.extend(own.map(|(name, value)| (name.to_owned(), value)));
         }
         common
-    }
-
-    fn allowing(&self, found: &Found<'_>, status: StatusCode) -> Response<Full<Bytes>> {
-        let mut response = Response::default();
-        *response.status_mut() = status;
-        allow(&mut response, found);
-        response
     }
 
     fn words(&self, language: Language) -> &BTreeMap<String, String> {

@@ -18,7 +18,7 @@ fn values(visit: &Visit<'_>) -> Result<Value, Problem> {
 }
 
 pub(super) fn show(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    Ok(visit.form_page(TEMPLATE, &FormState::default(), values(visit)?))
+    Ok(Reply::form(TEMPLATE, &FormState::default(), values(visit)?))
 }
 
 pub(super) async fn change(visit: &Visit<'_>) -> Result<Reply, Problem> {

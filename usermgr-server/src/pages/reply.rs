@@ -51,6 +51,11 @@ impl Reply {
         Self::new(Body::Page { template, values })
     }
 
+    /// A page with a form that was not sent yet.
+    pub(super) fn form(template: &'static str, form: &FormState, values: Value) -> Self {
+        Self::page(template, with_form(form, values))
+    }
+
     /// A page with a form that was refused.
     pub(super) fn refused(template: &'static str, values: Value, problem: &Problem) -> Self {
         let mut reply = Self::page(template, values);

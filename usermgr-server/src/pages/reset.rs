@@ -13,8 +13,8 @@ const FORGOT_TEMPLATE: &str = "forgot.html";
 const SENT_TEMPLATE: &str = "forgot_sent.html";
 const TEMPLATE: &str = "reset.html";
 
-pub(super) fn show_forgot(visit: &Visit<'_>) -> Reply {
-    visit.form_page(FORGOT_TEMPLATE, &FormState::default(), json!({}))
+pub(super) fn show_forgot() -> Reply {
+    Reply::form(FORGOT_TEMPLATE, &FormState::default(), json!({}))
 }
 
 pub(super) async fn send(visit: &Visit<'_>) -> Result<Reply, Problem> {
@@ -40,7 +40,7 @@ fn values(visit: &Visit<'_>, token: &str) -> Value {
 }
 
 pub(super) fn show(visit: &Visit<'_>) -> Reply {
-    visit.form_page(TEMPLATE, &FormState::default(), values(visit, ""))
+    Reply::form(TEMPLATE, &FormState::default(), values(visit, ""))
 }
 
 pub(super) async fn set(visit: &Visit<'_>) -> Result<Reply, Problem> {

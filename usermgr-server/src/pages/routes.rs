@@ -141,6 +141,7 @@ pub(super) fn find(path: &str) -> Option<Found<'_>> {
 }
 
 /// Whether a path is one of this pattern, and the identifier in it.
+#[expect(clippy::option_option, reason = "outside: does it fit; inside: is there an identifier")]
 fn matches<'a>(pattern: &str, path: &'a str) -> Option<Option<&'a str>> {
     let Some((before, after)) = pattern.split_once("{id}") else { return (pattern == path).then_some(None) };
     let id = path.strip_prefix(before)?.strip_suffix(after)?;
@@ -193,12 +194,12 @@ impl Page {
             Self::SignIn => Ok(sign_in::show(visit)),
             Self::EnterSignIn => sign_in::enter(visit).await,
             Self::SignOut => sign_in::leave(visit).await,
-            Self::Forgot => Ok(reset::show_forgot(visit)),
+            Self::Forgot => Ok(reset::show_forgot()),
             Self::SendResetLink => reset::send(visit).await,
             Self::ResetLinkSent => Ok(reset::sent(visit)),
             Self::Reset => Ok(reset::show(visit)),
             Self::SetPassword => reset::set(visit).await,
-            Self::UndoEmail => Ok(email::show_undo(visit)),
+            Self::UndoEmail => Ok(email::show_undo()),
             Self::ConfirmUndoEmail => email::undo(visit).await,
             Self::Setup => Ok(first_time_setup::show(visit)),
             Self::FinishSetup => first_time_setup::finish(visit).await,

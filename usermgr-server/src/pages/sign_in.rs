@@ -27,7 +27,7 @@ pub(super) fn show(visit: &Visit<'_>) -> Reply {
         return Reply::see_other(safe_next(next).unwrap_or_else(|| "/account".to_owned()));
     }
     let form = FormState::with([("email", visit.carried.email.as_deref().unwrap_or_default())]);
-    visit.form_page(TEMPLATE, &form, values(visit, next))
+    Reply::form(TEMPLATE, &form, values(visit, next))
 }
 
 /// Asks whoever is not signed in to do so, and leads back to where they wanted to go: a form is not sent again.

@@ -23,7 +23,7 @@ pub(super) fn show(visit: &Visit<'_>) -> Reply {
     if visit.caller.is_some() {
         return Reply::see_other("/account");
     }
-    visit.form_page(TEMPLATE, &FormState::default(), values(visit))
+    Reply::form(TEMPLATE, &FormState::default(), values(visit))
 }
 
 pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
@@ -59,7 +59,7 @@ pub(super) fn show_code(visit: &Visit<'_>) -> Reply {
     }
     let form = FormState::with([("email", visit.carried.email.as_deref().unwrap_or_default())]);
     let registration = visit.carried.registration.as_deref();
-    visit.form_page(CODE_TEMPLATE, &form, code_values(visit, registration, visit.resend_after()))
+    Reply::form(CODE_TEMPLATE, &form, code_values(visit, registration, visit.resend_after()))
 }
 
 /// # Security

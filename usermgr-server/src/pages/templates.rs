@@ -143,6 +143,7 @@ fn merged(common: Value, values: Map<String, Value>) -> Value {
 }
 
 /// Puts values into a text: `Sent to {email}`. The whole is escaped where it is shown.
+#[expect(clippy::needless_pass_by_value, reason = "as the engine calls filters")]
 fn fill(text: &str, values: minijinja::value::Kwargs) -> Result<String, minijinja::Error> {
     let mut filled = text.to_owned();
     let names: Vec<String> = values.args().map(str::to_owned).collect();

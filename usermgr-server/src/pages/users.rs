@@ -34,13 +34,11 @@ pub(super) async fn home(visit: &Visit<'_>) -> Result<Reply, Problem> {
         (Permission::OUTBOX_MANAGE, "/admin/mails"),
         (Permission::AUDIT_READ, "/admin/audit"),
     ];
-    match sections.into_iter().find(|(permission, _)| visit.may(permission)) {
-        Some((_, path)) => Ok(Reply::see_other(path)),
-        None => {
-            visit.manager.require(visit.caller()?, &Permission::USERS_READ, &visit.client).await?;
-            Err(Problem::from(Error::Forbidden))
-        }
+    if let Some((_, path)) = sections.into_iter().find(|(permission, _)| visit.may(permission)) {
+        return Ok(Reply::see_other(path));
     }
+    visit.manager.require(visit.caller()?, &Permission::USERS_READ, &visit.client).await?;
+    Err(Problem::from(Error::Forbidden))
 }
 
 fn shown(user: &User, language: Language) -> Value {
@@ -116,7 +114,7 @@ fn invite_values(visit: &Visit<'_>, given: &Roles) -> Value {
 
 pub(super) async fn show_invite(visit: &Visit<'_>) -> Result<Reply, Problem> {
     visit.manager.require(visit.caller()?, &Permission::USERS_WRITE, &visit.client).await?;
-    Ok(visit.form_page(INVITE_TEMPLATE, &FormState::default(), invite_values(visit, &Roles::new())))
+    Ok(Reply::form(INVITE_TEMPLATE, &FormState::default(), invite_values(visit, &Roles::new())))
 }
 
 pub(super) async fn invite(visit: &Visit<'_>) -> Result<Reply, Problem> {
@@ -171,7 +169,7 @@ async fn values(visit: &Visit<'_>, id: UserId) -> Result<Value, Problem> {
 }
 
 pub(super) async fn show(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    Ok(visit.form_page(USER_TEMPLATE, &FormState::default(), values(visit, visit.id()?).await?))
+    Ok(Reply::form(USER_TEMPLATE, &FormState::default(), values(visit, visit.id()?).await?))
 }
 
 /// A user's page again, after something on it was refused.
@@ -225,7 +223,7 @@ async fn delete_values(visit: &Visit<'_>, id: UserId) -> Result<Value, Problem> 
 }
 
 pub(super) async fn confirm_delete(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    Ok(visit.form_page(DELETE_TEMPLATE, &FormState::default(), delete_values(visit, visit.id()?).await?))
+    Ok(Reply::form(DELETE_TEMPLATE, &FormState::default(), delete_values(visit, visit.id()?).await?))
 }
 
 pub(super) async fn delete(visit: &Visit<'_>) -> Result<Reply, Problem> {

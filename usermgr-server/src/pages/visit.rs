@@ -50,11 +50,6 @@ impl Visit<'_> {
         self.id.and_then(|id| id.parse().ok()).ok_or_else(Problem::not_found)
     }
 
-    /// A page with a form that was not sent yet.
-    pub(super) fn form_page(&self, template: &'static str, form: &FormState, values: Value) -> Reply {
-        Reply::page(template, with_form(form, values))
-    }
-
     /// A page with its form again, after a refusal that another form can mend.
     ///
     /// # Errors

@@ -125,7 +125,8 @@ impl Server {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let own = settings.iter().find(|(name, _)| *name == "USERMGR_HTTP_LISTEN");
-        let listen = own.map_or_else(|| format!("127.0.0.1:{}", free_port()), |(_, value)| (*value).to_owned());
+        let listen =
+            own.map_or_else(|| format!("127.0.0.1:{}", free_port()), |(_, value)| (*value).to_owned());
         let mut env: Vec<(String, String)> = [
             ("USERMGR_DATABASE_URL", database.url.as_str()),
             ("USERMGR_HTTP_LISTEN", &listen),
