@@ -610,7 +610,7 @@ async fn lists_go_on_page_by_page() {
     }
     let mut admin = Browser::signed_in(&app, "admin@example.org").await;
     for (path, pages, rows) in
-        [("/admin/users?q=user&status=active", 2, 60), ("/admin/mails", 2, 60), ("/admin/audit", 2, 62)]
+        [("/admin/users?q=user&status=active", 2, 60), ("/admin/mails", 2, 60), ("/admin/audit", 2, 63)]
     {
         let (mut next, mut seen, mut read) = (Some(path.to_owned()), 0, 0);
         while let Some(path) = next {
