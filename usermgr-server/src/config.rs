@@ -913,6 +913,23 @@ mod tests {
     }
 
     #[test]
+    fn pages_look_as_the_settings_say() {
+        let config = read("[pages]\nname = \"Example\"\naccent = \"#0b6e4f\"\n", &[]).unwrap();
+        assert!(config.warnings().is_empty());
+        let pages = config.pages.unwrap();
+        assert_eq!((pages.name.as_str(), pages.accent), ("Example", Accent::parse("#0b6e4f").unwrap()));
+        let said = read("", &[("USERMGR_PAGES_ACCENT", "#ffcc00")]).unwrap_err();
+        assert!(
+            said.starts_with("pages.accent (USERMGR_PAGES_ACCENT): it takes a colour such as #3450c8"),
+            "{said}"
+        );
+        let lan = ("USERMGR_HTTP_PUBLIC_URL", "http://192.0.2.7:8000");
+        assert!(read("", &[lan]).unwrap().warnings()[0].contains("browsers keep none of the pages' cookies"));
+        let off = read("", &[lan, ("USERMGR_HTTP_PAGES", "false")]).unwrap();
+        assert!(off.pages.is_none() && off.warnings().is_empty());
+    }
+
+    #[test]
     fn no_secret_is_shown() {
         let key = "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=";
         let environment = [

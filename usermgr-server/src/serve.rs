@@ -237,6 +237,9 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     // On standard output whatever the log's level: who asked for port 0 reads the port here.
     let _nobody_reads = writeln!(io::stdout(), "listening on http://{address}{}", config.base_path);
     tracing::info!("listening on http://{address}{}", config.base_path);
+    if let Some(pages) = &config.pages {
+        tracing::info!("pages are at {}/", pages.public_url);
+    }
 
     let service = service(
         manager,
