@@ -13,7 +13,7 @@ use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::users::CreateUser;
 use usermgr_core::testing::{Failure, Mailbox, MemoryStore, TestClock};
-use usermgr_core::{ClientContext, Password, Policies, SecretKey, UserManager};
+use usermgr_core::{ClientContext, Error, Password, Policies, SecretKey, UserManager};
 use usermgr_server::pages::{Accent, Pages, PagesOptions};
 use usermgr_server::{AuthService, PeerAddr, ServiceOptions, service};
 
@@ -624,4 +624,43 @@ async fn lists_go_on_page_by_page() {
         }
         assert_eq!((read, seen), (pages, rows), "{path}");
     }
+}
+
+#[tokio::test]
+async fn who_may_not_end_sessions_does_not_see_them() {
+    let app = app();
+    let id = create(&app, ANA, &[]).await.parse().unwrap();
+    create(&app, "support@example.org", &["support"]).await;
+    let client = ClientContext::new();
+    let sessions = app.users.sessions();
+    let signed_in = sessions.login("support@example.org", &Password::new(PASSWORD), &client).await.unwrap();
+    let support = sessions.authenticate(&signed_in.access_token).await.unwrap();
+    let refused = app.users.users().sessions(Principal::User(&support), id, &client).await;
+    assert!(matches!(refused, Err(Error::Forbidden)), "{refused:?}");
+    let seen = app.users.users().sessions(Principal::Operator, support.user.id, &client).await.unwrap();
+    assert_eq!(seen.len(), 1);
+}
+
+#[test]
+fn a_wrong_template_stops_the_start_with_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let templates = folder.path().join("templates");
+    std::fs::create_dir(&templates).unwrap();
+    let fine = "{% extends \"layout.html\" %}{% block title %}{{ name }}{% endblock %}\
+                {% block content %}<form method=\"post\"><input name=\"email\"></form>{% endblock %}";
+    std::fs::write(templates.join("forgot.html"), fine).unwrap();
+    std::fs::write(templates.join("devices.html"), "{{ devcies }}").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_usermgr-server"))
+        .current_dir(folder.path())
+        .env("USERMGR_DATABASE_URL", "memory:")
+        .env("USERMGR_HTTP_LISTEN", "127.0.0.1:0")
+        .env("USERMGR_PAGES_TEMPLATES", &templates)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    let begins =
+        "usermgr-server: pages.templates: devices.html: the variable devcies is not known here; it takes ";
+    assert!(last.starts_with(begins), "{said}");
 }
