@@ -6,6 +6,7 @@ pub mod config;
 mod connections;
 pub mod http;
 mod observe;
+pub mod pages;
 pub mod serve;
 mod tls;
 

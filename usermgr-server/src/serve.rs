@@ -24,6 +24,7 @@ use crate::config::{Config, EventTarget};
 use crate::connections::{self, GRACE};
 use crate::http::{ServiceOptions, service};
 use crate::observe::{self, Counted, Metrics, ObservedStore, Pools, Watched};
+use crate::pages::{Pages, PagesError};
 use crate::tls::{self, Tls, TlsError};
 
 /// Why the program cannot do what it was asked.
@@ -40,6 +41,8 @@ pub enum StartError {
     Webhook(#[from] WebhookUrlError),
     #[error("mail.templates: {0}")]
     Templates(#[from] TemplateError),
+    #[error(transparent)]
+    Pages(#[from] PagesError),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error("{path}: {source}")]
@@ -205,7 +208,7 @@ fn manager_over(config: &Config, store: Arc<dyn Store>) -> Result<UserManager, S
     Ok(builder.build()?)
 }
 
-/// How the configuration exposes the service.
+/// How the configuration exposes the service, without pages.
 pub(crate) fn options(config: &Config) -> ServiceOptions {
     ServiceOptions {
         base_path: config.base_path.clone(),
@@ -213,6 +216,7 @@ pub(crate) fn options(config: &Config) -> ServiceOptions {
         trusted_proxies: config.trusted_proxies.clone(),
         cors_origins: config.cors_origins.clone(),
         docs: config.docs,
+        pages: None,
     }
 }
 
@@ -275,6 +279,7 @@ pub(crate) enum Worker {
 /// Serves until a signal says stop; then finishes what was begun.
 pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartError> {
     let mut stop = Stop::listen()?;
+    let pages = config.pages.as_ref().map(Pages::load).transpose()?.map(Arc::new);
     let side = Stopper::new();
     let metrics = Arc::new(Metrics::new());
     let manager = watched_manager(config, &metrics, &side).await?;
@@ -290,8 +295,11 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     // On standard output whatever the log's level: who asked for port 0 reads the port here.
     let _nobody_reads = writeln!(io::stdout(), "listening on {scheme}://{address}{}", config.base_path);
     tracing::info!("listening on {scheme}://{address}{}", config.base_path);
+    if let Some(pages) = &config.pages {
+        tracing::info!("pages are at {}/", pages.public_url);
+    }
 
-    let service = service(manager, options(config));
+    let service = service(manager, ServiceOptions { pages, ..options(config) });
     connections::serve(listener, tls, Counted::new(service, metrics), stop.requested()).await;
     if let Some(workers) = workers
         && tokio::time::timeout(GRACE, workers.stop()).await.is_err()

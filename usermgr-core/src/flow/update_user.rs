@@ -11,11 +11,12 @@ use crate::domain::event::EventKind;
 use crate::domain::id::UserId;
 use crate::domain::role::{Permission, Role};
 use crate::domain::secret::Password;
+use crate::domain::session::Session;
 use crate::domain::user::{User, UserStatus};
 use crate::error::Error;
 use crate::manager::Inner;
 use crate::port::store::account::{self, RolesChange, UserChange, UserUpdated};
-use crate::port::store::session::{EndSessions, SessionSelector, SessionsEnded};
+use crate::port::store::session::{EndSessions, SessionSelector, SessionsEnded, SessionsQuery};
 
 /// What to change of a user; what is `None` stays.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +107,23 @@ impl Users<'_> {
         }
         let change = UserChange { roles: Some(roles), ..UserChange::default() };
         answer(inner.update_user(id, by.actor(), actor, change, AuditEvent::RoleChange, client).await?)
+    }
+
+    /// A user's sessions that hold, the one that was renewed last first; at most 200. Whoever may end them may see them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:write`.
+    pub async fn sessions(
+        &self,
+        by: Principal<'_>,
+        id: UserId,
+        client: &ClientContext,
+    ) -> Result<Vec<Session>, Error> {
+        let inner = self.inner;
+        inner.permit(by, &Permission::USERS_WRITE, client).await?;
+        let user = inner.store.user(id).await?.ok_or(Error::NotFound)?;
+        let query = SessionsQuery { now: inner.clock.now(), user_id: user.id };
+        Ok(inner.store.sessions(query).await?)
     }
 
     /// Ends every session of a user. Answers how many there were.

@@ -273,7 +273,7 @@ impl Config {
     }
 
     /// What is weak about where things come from and go to.
-    fn of_places(&self) -> [(bool, &'static str); 8] {
+    fn of_places(&self) -> [(bool, &'static str); 9] {
         let public = url::Url::parse(&self.policies.mail.public_url).ok();
         let host = public.as_ref().and_then(url::Url::host_str).unwrap_or_default();
         let at_home = ["localhost", "127.0.0.1", "[::1]"].contains(&host);
@@ -289,6 +289,11 @@ impl Config {
             (
                 !at_home && public.as_ref().is_some_and(|url| url.scheme() == "http"),
                 "http.public_url begins with http://: mailed links and what is typed behind them can be read on the way",
+            ),
+            (
+                self.pages.as_ref().is_some_and(|pages| !pages.keeps_cookies()),
+                "http.public_url is http:// and not this machine: browsers keep none of the pages' cookies, and nobody \
+                 can sign in there; it takes https:// in front, or http.pages = false",
             ),
             (
                 !self.listen.ip().is_loopback() && self.tls.is_none() && self.trusted_proxies.is_empty(),

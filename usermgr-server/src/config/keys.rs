@@ -84,6 +84,12 @@ pub(super) const KEYS: &[Key] = &[
     .such_as(r#""127.0.0.1:9464""#),
     plain("http.docs", "true", "Whether /docs and /openapi.json are served."),
     plain("http.pages", "true", "Whether the pages for people are served."),
+    plain("pages.name", "", "What the pages call the service. Without it, the name in mail.from.").such_as(r#""Example""#),
+    plain("pages.logo", "", "A picture for the pages: a file. Without it, the first letter of the name.")
+        .such_as(r#""/etc/usermgr/logo.svg""#),
+    plain("pages.accent", "#3450c8", "The colour of buttons and links; white text must be readable on it."),
+    plain("pages.templates", "", "A folder whose templates replace those of the pages, one by one.")
+        .such_as(r#""/etc/usermgr/pages""#),
     url(
         "mail.url",
         "console:",

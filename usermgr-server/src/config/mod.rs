@@ -27,6 +27,8 @@ pub use values::Values;
 use keys::KEYS;
 use read::Reader;
 
+use crate::pages::PagesOptions;
+
 /// The configuration in force.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each field is the key it names")]
@@ -39,6 +41,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     pub max_body: usize,
     pub docs: bool,
+    /// How the pages look; none where they are switched off.
+    pub pages: Option<PagesOptions>,
     pub tls: Option<TlsFiles>,
     pub metrics_listen: Option<SocketAddr>,
     pub otlp_url: Option<SecretString>,

@@ -20,6 +20,7 @@ use super::keys::{KEYS, Secrecy, is_of_kubernetes, nearest, variable_of};
 use super::text::{parse_duration, parse_size, parse_time_of_day};
 use super::values::Values;
 use super::{Config, EventTarget, LogFormat, TlsFiles};
+use crate::pages::{Accent, PagesOptions, TAKES_ACCENT};
 
 #[derive(Default)]
 pub(super) struct Reader {
@@ -256,6 +257,7 @@ impl Reader {
             self.list("secret.previous_keys", "keys as secret.key, with commas between", |text| {
                 SecretKey::from_base64(text).ok()
             });
+        let pages = self.pages(policies.as_ref().map(|policies| &policies.mail));
         let events = self.event_target();
         let log_format = self.value("log.format", "pretty or json", |text| match text {
             "" => Some(None),
@@ -280,6 +282,7 @@ impl Reader {
             cors_origins: cors_origins?,
             max_body: max_body?,
             docs: docs?,
+            pages: pages?,
             tls,
             metrics_listen: metrics_listen?,
             otlp_url,
@@ -297,6 +300,23 @@ impl Reader {
             no_color: false,
             values: self.values.clone(),
         })
+    }
+
+    #[expect(clippy::option_option, reason = "outside: could it be read; inside: are they on")]
+    fn pages(&mut self, mail: Option<&MailPolicy>) -> Option<Option<PagesOptions>> {
+        let accent = self.value("pages.accent", TAKES_ACCENT, Accent::parse);
+        let (on, accent, mail) = (self.flag("http.pages")?, accent?, mail?);
+        let (name, logo, templates) =
+            (self.text("pages.name"), self.text("pages.logo"), self.text("pages.templates"));
+        let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+        let pages = PagesOptions {
+            name: if name.is_empty() { mail.service_name.clone() } else { name },
+            logo: path(logo),
+            accent,
+            templates: path(templates),
+            public_url: mail.public_url.clone(),
+        };
+        Some(on.then_some(pages))
     }
 
     fn event_target(&mut self) -> Option<EventTarget> {

@@ -4,6 +4,7 @@ use usermgr_core::policy::Policies;
 use super::keys::{KEYS, Key, Secrecy, is_of_kubernetes, variable_of};
 use super::values::mask;
 use super::*;
+use crate::pages::Accent;
 
 fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -268,7 +269,11 @@ fn weak_choices_are_warned_of() {
         let config = read("", &[(variable, value)]).unwrap();
         assert!(!config.warnings().is_empty(), "{variable}={value}");
     }
-    assert_eq!(read("", &weak).unwrap().warnings().len(), weak.len() + 1, "and mail that goes to nobody");
+    assert_eq!(
+        read("", &weak).unwrap().warnings().len(),
+        weak.len() + 2,
+        "and mail that goes to nobody, and cookies"
+    );
     assert!(read("", &[]).unwrap().warnings().is_empty());
     let proxied = [
         ("USERMGR_HTTP_LISTEN", "0.0.0.0:80"),
@@ -277,4 +282,22 @@ fn weak_choices_are_warned_of() {
         ("USERMGR_MAIL_URL", "smtps://mail.example.org"),
     ];
     assert!(read("", &proxied).unwrap().warnings().is_empty());
+}
+
+#[test]
+fn pages_look_as_the_settings_say() {
+    let config = read("[pages]\nname = \"Example\"\naccent = \"#0b6e4f\"\n", &[]).unwrap();
+    assert!(config.warnings().is_empty());
+    let pages = config.pages.unwrap();
+    assert_eq!((pages.name.as_str(), pages.accent), ("Example", Accent::parse("#0b6e4f").unwrap()));
+    let said = read("", &[("USERMGR_PAGES_ACCENT", "#ffcc00")]).unwrap_err();
+    assert!(
+        said.starts_with("pages.accent (USERMGR_PAGES_ACCENT): it takes a colour such as #3450c8"),
+        "{said}"
+    );
+    let lan = ("USERMGR_HTTP_PUBLIC_URL", "http://192.0.2.7:8000");
+    let cookies = |warning: &String| warning.contains("browsers keep none of the pages' cookies");
+    assert!(read("", &[lan]).unwrap().warnings().iter().any(cookies));
+    let off = read("", &[lan, ("USERMGR_HTTP_PAGES", "false")]).unwrap();
+    assert!(off.pages.is_none() && !off.warnings().iter().any(cookies));
 }

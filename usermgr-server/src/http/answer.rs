@@ -559,6 +559,11 @@ pub(crate) fn outbox_json(entry: &outbox::OutboxEntry) -> Value {
     as_json(OutboxAnswer::from(entry))
 }
 
+/// Everything held about a user, for its page.
+pub(crate) fn export_json(held: &AccountExport, current: SessionId) -> Value {
+    as_json(ExportAnswer::new(held, current))
+}
+
 fn as_json(answer: impl Serialize) -> Value {
     serde_json::to_value(answer).unwrap_or_default()
 }

@@ -6,8 +6,8 @@ mod authorization;
 mod body;
 pub mod client;
 mod openapi;
-mod problem;
-mod query;
+pub(crate) mod problem;
+pub(crate) mod query;
 mod routes;
 mod trace;
 
@@ -33,9 +33,10 @@ use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::{ClientContext, UserManager};
 
-pub(crate) use answer::{audit_json, outbox_json, role_json, user_json};
+pub(crate) use answer::{audit_json, export_json, outbox_json, role_json, user_json};
 pub use openapi::openapi;
 
+use crate::pages::{PageRequest, Pages};
 use answer::Answer;
 use problem::{Language, Problem};
 use routes::{Endpoint, Found, Routes};
@@ -62,6 +63,8 @@ pub struct ServiceOptions {
     pub cors_origins: Vec<String>,
     /// Whether there are `/openapi.json` and `/docs`; they are by default.
     pub docs: bool,
+    /// Pages for people, at the root of the service; none by default.
+    pub pages: Option<Arc<Pages>>,
 }
 
 impl Default for ServiceOptions {
@@ -72,6 +75,7 @@ impl Default for ServiceOptions {
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
             docs: true,
+            pages: None,
         }
     }
 }
@@ -168,28 +172,34 @@ impl App {
         let request_id = request_id(&parts.headers);
         let language = Language::of(&parts.headers);
         let route = self.routes.find(parts.uri.path());
-        let span = trace::span(&parts, &request_id, route.map(|found| found.pattern));
-        let handled = AssertUnwindSafe(self.handle(&parts, body, &request_id)).catch_unwind();
-        let handled = handled.instrument(span.clone());
-        let outcome = match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_panic)) => {
-                tracing::error!(request_id, "a request panicked");
-                Err(Problem::internal())
-            }
-            Err(_elapsed) => {
-                tracing::error!(
-                    request_id,
-                    "a request took longer than {REQUEST_TIMEOUT:?} and was given up"
-                );
-                Err(Problem::unavailable())
-            }
-        };
-        let (mut response, code) = match outcome {
-            Ok(answer) => (answer.into_response(), None),
-            Err(problem) => {
-                let code = problem.code();
-                (problem.into_response(language, &request_id), Some(code))
+        let pages = self.options.pages.as_ref().filter(|_| route.is_none());
+        let page = pages.and_then(|pages| {
+            Pages::find(&parts.method, parts.uri.path(), &parts.headers).map(|found| (pages, found))
+        });
+        let pattern = route.map(|found| found.pattern).or(page.map(|(_, found)| found.pattern));
+        let span = trace::span(&parts, &request_id, pattern);
+        let (mut response, code) = if let Some((pages, found)) = page {
+            let request = PageRequest {
+                found,
+                method: &parts.method,
+                path: parts.uri.path(),
+                query: parts.uri.query(),
+                headers: &parts.headers,
+                client: self.client(&parts, &request_id),
+                request_id: &request_id,
+            };
+            let body = body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT);
+            let answering = pages.answer(&self.manager, request, body).instrument(span.clone());
+            let answered = guarded(&request_id, answering).await;
+            answered.unwrap_or_else(|problem| pages.error(&problem, language, &request_id))
+        } else {
+            let handling = self.handle(&parts, body, &request_id).instrument(span.clone());
+            match guarded(&request_id, handling).await.and_then(|outcome| outcome) {
+                Ok(answer) => (answer.into_response(), None),
+                Err(problem) => {
+                    let code = problem.code();
+                    (problem.into_response(language, &request_id), Some(code))
+                }
             }
         };
         if parts.method == Method::HEAD {
@@ -198,12 +208,12 @@ impl App {
         }
         self.finish(&parts, &mut response, &request_id);
         let status = response.status().as_u16();
-        let (method, path) = (parts.method.as_str(), route.map_or("-", |found| found.pattern));
+        let (method, path) = (parts.method.as_str(), pattern.unwrap_or("-"));
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let trace_id = trace::trace_id(&parts.headers);
         trace::answered(&span, response.status());
         tracing::info!(request_id, trace_id, method, path, status, code, milliseconds, "request");
-        let route = route.map(|found| found.pattern.to_owned());
+        let route = pattern.map(str::to_owned);
         response.extensions_mut().insert(Answered { route, code });
         response
     }
@@ -233,6 +243,14 @@ impl App {
             Endpoint::Live => Bytes::new(),
             _ => body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT).await?,
         };
+        let client = self.client(parts, request_id);
+        let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
+        let call = Call { manager, headers, query, document: &self.document, id, body, client };
+        endpoint.run(&call).await
+    }
+
+    /// The other end of a request.
+    fn client(&self, parts: &http::request::Parts, request_id: &str) -> ClientContext {
         let mut client = ClientContext::new().with_request_id(request_id);
         if let Some(ip) = client::address(parts, &self.options.trusted_proxies) {
             client = client.with_ip(ip);
@@ -240,9 +258,7 @@ impl App {
         if let Some(agent) = parts.headers.get(header::USER_AGENT) {
             client = client.with_user_agent(&String::from_utf8_lossy(agent.as_bytes()));
         }
-        let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
-        let call = Call { manager, headers, query, document: &self.document, id, body, client };
-        endpoint.run(&call).await
+        client
     }
 
     /// What every answer bears.
@@ -250,11 +266,13 @@ impl App {
         let headers = response.headers_mut();
         let fixed = |text: &'static str| HeaderValue::from_static(text);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
-        if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
-            let nothing = fixed("default-src 'none'; frame-ancestors 'none'");
-            headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+        // A page may bring its own.
+        for (name, value) in [
+            (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ] {
+            headers.entry(name).or_insert(fixed(value));
         }
-        headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
         headers.insert(CROSS_ORIGIN_OPENER_POLICY, fixed("same-origin"));
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, fixed("same-origin"));
         if self.https {
@@ -288,6 +306,22 @@ impl App {
                 );
                 headers.insert(header::ACCESS_CONTROL_MAX_AGE, fixed("600"));
             }
+        }
+    }
+}
+
+/// Runs what answers a request: not for ever, and a panic ends nothing but the request.
+async fn guarded<T>(request_id: &str, answering: impl Future<Output = T>) -> Result<T, Problem> {
+    let answering = AssertUnwindSafe(answering).catch_unwind();
+    match tokio::time::timeout(REQUEST_TIMEOUT, answering).await {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(_panic)) => {
+            tracing::error!(request_id, "a request panicked");
+            Err(Problem::internal())
+        }
+        Err(_elapsed) => {
+            tracing::error!(request_id, "a request took longer than {REQUEST_TIMEOUT:?} and was given up");
+            Err(Problem::unavailable())
         }
     }
 }

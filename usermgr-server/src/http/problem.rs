@@ -6,6 +6,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use usermgr_core::Error;
 use usermgr_core::domain::event::EventPosition;
@@ -17,14 +18,14 @@ use super::routes::{Endpoint, allowed};
 
 /// The language of sentences for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Language {
+pub(crate) enum Language {
     English,
     Spanish,
 }
 
 impl Language {
     /// The first language of `Accept-Language` that we speak, by its weights.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let accepted =
             headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let mut best = (Self::English, 0.0);
@@ -45,6 +46,16 @@ impl Language {
     }
 }
 
+impl Language {
+    /// The language's tag (BCP 47).
+    pub(crate) const fn tag(self) -> &'static str {
+        match self {
+            Self::English => "en",
+            Self::Spanish => "es",
+        }
+    }
+}
+
 /// Which scheme a 401 asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Challenge {
@@ -54,7 +65,7 @@ pub(super) enum Challenge {
 
 /// A refusal.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     errors: Vec<(String, &'static str, Option<usize>)>,
@@ -81,7 +92,7 @@ impl Problem {
         }
     }
 
-    pub(super) const fn code(&self) -> &'static str {
+    pub(crate) const fn code(&self) -> &'static str {
         self.code
     }
 
@@ -90,7 +101,7 @@ impl Problem {
         self
     }
 
-    pub(super) fn not_found() -> Self {
+    pub(crate) fn not_found() -> Self {
         Self::new("not_found")
     }
 
@@ -99,7 +110,7 @@ impl Problem {
         Self { resume_after: Some(resume_after), ..Self::new("events_gone") }
     }
 
-    pub(super) fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self::new("internal")
     }
 
@@ -111,7 +122,7 @@ impl Problem {
         Self::new("payload_too_large")
     }
 
-    pub(super) fn unsupported_media_type() -> Self {
+    pub(crate) fn unsupported_media_type() -> Self {
         Self::new("unsupported_media_type")
     }
 
@@ -119,12 +130,12 @@ impl Problem {
         Self { status: StatusCode::REQUEST_TIMEOUT, ..Self::new("malformed_request") }
     }
 
-    pub(super) fn malformed(why: &'static str) -> Self {
+    pub(crate) fn malformed(why: &'static str) -> Self {
         tracing::debug!(why, "malformed request");
         Self::new("malformed_request")
     }
 
-    pub(super) fn field(field: &str, code: &'static str) -> Self {
+    pub(crate) fn field(field: &str, code: &'static str) -> Self {
         let mut problem = Self::new("validation_failed");
         problem.errors.push((field.to_owned(), code, None));
         problem
@@ -177,13 +188,7 @@ impl Problem {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(
-            header::CONTENT_LANGUAGE,
-            HeaderValue::from_static(match language {
-                Language::English => "en",
-                Language::Spanish => "es",
-            }),
-        );
+        headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
         headers.append(header::VARY, HeaderValue::from_static("Accept-Language"));
         if let Some(wait) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
@@ -272,6 +277,39 @@ pub(super) fn status(code: &str) -> StatusCode {
         "rate_limited" | "too_many_attempts" => StatusCode::TOO_MANY_REQUESTS,
         "overloaded" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// What pages say of a refusal.
+impl Problem {
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The page does not take this method.
+    pub(crate) fn method_unknown() -> Self {
+        Self::new("method_not_allowed")
+    }
+
+    /// Whether nobody is signed in any more.
+    pub(crate) fn is_signed_out(&self) -> bool {
+        matches!(self.code, "missing_token" | "invalid_token" | "session_ended")
+    }
+
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(whole_seconds)
+    }
+
+    pub(crate) fn sentence(&self, language: Language) -> &'static str {
+        sentence(self.code, language).1
+    }
+
+    /// Each field that is wrong, and what is wrong with it.
+    pub(crate) fn field_sentences(&self, language: Language) -> BTreeMap<String, String> {
+        let said = |(field, code, bound): &(String, &'static str, Option<usize>)| {
+            (field.clone(), field_sentence(code, *bound, language))
+        };
+        self.errors.iter().map(said).collect()
     }
 }
 

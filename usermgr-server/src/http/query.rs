@@ -17,26 +17,34 @@ use uuid::Uuid;
 use super::problem::Problem;
 
 /// The parameters of a request that were not taken yet.
-pub(super) struct Query(BTreeMap<String, String>);
+pub(crate) struct Query(BTreeMap<String, String>);
 
 impl Query {
     /// The most characters a value may have.
     pub(super) const MAX_CHARS: usize = 512;
 
-    pub(super) fn read(query: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn read(query: Option<&str>) -> Result<Self, Problem> {
+        Self::of(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()))
+    }
+
+    /// The parameters that these pairs are.
+    pub(crate) fn of<N: AsRef<str>, V: AsRef<str>>(
+        pairs: impl Iterator<Item = (N, V)>,
+    ) -> Result<Self, Problem> {
         let mut parameters = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        for (name, value) in pairs {
+            let (name, value) = (name.as_ref(), value.as_ref());
             if value.chars().count() > Self::MAX_CHARS || value.chars().any(char::is_control) {
-                return Err(Problem::field(&name, "invalid"));
+                return Err(Problem::field(name, "invalid"));
             }
-            if parameters.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-                return Err(Problem::field(&name, "duplicate"));
+            if parameters.insert(name.to_owned(), value.to_owned()).is_some() {
+                return Err(Problem::field(name, "duplicate"));
             }
         }
         Ok(Self(parameters))
     }
 
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         self.0.remove(name).filter(|value| !value.is_empty())
     }
 
@@ -47,24 +55,24 @@ impl Query {
         }
     }
 
-    pub(super) fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Problem> {
+    pub(crate) fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Problem> {
         self.read_as(name, |value| value.parse().ok())
     }
 
-    pub(super) fn time(&mut self, name: &str) -> Result<Option<OffsetDateTime>, Problem> {
+    pub(crate) fn time(&mut self, name: &str) -> Result<Option<OffsetDateTime>, Problem> {
         self.read_as(name, |value| OffsetDateTime::parse(value, &Rfc3339).ok())
     }
 
-    pub(super) fn event(&mut self) -> Result<Option<AuditEvent>, Problem> {
+    pub(crate) fn event(&mut self) -> Result<Option<AuditEvent>, Problem> {
         self.read_as("event", AuditEvent::from_name)
     }
 
-    pub(super) fn outbox_status(&mut self) -> Result<Option<OutboxStatus>, Problem> {
+    pub(crate) fn outbox_status(&mut self) -> Result<Option<OutboxStatus>, Problem> {
         self.read_as("status", OutboxStatus::from_name)
     }
 
     /// How many items a page shall hold: 1 to 200.
-    pub(super) fn limit(&mut self) -> Result<PageSize, Problem> {
+    pub(crate) fn limit(&mut self) -> Result<PageSize, Problem> {
         let limit = self.read_as("limit", |value| {
             value.parse::<u16>().ok().filter(|limit| (1..=PageSize::MAX).contains(limit))
         })?;
@@ -72,7 +80,7 @@ impl Query {
     }
 
     /// Where a page of users ended; nothing when it is empty, as for the first page.
-    pub(super) fn user_cursor(&mut self) -> Result<Option<UserCursor>, Problem> {
+    pub(crate) fn user_cursor(&mut self) -> Result<Option<UserCursor>, Problem> {
         let cursor = self.read_as("cursor", |value| {
             if value.is_empty() {
                 return Some(None);
@@ -87,7 +95,7 @@ impl Query {
     }
 
     /// Where a page ended that is ordered by identifiers; nothing when it is empty, as for the first page.
-    pub(super) fn id_cursor<T: FromUuid>(&mut self) -> Result<Option<T>, Problem> {
+    pub(crate) fn id_cursor<T: FromUuid>(&mut self) -> Result<Option<T>, Problem> {
         let cursor = self.read_as("cursor", |value| {
             if value.is_empty() {
                 return Some(None);
@@ -99,7 +107,7 @@ impl Query {
     }
 
     /// Refuses what nobody took.
-    pub(super) fn finish(self) -> Result<(), Problem> {
+    pub(crate) fn finish(self) -> Result<(), Problem> {
         match self.0.into_keys().next() {
             Some(name) if name.len() <= 64 => Err(Problem::field(&name, "unknown")),
             Some(_) => Err(Problem::field("query", "unknown")),
@@ -109,7 +117,7 @@ impl Query {
 }
 
 /// Identifiers that a cursor holds.
-pub(super) trait FromUuid {
+pub(crate) trait FromUuid {
     fn from_uuid(uuid: Uuid) -> Self;
 }
 
@@ -126,13 +134,13 @@ impl FromUuid for OutboxId {
 }
 
 /// Where a page of users ended, as text that says nothing to anybody else.
-pub(super) fn user_cursor(cursor: &UserCursor) -> String {
+pub(crate) fn user_cursor(cursor: &UserCursor) -> String {
     let term = cursor.term.as_deref().unwrap_or_default();
     URL_SAFE_NO_PAD.encode([cursor.id.as_uuid().as_bytes().as_slice(), term.as_bytes()].concat())
 }
 
 /// Where a page ended that is ordered by identifiers.
-pub(super) fn id_cursor(id: Uuid) -> String {
+pub(crate) fn id_cursor(id: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(id.as_bytes())
 }
 

@@ -119,8 +119,11 @@ impl ObservedStore {
         count(&self.metrics.sessions_renewed, &[("outcome", outcome.into())]);
     }
 
-    fn delivered(&self, what: &'static str, outcome: &'static str) {
-        count(&self.metrics.deliveries, &[("what", what.into()), ("outcome", outcome.into())]);
+    fn delivered(&self, what: &'static str, results: Vec<&'static str>, settled: &[Settled]) {
+        for (result, settled) in results.into_iter().zip(settled) {
+            let outcome = if *settled == Settled::Settled { result } else { "lease_lost" };
+            count(&self.metrics.deliveries, &[("what", what.into()), ("outcome", outcome.into())]);
+        }
     }
 }
 
@@ -392,14 +395,15 @@ impl OutboxStore for ObservedStore {
         self.inner.claim(command).await
     }
 
-    async fn settle(&self, command: Settle) -> Result<Settled, StoreError> {
-        let result = match &command.result {
+    async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
+        let results = commands.iter().map(|command| match &command.result {
             DeliveryResult::Sent { .. } => "sent",
             DeliveryResult::Retry { .. } => "retry",
             DeliveryResult::Dead { .. } => "dead",
-        };
-        let settled = self.inner.settle(command).await?;
-        self.delivered("mail", if settled == Settled::Settled { result } else { "lease_lost" });
+        });
+        let results: Vec<_> = results.collect();
+        let settled = self.inner.settle_all(commands).await?;
+        self.delivered("mail", results, &settled);
         Ok(settled)
     }
 
@@ -465,13 +469,14 @@ impl EventStore for ObservedStore {
         self.inner.claim_events(command).await
     }
 
-    async fn settle_event(&self, command: SettleEvent) -> Result<Settled, StoreError> {
-        let result = match command.result {
+    async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
+        let results = commands.iter().map(|command| match command.result {
             EventResult::Delivered => "delivered",
             EventResult::Retry { .. } => "retry",
-        };
-        let settled = self.inner.settle_event(command).await?;
-        self.delivered("event", if settled == Settled::Settled { result } else { "lease_lost" });
+        });
+        let results: Vec<_> = results.collect();
+        let settled = self.inner.settle_events(commands).await?;
+        self.delivered("event", results, &settled);
         Ok(settled)
     }
 

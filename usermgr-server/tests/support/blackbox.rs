@@ -139,7 +139,9 @@ impl Server {
 
     fn spawn(database: &Database, mail_url: &str, settings: &[(&str, &str)], args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let listen = format!("127.0.0.1:{}", free_port());
+        let own = settings.iter().find(|(name, _)| *name == "USERMGR_HTTP_LISTEN");
+        let listen =
+            own.map_or_else(|| format!("127.0.0.1:{}", free_port()), |(_, value)| (*value).to_owned());
         let mut env: Vec<(String, String)> = [
             ("USERMGR_DATABASE_URL", database.url.as_str()),
             ("USERMGR_HTTP_LISTEN", &listen),
