@@ -8,6 +8,7 @@ mod hash;
 mod import;
 mod keys;
 mod mail;
+mod mail_preview;
 mod maintenance;
 mod operator;
 mod outbox;
@@ -81,7 +82,7 @@ enum Command {
     /// Read what happened, in order
     #[command(subcommand)]
     Events(events::EventsCommand),
-    /// List addresses that no mail goes to, and let it go there again
+    /// See what mails look like; list addresses that no mail goes to, and let it go there again
     #[command(subcommand)]
     Mail(mail::MailCommand),
     /// Read the audit log: who did what, when, from where
