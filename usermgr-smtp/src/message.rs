@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use lettre::address::Envelope;
-use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
-use lettre::message::{Body, Mailbox, MultiPart, MultiPartKind, SinglePart};
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
+use lettre::message::{Mailbox, MultiPart, MultiPartKind, SinglePart};
 use lettre::{Address, Message};
 use time::OffsetDateTime;
 use usermgr_core::port::mailer::{Mail, MailError};
@@ -18,8 +18,6 @@ const LAST_SECOND: u64 = 253_402_300_799;
 const MAX_WORD: usize = 70;
 /// The most bytes of one encoded word: base64 of it stays below the 75 characters of RFC 2047 §2.
 const MAX_ENCODED_WORD: usize = 45;
-/// The longest line that stands as it is, in bytes (RFC 5322 §2.1.1: what no reader has to break).
-const MAX_LINE: usize = 78;
 
 /// The message as SMTP and `.eml` files carry it (RFC 5322), ending in CRLF: `multipart/alternative` of text and HTML, with
 /// the header `Auto-Submitted`.
@@ -97,17 +95,7 @@ fn encoded_words(text: &str) -> String {
 }
 
 fn part(kind: ContentType, text: &str) -> SinglePart {
-    let text = canonical(text);
-    let short = text.lines().all(|line| line.len() <= MAX_LINE);
-    let body = Body::new(text.clone());
-    let body = match body.encoding() {
-        // A paragraph is one line, which the reader's window breaks; on the way it is broken softly.
-        ContentTransferEncoding::SevenBit if !short => {
-            Body::new_with_encoding(text, ContentTransferEncoding::QuotedPrintable).unwrap_or(body)
-        }
-        _ => body,
-    };
-    SinglePart::builder().header(kind).body(body)
+    SinglePart::builder().header(kind).body(canonical(text))
 }
 
 /// Lines end in CRLF and in nothing else (RFC 5321 §2.3.8: a bare CR or LF is how one mail smuggles a second), and
