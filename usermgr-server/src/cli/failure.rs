@@ -27,6 +27,8 @@ pub(super) enum Failure {
     Io(#[from] io::Error),
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
+    #[error("{address} is not ready: {why}")]
+    NotReady { address: std::net::SocketAddr, why: String },
     #[error("the mail cannot be written: {0}")]
     NotWritten(String),
     #[error("{0}")]

@@ -5,6 +5,7 @@ mod config;
 mod events;
 mod failure;
 mod hash;
+mod health;
 mod import;
 mod keys;
 mod mail;
@@ -64,6 +65,9 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Ask the server of this configuration whether it is ready: exit 0 when it is, else 1
+    #[command(after_help = "Example:\n  usermgr-server health")]
+    Health,
     /// List, make, change, delete and import users
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -133,6 +137,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Worker => Ok(serve::work(&config).await?),
         Command::Migrate { check } => tables::migrate(&config, check).await,
+        Command::Health => health::health(&config).await,
         Command::Users(command) => users::run(&config, command).await,
         Command::Roles(command) => roles::run(&config, command).await,
         Command::Keys(command) => keys::run(&config, command).await,
