@@ -48,17 +48,14 @@ type Mails = Vec<(MailKind, String)>;
 
 fn templates(config: &Config) -> Result<(Arc<dyn MailTemplates>, Mails), TemplateError> {
     let default = &config.policies.mail.default_locale;
-    Ok(match &config.mail_templates {
-        Some(folder) => {
-            let templates = FolderTemplates::load(folder)?.with_default(default);
-            let mails = templates.mails();
-            (Arc::new(templates), mails)
-        }
-        None => {
-            let templates = BuiltInTemplates::new(default);
-            let mails = templates.mails();
-            (Arc::new(templates), mails)
-        }
+    Ok(if let Some(folder) = &config.mail_templates {
+        let templates = FolderTemplates::load(folder)?.with_default(default);
+        let mails = templates.mails();
+        (Arc::new(templates), mails)
+    } else {
+        let templates = BuiltInTemplates::new(default);
+        let mails = templates.mails();
+        (Arc::new(templates), mails)
     })
 }
 
