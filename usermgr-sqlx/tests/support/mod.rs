@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by several test programs")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
 
@@ -35,14 +36,10 @@ impl Database {
         let pool = sqlx::PgPool::connect(&database.url).await.unwrap();
         let roles = ROLES.replace("usermgr_owner", OWNER).replace("usermgr_app", APP);
         // One role is for all databases, and what two do to it at once one of them has to do again.
-        let mut done = Err(sqlx::Error::WorkerCrashed);
-        for _ in 0..20 {
-            done = sqlx::raw_sql(AssertSqlSafe(roles.clone())).execute(&pool).await;
-            if done.is_ok() {
-                break;
-            }
+        let begun = Instant::now();
+        while let Err(error) = sqlx::raw_sql(AssertSqlSafe(roles.clone())).execute(&pool).await {
+            assert!(begun.elapsed() < PATIENCE, "{error}");
         }
-        done.unwrap();
         pool.close().await;
         database
     }
@@ -55,6 +52,8 @@ impl Database {
     }
 }
 
+/// How long roles may be in each other's way before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
 pub const OWNER: &str = "usermgr_test_owner";
 pub const APP: &str = "usermgr_test_app";
 
