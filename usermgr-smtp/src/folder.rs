@@ -33,7 +33,7 @@ impl Folder {
 #[async_trait]
 impl Mailer for Folder {
     async fn send(&self, mail: &Mail) -> Result<(), MailError> {
-        let bytes = message::build(mail, &self.sender)?;
+        let bytes = message::build_message(mail, &self.sender)?;
         let folder = self.path.clone();
         let name = mail.id.to_string();
         let failed = |e: io::Error| MailError::transient("the mail folder cannot be written").with_source(e);

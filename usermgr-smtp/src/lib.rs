@@ -26,6 +26,7 @@ pub use folder::Folder;
 #[cfg(feature = "http-api")]
 pub use http_api::HttpApi;
 pub use mail_url::{MailUrlError, PlaintextPolicy};
+pub use message::build_message;
 pub use sender::{InvalidSender, Sender};
 #[cfg(feature = "smtp")]
 pub use smtp::{Smtp, SmtpBuilder};

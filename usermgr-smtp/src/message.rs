@@ -19,10 +19,14 @@ const MAX_WORD: usize = 70;
 /// The most bytes of one encoded word: base64 of it stays below the 75 characters of RFC 2047 §2.
 const MAX_ENCODED_WORD: usize = 45;
 
-/// The message, ready to be sent, ending in CRLF.
+/// The message as SMTP and `.eml` files carry it (RFC 5322), ending in CRLF: `multipart/alternative` of text and HTML, with
+/// the header `Auto-Submitted`.
 ///
 /// It depends on nothing but its arguments: the same mail is the same bytes on every attempt.
-pub(crate) fn build(mail: &Mail, sender: &Sender) -> Result<Vec<u8>, MailError> {
+///
+/// # Errors
+/// [`MailError`] when no message can be built of it.
+pub fn build_message(mail: &Mail, sender: &Sender) -> Result<Vec<u8>, MailError> {
     let to = receiver(mail);
     let envelope =
         Envelope::new(Some(sender.mailbox().email.clone()), vec![to.clone()]).map_err(|_| unbuildable())?;

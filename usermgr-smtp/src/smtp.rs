@@ -135,7 +135,7 @@ impl Smtp {
 #[async_trait]
 impl Mailer for Smtp {
     async fn send(&self, mail: &Mail) -> Result<(), MailError> {
-        let message = message::build(mail, &self.sender)?;
+        let message = message::build_message(mail, &self.sender)?;
         let mut session = self.session().await?;
         let Some(parameters) = session.mail_parameters(mail, &message) else {
             self.keep(session);

@@ -32,7 +32,30 @@ pub enum MigrateError {
         /// The newest version this program knows.
         known: i64,
     },
+    /// The tables are to be made or upgraded, and this role may not. Nothing was changed.
+    #[error(
+        "this role may not make or change the tables of the database: run usermgr-server migrate as the one that owns them"
+    )]
+    NotPermitted(#[source] sqlx::Error),
     /// The database failed. Nothing was changed.
     #[error("the database cannot be migrated")]
     Database(#[from] sqlx::Error),
+}
+
+/// PostgreSQL's `insufficient_privilege`.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+impl MigrateError {
+    /// Tells a role that may not from a database that failed.
+    pub(crate) fn or_not_permitted(self) -> Self {
+        match self {
+            Self::Database(error) if is_not_permitted(&error) => Self::NotPermitted(error),
+            other => other,
+        }
+    }
+}
+
+fn is_not_permitted(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == INSUFFICIENT_PRIVILEGE)
 }

@@ -60,6 +60,11 @@ impl FolderTemplates {
         self.texts.set_default(&default.language());
         self
     }
+
+    /// Every mail there is, built in or of the folder, and in which language.
+    pub fn mails(&self) -> Vec<(MailKind, String)> {
+        self.texts.mails()
+    }
 }
 
 impl MailTemplates for FolderTemplates {

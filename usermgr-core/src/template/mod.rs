@@ -5,6 +5,7 @@
 
 mod built_in;
 mod folder;
+mod sample;
 mod texts;
 mod words;
 
@@ -17,6 +18,7 @@ use crate::domain::mail::MailKind;
 
 pub use built_in::BuiltInTemplates;
 pub use folder::FolderTemplates;
+pub use sample::SampleMail;
 
 /// Writes mails.
 pub trait MailTemplates: Send + Sync + fmt::Debug {

@@ -130,6 +130,21 @@ impl Texts {
         self.environment.get_template(&name(language, kind, part)).is_ok()
     }
 
+    /// Every mail that there is a text of, in the order of kinds, and its languages.
+    pub(super) fn mails(&self) -> Vec<(MailKind, String)> {
+        let languages: BTreeSet<&str> = self
+            .environment
+            .templates()
+            .filter_map(|(name, _)| name.split_once('/'))
+            .map(|(language, _)| language)
+            .collect();
+        let mails = MailKind::ALL.into_iter().flat_map(|kind| languages.iter().map(move |at| (kind, *at)));
+        mails
+            .filter(|(kind, language)| self.has(language, *kind, Part::Text))
+            .map(|(kind, language)| (kind, language.to_owned()))
+            .collect()
+    }
+
     /// The variables that a template uses and neither sets itself nor finds in `known`.
     pub(super) fn unknown_variables(&self, template: &str, known: &BTreeSet<&str>) -> Vec<String> {
         let Ok(template) = self.environment.get_template(template) else { return Vec::new() };

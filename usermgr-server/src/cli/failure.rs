@@ -30,6 +30,10 @@ pub(super) enum Failure {
     #[cfg(feature = "otlp")]
     #[error("traces.otlp_url: {0}")]
     Traces(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{address} is not ready: {why}")]
+    NotReady { address: std::net::SocketAddr, why: String },
+    #[error("the mail cannot be written: {0}")]
+    NotWritten(String),
     #[error("{0}")]
     Usage(&'static str),
     #[error("{}", pending_told(.0))]

@@ -1,4 +1,6 @@
-//! `mail`: addresses that no mail goes to any more.
+//! `mail`: what mails look like, and addresses that no mail goes to any more.
+
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -8,6 +10,7 @@ use usermgr_core::port::store::undeliverable::UndeliverableQuery;
 use usermgr_core::{EmailKey, Error};
 
 use super::failure::Failure;
+use super::mail_preview;
 use super::operator::Operator;
 use super::output::{Listing, print, time_text};
 use crate::config::Config;
@@ -17,6 +20,13 @@ pub(super) enum MailCommand {
     /// Addresses that a mail service told of: no mail goes there
     #[command(subcommand)]
     Undeliverable(UndeliverableCommand),
+    /// Write every mail with made-up values as .html, .txt and .eml, and an index.html that lists them
+    #[command(after_help = "Example:\n  usermgr-server mail preview --open-dir /tmp/mails")]
+    Preview {
+        /// The folder, which is made if it is not there
+        #[arg(long, value_name = "DIR")]
+        open_dir: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -34,7 +44,10 @@ pub(super) enum UndeliverableCommand {
 }
 
 pub(super) async fn run(config: &Config, command: MailCommand) -> Result<(), Failure> {
-    let MailCommand::Undeliverable(command) = command;
+    let command = match command {
+        MailCommand::Undeliverable(command) => command,
+        MailCommand::Preview { open_dir } => return mail_preview::preview(config, &open_dir),
+    };
     let operator = Operator::connect(config).await?;
     let users = operator.manager.users();
     match command {

@@ -6,10 +6,12 @@ mod events;
 mod failure;
 mod generated;
 mod hash;
+mod health;
 mod import;
 mod keys;
 mod log;
 mod mail;
+mod mail_preview;
 mod maintenance;
 mod openapi;
 mod operator;
@@ -66,6 +68,9 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Ask the server of this configuration whether it is ready: exit 0 when it is, else 1
+    #[command(after_help = "Example:\n  usermgr-server health")]
+    Health,
     /// List, make, change, delete and import users
     #[command(subcommand)]
     Users(users::UsersCommand),
@@ -84,7 +89,7 @@ enum Command {
     /// Read what happened, in order
     #[command(subcommand)]
     Events(events::EventsCommand),
-    /// List addresses that no mail goes to, and let it go there again
+    /// See what mails look like; list addresses that no mail goes to, and let it go there again
     #[command(subcommand)]
     Mail(mail::MailCommand),
     /// Read the audit log: who did what, when, from where
@@ -150,6 +155,7 @@ async fn run(arguments: Arguments, log: &Log) -> Result<(), Failure> {
         }
         Command::Worker => Ok(serve::work(&config()?).await?),
         Command::Migrate { check } => tables::migrate(&config()?, check).await,
+        Command::Health => health::health(&config()?).await,
         Command::Users(command) => users::run(&config()?, command).await,
         Command::Roles(command) => roles::run(&config()?, command).await,
         Command::Keys(command) => keys::run(&config()?, command).await,

@@ -26,12 +26,21 @@ pub enum Db {
     Postgres,
 }
 
-/// A database of its own for one test, removed at the end.
+/// The two roles of an installation, under names of their own: roles belong to the whole cluster.
+const ROLES: &str = include_str!("../../../deploy/postgres-roles.sql");
+const OWNER: &str = "usermgr_test_owner";
+const APP: &str = "usermgr_test_app";
+
+/// A database of its own for one test, removed at the end. On PostgreSQL one role migrates it, and servers run as another
+/// that may do least.
 pub struct Database {
+    /// As servers connect.
     pub url: String,
+    /// As somebody who may do everything.
+    pub all_powerful: String,
     admin: Option<String>,
     name: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Database {
@@ -41,27 +50,61 @@ impl Database {
         match db {
             Db::Sqlite => {
                 let url = format!("sqlite://{}", dir.path().join("usermgr.db").display());
-                Self { url, admin: None, name, _dir: dir }
+                Self { all_powerful: url.clone(), url, admin: None, name, dir }
             }
             Db::Postgres => {
-                let admin = postgres_url();
-                let pool = sqlx::PgPool::connect(&admin).await.unwrap();
-                sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
-                    .execute(&pool)
-                    .await
-                    .unwrap();
-                pool.close().await;
-                let (base, _) = admin.rsplit_once('/').unwrap();
-                Self { url: format!("{base}/{name}"), admin: Some(admin), name, _dir: dir }
+                let database = Self::without_tables().await;
+                let migrated = database.migrate();
+                assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+                database
             }
         }
+    }
+
+    /// A PostgreSQL database with the two roles, before anybody migrates.
+    pub async fn without_tables() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("usermgr_{}_{}", std::process::id(), free_port());
+        let admin = postgres_url();
+        let pool = sqlx::PgPool::connect(&admin).await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        sqlx::query(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+        let (base, _) = admin.rsplit_once('/').unwrap();
+        let all_powerful = format!("{base}/{name}");
+        let database = Self { url: as_role(&all_powerful, APP), all_powerful, admin: Some(admin), name, dir };
+        database.say_roles().await;
+        database
+    }
+
+    /// Runs deploy/postgres-roles.sql.
+    pub async fn say_roles(&self) {
+        let pool = sqlx::PgPool::connect(&self.all_powerful).await.unwrap();
+        let roles = ROLES.replace("usermgr_owner", OWNER).replace("usermgr_app", APP);
+        // One role is for all databases, and what two tests do to it at once one of them has to do again.
+        let begun = Instant::now();
+        while let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(roles.clone())).execute(&pool).await {
+            assert!(begun.elapsed() < PATIENCE, "{error}");
+        }
+        pool.close().await;
+    }
+
+    /// Makes the tables, as the role that owns them.
+    pub fn migrate(&self) -> std::process::Output {
+        let env = [
+            ("USERMGR_DATABASE_URL", as_role(&self.all_powerful, OWNER)),
+            ("USERMGR_SECRET_KEY", KEY.into()),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value));
+        let mut command = command(&self.dir, &env);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).arg("migrate").output().unwrap()
     }
 
     /// Makes due what a dead server has leased, as time would.
     pub async fn end_leases(&self, table: &str) {
         if self.admin.is_some() {
             let sql = format!("UPDATE {table} SET due_at = now() WHERE lease IS NOT NULL");
-            let pool = sqlx::PgPool::connect(&self.url).await.unwrap();
+            let pool = sqlx::PgPool::connect(&self.all_powerful).await.unwrap();
             sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
         } else {
             let sql = format!("UPDATE {table} SET due_at = 0 WHERE lease IS NOT NULL");
@@ -74,7 +117,7 @@ impl Database {
     pub async fn count(&self, table: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {table}");
         if self.admin.is_some() {
-            let pool = sqlx::PgPool::connect(&self.url).await.unwrap();
+            let pool = sqlx::PgPool::connect(&self.all_powerful).await.unwrap();
             sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&pool).await.unwrap()
         } else {
             let pool = sqlx::SqlitePool::connect(&self.url).await.unwrap();
@@ -97,6 +140,15 @@ impl Drop for Database {
         });
         drop(dropped.join());
     }
+}
+
+const KEY: &str = "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=";
+
+/// The URL for another role. Clusters of tests trust whoever comes from here.
+fn as_role(url: &str, role: &str) -> String {
+    let rest = url.split_once("://").map(|(_, rest)| rest).unwrap();
+    let at = rest.rsplit_once('@').map_or(rest, |(_, at)| at);
+    format!("postgres://{role}@{at}")
 }
 
 #[expect(clippy::disallowed_methods, reason = "how the test command names its throw-away cluster")]
@@ -148,7 +200,7 @@ impl Server {
             ("USERMGR_HTTP_PUBLIC_URL", "https://app.example.org"),
             ("USERMGR_MAIL_URL", mail_url),
             ("USERMGR_MAIL_FROM", "Example <noreply@example.org>"),
-            ("USERMGR_SECRET_KEY", "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4="),
+            ("USERMGR_SECRET_KEY", KEY),
             ("USERMGR_CODES_RESEND_INTERVAL", "0s"),
             ("USERMGR_LOG_LEVEL", "debug"),
         ]
@@ -176,6 +228,13 @@ impl Server {
     /// Runs another command of the program with the same configuration.
     pub fn run(&self, args: &[&str]) -> std::process::Output {
         let mut command = command(&self.dir, &self.env);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).args(args).output().unwrap()
+    }
+
+    /// As [`run`](Self::run), with settings of its own over the server's.
+    pub fn run_beside(&self, settings: &[(&str, &str)], args: &[&str]) -> std::process::Output {
+        let mut command = command(&self.dir, &self.env);
+        command.envs(settings.iter().copied());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).args(args).output().unwrap()
     }
 

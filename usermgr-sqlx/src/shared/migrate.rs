@@ -57,6 +57,10 @@ impl Store {
             }
             return Ok(());
         }
+        self.upgrade().await.map_err(MigrateError::or_not_permitted)
+    }
+
+    async fn upgrade(&self) -> Result<(), MigrateError> {
         let mut tx = self.begin_migration().await?;
         make_schema_table(&mut tx).await?;
         let found = Found::read(&mut tx).await?;
@@ -85,11 +89,19 @@ impl Store {
     /// # Errors
     /// [`MigrateError`]; `SchemaTooNew` when a newer program has been here on whose tables this one does not work.
     pub async fn schema(&self) -> Result<SchemaStatus, MigrateError> {
-        let mut tx = self.begin_migration().await?;
-        // Never committed, so that an empty database answers too.
-        make_schema_table(&mut tx).await?;
-        let Found { version, oldest } = Found::read(&mut tx).await?;
-        tx.rollback().await?;
+        // Read first: whoever runs on the tables without the right to make any asks too.
+        let there = Found::read(&mut *self.readers().acquire().await?).await;
+        let Found { version, oldest } = match there {
+            Err(MigrateError::Database(_)) => {
+                let mut tx = self.begin_migration().await?;
+                // Never committed, so that an empty database answers too.
+                make_schema_table(&mut tx).await?;
+                let found = Found::read(&mut tx).await?;
+                tx.rollback().await?;
+                found
+            }
+            there => there?,
+        };
         let pending = MIGRATIONS.iter().filter(|migration| migration.version > version);
         Ok(SchemaStatus {
             found: version,

@@ -2,8 +2,12 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by several test programs")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
+
+/// What is run before the first start, under names of its own: roles belong to the whole cluster.
+const ROLES: &str = include_str!("../../../deploy/postgres-roles.sql");
 
 /// A database that is removed at the end.
 pub struct Database {
@@ -25,7 +29,33 @@ impl Database {
         let (base, _) = admin.rsplit_once('/').unwrap();
         Self { url: format!("{base}/{name}"), admin, name }
     }
+
+    /// As [`create`](Self::create), with the two roles of an installation.
+    pub async fn with_roles() -> Self {
+        let database = Self::create().await;
+        let pool = sqlx::PgPool::connect(&database.url).await.unwrap();
+        let roles = ROLES.replace("usermgr_owner", OWNER).replace("usermgr_app", APP);
+        // One role is for all databases, and what two do to it at once one of them has to do again.
+        let begun = Instant::now();
+        while let Err(error) = sqlx::raw_sql(AssertSqlSafe(roles.clone())).execute(&pool).await {
+            assert!(begun.elapsed() < PATIENCE, "{error}");
+        }
+        pool.close().await;
+        database
+    }
+
+    /// The URL for another role. Clusters of tests trust whoever comes from here.
+    pub fn url_as(&self, role: &str) -> String {
+        let rest = self.url.split_once("://").map(|(_, rest)| rest).unwrap();
+        let at = rest.rsplit_once('@').map_or(rest, |(_, at)| at);
+        format!("postgres://{role}@{at}")
+    }
 }
+
+/// How long roles may be in each other's way before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+pub const OWNER: &str = "usermgr_test_owner";
+pub const APP: &str = "usermgr_test_app";
 
 impl Drop for Database {
     fn drop(&mut self) {
