@@ -67,9 +67,8 @@ fn attribute(span: &Span, key: &str) -> String {
     format!("{:?}", found.unwrap_or_else(|| panic!("no {key} in {span:?}")).value)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn spans_of_requests_reach_a_collector_within_the_callers_trace() {
-    let (database, collector) = (Database::create(Db::Sqlite).await, Collector::start().await);
+async fn spans_of_requests_reach_a_collector_within_the_callers_trace(db: Db) {
+    let (database, collector) = (Database::create(db).await, Collector::start().await);
     let settings = [("USERMGR_TRACES_OTLP_URL", collector.url.as_str()), ("USERMGR_LOG_LEVEL", "error")];
     let server = Server::start(&database, "memory:", &settings).await;
     let traced = [("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")];
@@ -100,6 +99,17 @@ async fn spans_of_requests_reach_a_collector_within_the_callers_trace() {
     for personal in ["ana@", "correct horse", "127.0.0.1"] {
         assert!(!all.contains(personal), "{personal} in {all}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_spans_of_requests_reach_a_collector_within_the_callers_trace() {
+    spans_of_requests_reach_a_collector_within_the_callers_trace(Db::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn postgres_spans_of_requests_reach_a_collector_within_the_callers_trace() {
+    spans_of_requests_reach_a_collector_within_the_callers_trace(Db::Postgres).await;
 }
 
 fn hex(bytes: &[u8]) -> String {
