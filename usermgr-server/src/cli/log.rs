@@ -19,6 +19,10 @@ pub(super) struct Log {
 impl Log {
     /// Writes log lines to standard error: for people at a terminal, else as JSON. Colours are for terminals alone, and
     /// not where `NO_COLOR` is set.
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "there is nowhere to send spans")
+    )]
     pub(super) fn begin(&self, config: &Config) -> Result<(), Failure> {
         let terminal = io::stderr().is_terminal();
         // The spans of requests at any level: a warning bears the id of its request. The filter is the whole program's:
