@@ -31,7 +31,7 @@ use crate::tls::{self, Tls, TlsError};
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says itself what failed")]
 pub enum StartError {
-    #[error("database.url: {}", root(.0))]
+    #[error("database.url: {}", unconnected(.0))]
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Migrate(#[from] MigrateError),
@@ -67,6 +67,15 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "; it is no address of this machine",
         _ => "",
     }
+}
+
+/// Why there is no connection, and what to do about it.
+fn unconnected(error: &ConnectError) -> String {
+    if error.is_timeout() {
+        return format!("{error}: nothing answered in time; does the database run, and is it there?");
+    }
+    let advice = if error.is_not_found() { "; its folder has to exist" } else { "" };
+    format!("{}{advice}", root(error))
 }
 
 /// What failed underneath.

@@ -542,6 +542,26 @@ fn completions_and_man_pages_know_every_command() {
 }
 
 #[test]
+fn what_goes_wrong_says_what_to_do_next() {
+    let place = place();
+    assert!(place.refused(1, &["users", "list", "--config", "no.toml"]).contains("config sample > no.toml"));
+    assert!(place.refused(2, &["users", "create", "ana"]).contains("it takes an address such as"));
+    assert!(place.refused(2, &["users", "invite", "ana"]).contains("it takes an address such as"));
+    assert!(place.refused(1, &["users", "create", ANA]).contains("--password-stdin"));
+    assert!(
+        place.refused(1, &["users", "invite", ANA, "--role", "boss"]).contains("usermgr-server roles list")
+    );
+    place.write("usermgr.toml", "[database]\nurl = \"sqlite://nowhere/usermgr.db\"\n");
+    assert!(place.refused(1, &["users", "list"]).contains("database.url: "));
+    assert!(place.refused(1, &["users", "list"]).contains("its folder has to exist"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("[http]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
+    place.write("usermgr.toml", &listen);
+    let said = place.refused(1, &["serve"]);
+    assert!(said.contains("http.listen ") && said.contains("is the server running already?"), "{said}");
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let place = Place::new();
     place.write("usermgr.toml", "[log]\nformat = \"pretty\"\n[throttle]\nenabled = false\n");

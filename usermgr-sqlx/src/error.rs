@@ -5,6 +5,18 @@
 #[error("the database cannot be opened")]
 pub struct ConnectError(#[source] pub(crate) sqlx::Error);
 
+impl ConnectError {
+    /// Whether nothing answered in time: the server is down, or somewhere else.
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self.0, sqlx::Error::PoolTimedOut)
+    }
+
+    /// Whether there is no such file or folder.
+    pub fn is_not_found(&self) -> bool {
+        matches!(&self.0, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
 /// Why a database's tables cannot be brought to this version.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -91,7 +91,15 @@ fn told(error: &Error) -> String {
     match error {
         Error::Invalid(faults) => faults
             .iter()
-            .map(|fault| format!("{}: {}", fault.field, fault_told(fault.fault)))
+            .map(|fault| match (fault.field, fault.fault) {
+                ("roles", FieldFault::Unsupported) => {
+                    "no such role is defined: see usermgr-server roles list".to_owned()
+                }
+                ("email", FieldFault::Invalid) => {
+                    "email: it takes an address such as ana@example.org".to_owned()
+                }
+                (field, fault) => format!("{field}: {}", fault_told(fault)),
+            })
             .collect::<Vec<_>>()
             .join("\n"),
         Error::LastAdmin => {

@@ -19,10 +19,19 @@ pub(super) struct Log {
 impl Log {
     /// Writes log lines to standard error: for people at a terminal, else as JSON. Colours are for terminals alone, and
     /// not where `NO_COLOR` is set.
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "there is nowhere to send spans")
+    )]
     pub(super) fn begin(&self, config: &Config) -> Result<(), Failure> {
         let terminal = io::stderr().is_terminal();
-        let filter =
-            EnvFilter::new(format!("{0},sqlx=warn,hyper=info,h2=info,rustls=info", config.log_level));
+        // The spans of requests at any level: a warning bears the id of its request. The filter is the whole program's:
+        // that of one layer is not asked again after the database's driver has asked whether its own lines are wanted,
+        // and lines of ours are lost.
+        let filter = EnvFilter::new(format!(
+            "{0},usermgr_server::http::trace=info,sqlx=warn,hyper=info,h2=info,rustls=info",
+            config.log_level
+        ));
         let lines =
             tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(terminal && !config.no_color);
         let default = if terminal { LogFormat::Pretty } else { LogFormat::Json };
@@ -31,7 +40,7 @@ impl Log {
             // The request that a line belongs to is its span.
             LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
         };
-        let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+        let subscriber = tracing_subscriber::registry().with(filter).with(lines);
         #[cfg(feature = "otlp")]
         let subscriber = subscriber.with(self.spans(config)?);
         subscriber.init();
@@ -45,12 +54,14 @@ impl Log {
         S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
     {
         use secrecy::ExposeSecret as _;
-        use tracing_subscriber::filter::filter_fn;
+        use tracing_subscriber::filter::dynamic_filter_fn;
         let Some(url) = &config.otlp_url else { return Ok(None) };
         let runtime = tokio::runtime::Handle::current();
         let spans = crate::observe::Spans::sent_to(url.expose_secret(), runtime)
             .map_err(|error| Failure::Traces(error.into()))?;
-        let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("usermgr"));
+        // Dynamic, so that it is asked each time.
+        let ours =
+            dynamic_filter_fn(|metadata, _| metadata.is_span() && metadata.target().starts_with("usermgr"));
         let layer = self.spans.get_or_init(|| spans).layer().with_filter(ours);
         Ok(Some(layer))
     }

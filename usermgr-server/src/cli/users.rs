@@ -17,6 +17,14 @@ use super::output::{Listing, or_dash, print, printable, time_text};
 use crate::config::Config;
 use crate::http::user_json;
 
+/// Before a password is asked for.
+fn address(text: &str) -> Result<String, &'static str> {
+    match usermgr_core::Email::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("it takes an address such as ana@example.org"),
+    }
+}
+
 #[derive(Subcommand)]
 pub(super) enum UsersCommand {
     /// List users, newest first, or by what a prefix matched
@@ -95,6 +103,7 @@ pub(super) struct List {
 
 #[derive(Args)]
 pub(super) struct NewUser {
+    #[arg(value_parser = address)]
     email: String,
     /// A role beside `user`, such as `admin`; may be given several times
     #[arg(long = "role", value_name = "ROLE")]

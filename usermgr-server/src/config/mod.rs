@@ -111,6 +111,16 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("{path}: there is no such file; usermgr-server config sample > {path} makes one")
+        }
+        _ => format!("{path}: {error}"),
+    }
+}
+
 impl Config {
     /// Reads the configuration of this process: `--config`, else `USERMGR_CONFIG`, else `./usermgr.toml` if there, and
     /// the environment over it.
@@ -135,8 +145,9 @@ impl Config {
         let file = named.or_else(|| beside.exists().then(|| beside.to_path_buf()));
         let text = match &file {
             None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| ConfigError(vec![format!("{}: {error}", path.display())]))?,
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|error| ConfigError(vec![unreadable(path, &error)]))?
+            }
         };
         let origin = file.map_or_else(|| "file".to_owned(), |path| path.display().to_string());
         Self::read(&text, &origin, &environment)
