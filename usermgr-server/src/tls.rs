@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -65,6 +67,68 @@ impl Tls {
 /// Whether the files can be used.
 pub(crate) fn check(files: &TlsFiles) -> Result<(), TlsError> {
     Read::files(files)?.config(files).map(drop)
+}
+
+/// How the program asks the server that has these files: it trusts the certificate in the file and no other, whatever name
+/// stands in it.
+pub(crate) fn to_oneself(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
+    let no_certificates = || TlsError::NoCertificates(files.certificates.display().to_string());
+    let read = Read::files(files)?;
+    let own = CertificateDer::pem_slice_iter(&read.certificates).next();
+    let own = own.ok_or_else(no_certificates)?.map_err(|_| no_certificates())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Oneself { own, algorithms }))
+        .with_no_client_auth())
+}
+
+/// Takes one certificate, byte by byte, and the proof that the other side has its key.
+#[derive(Debug)]
+struct Oneself {
+    own: CertificateDer<'static>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Oneself {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *end_entity == self.own {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::CertificateError::UnknownIssuer.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
 }
 
 async fn keep_fresh(files: TlsFiles, mut last: Read, force: watch::Sender<Arc<ServerConfig>>, stop: Stop) {

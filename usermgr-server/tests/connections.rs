@@ -291,3 +291,15 @@ async fn tls_that_cannot_be_spoken_stops_the_start_with_the_reason() {
         server.log()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_asks_over_tls_and_takes_no_other_certificate() {
+    let (database, files, other) =
+        (Database::create(Db::Sqlite).await, Files::new(&new_pair()), Files::new(&new_pair()));
+    let (server, address) = start(&database, &files.settings(), "https").await;
+    let asked = |files: &Files| {
+        let [certificates, key] = files.settings();
+        server.run_beside(&[("USERMGR_HTTP_LISTEN", &address), certificates, key], &["health"]).status.code()
+    };
+    assert_eq!((asked(&files), asked(&other)), (Some(0), Some(1)));
+}

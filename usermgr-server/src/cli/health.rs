@@ -1,24 +1,29 @@
 //! `health`: whether the server of this configuration is ready. For the health checks of containers, which have no shell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::failure::Failure;
 use super::output::print;
-use crate::config::Config;
+use crate::config::{Config, TlsFiles};
+use crate::tls;
 
 /// How long the answer may take: less than the time-out of any usual health check.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 pub(super) async fn health(config: &Config) -> Result<(), Failure> {
     let address = reachable(config.listen);
-    let asked = tokio::time::timeout(PATIENCE, ready(address)).await;
+    let asked = tokio::time::timeout(PATIENCE, ready(address, config.tls.as_ref())).await;
     let failed = |why: String| Failure::NotReady { address, why };
     match asked {
         Err(_) => Err(failed(format!("it did not answer within {} seconds", PATIENCE.as_secs()))),
@@ -28,8 +33,19 @@ pub(super) async fn health(config: &Config) -> Result<(), Failure> {
     }
 }
 
-async fn ready(address: SocketAddr) -> Result<http::StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+type Answered = Result<http::StatusCode, Box<dyn std::error::Error + Send + Sync>>;
+
+async fn ready(address: SocketAddr, tls: Option<&TlsFiles>) -> Answered {
     let stream = TcpStream::connect(address).await?;
+    let Some(files) = tls else { return ask(stream, address).await };
+    let connector = TlsConnector::from(Arc::new(tls::to_oneself(files)?));
+    ask(connector.connect(ServerName::from(address.ip()), stream).await?, address).await
+}
+
+async fn ask<S>(stream: S, address: SocketAddr) -> Answered
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = http::Request::get("/health/ready").header(http::header::HOST, address.to_string());
