@@ -17,7 +17,7 @@ use usermgr_core::policy::{
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
 use super::keys::{KEYS, Secrecy, is_of_kubernetes, nearest, variable_of};
-use super::text::{parse_duration, parse_size, parse_time_of_day};
+use super::text::{parse_base_path, parse_duration, parse_origin, parse_size, parse_time_of_day};
 use super::values::Values;
 use super::{Config, EventTarget, LogFormat, TlsFiles};
 use crate::pages::{Accent, PagesOptions, TAKES_ACCENT};
@@ -220,22 +220,13 @@ impl Reader {
         });
         let listen = self
             .value("http.listen", "an address and a port such as 127.0.0.1:8000", |text| text.parse().ok());
-        let base_path = self.value("http.base_path", "a path such as /v1 or /", |text| {
-            let path = text.trim_end_matches('/');
-            let fits = path.is_empty() || path.starts_with('/');
-            let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b));
-            (fits && plain && !path.contains("//")).then(|| path.to_owned())
-        });
+        let base_path = self.value("http.base_path", "a path such as /v1 or /", parse_base_path);
         let trusted_proxies =
             self.list("http.trusted_proxies", "networks such as 10.0.0.0/8, or addresses", |text| {
                 text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
             });
         let cors_origins =
-            self.list("http.cors_origins", "origins such as https://app.example.org", |text| {
-                let url = url::Url::parse(text).ok()?;
-                (url.origin().ascii_serialization() == text && text.starts_with("http"))
-                    .then(|| text.to_owned())
-            });
+            self.list("http.cors_origins", "origins such as https://app.example.org", parse_origin);
         let metrics_listen =
             self.optional("http.metrics_listen", "an address and a port such as 127.0.0.1:9464");
         let tls = self.tls();
@@ -259,6 +250,7 @@ impl Reader {
             });
         let pages = self.pages(policies.as_ref().map(|policies| &policies.mail));
         let events = self.event_target();
+        let mail_callback_secrets = self.mail_callback_secrets();
         let log_format = self.value("log.format", "pretty or json", |text| match text {
             "" => Some(None),
             "pretty" => Some(Some(LogFormat::Pretty)),
@@ -291,7 +283,7 @@ impl Reader {
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
             mail_plaintext: plaintext,
             events: events?,
-            mail_callback_secrets: self.mail_callback_secrets()?,
+            mail_callback_secrets: mail_callback_secrets?,
             secret_key: secret_key?,
             previous_keys: previous_keys?,
             policies: policies?,

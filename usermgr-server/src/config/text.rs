@@ -45,3 +45,17 @@ pub(super) fn span(duration: time::Duration) -> String {
     let fits = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0);
     fits.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
 }
+
+/// A path without a slash at its end.
+pub(super) fn parse_base_path(text: &str) -> Option<String> {
+    let path = text.trim_end_matches('/');
+    let fits = path.is_empty() || path.starts_with('/');
+    let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b));
+    (fits && plain && !path.contains("//")).then(|| path.to_owned())
+}
+
+/// An origin as browsers send it.
+pub(super) fn parse_origin(text: &str) -> Option<String> {
+    let url = url::Url::parse(text).ok()?;
+    (url.origin().ascii_serialization() == text && text.starts_with("http")).then(|| text.to_owned())
+}
