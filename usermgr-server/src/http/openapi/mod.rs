@@ -107,8 +107,12 @@ impl Components {
         self.schemas(schemas);
     }
 
-    /// Writes in what is configured.
+    /// Writes in what is configured, and what utoipa has no word for.
     fn configured(&mut self, policies: &Policies) {
+        if let Some(email) = self.schemas.get_mut("Email") {
+            // Mail software would read an encoded word (RFC 2047).
+            email["not"] = json!({ "pattern": r"^=\?" });
+        }
         if let Some(password) = self.schemas.get_mut("NewPassword") {
             password["minLength"] = json!(policies.passwords.min_length);
         }
