@@ -485,6 +485,8 @@ async fn the_store_decides_who_administers() {
     let ana = create(&app, ANA, &[]).await;
     let reading = [
         ("/admin/users".to_owned(), [403, 200, 200]),
+        ("/admin/users?q=&role=&status=".to_owned(), [403, 200, 200]),
+        ("/admin/audit?event=&user_id=".to_owned(), [403, 403, 200]),
         (format!("/admin/users/{ana}"), [403, 200, 200]),
         ("/admin/invite".to_owned(), [403, 403, 200]),
         (format!("/admin/users/{ana}/delete"), [403, 200, 200]),
