@@ -382,42 +382,46 @@ impl Run {
         Ok(())
     }
 
-    /// The outbox, once for each store.
+    /// The outbox, once for each store: with the places that a worker has by default, and with more.
     pub(crate) async fn outbox(&mut self, ground: &Ground) -> Result<(), Trouble> {
         let of = ground.store.name();
-        let owed = "SELECT count(*) FROM usermgr_outbox WHERE status = 'queued'";
         // What the registrations owe is not of this row.
-        self.deliver(ground, owed).await?;
-        let server = Server::start(&self.program, &ground.database, &["serve", "--no-worker"], &[]).await?;
-        let mut storm = self.storm(&server, 64, self.lengths.owe, 202);
-        storm.warm_up = Duration::ZERO;
-        let mails = self.lengths.owed_mails;
-        let call = move |connection: usize, nth: usize| {
-            let n = connection + nth * 64;
-            // Past the wanted number nothing is owed any more: nobody has such an address.
-            let email = if n < mails { user_email(n) } else { "nobody@example.org".to_owned() };
-            post("/v1/passwords/forgot", &json!({"email": email}))
-        };
-        let tally = storm.run(call).await?;
-        server.stop().await?;
-        self.check(of, "forgotten passwords", &tally);
-        ground.database.settle().await?;
-        let (settled, took) = self.deliver(ground, owed).await?;
-        let rate = settled as f64 / took.as_secs_f64();
-        let name = "outbox: mails/s of one worker, rendered and settled";
-        self.report.add(of, name, Goal::AtLeast(2000.0), "/s", rate, None);
-        self.report.add(of, "outbox: mails that the worker settled", Goal::Told, "", settled as f64, None);
+        self.deliver(ground, "32").await?;
+        for (places, goal) in [("8", Goal::Told), ("32", Goal::AtLeast(2000.0))] {
+            let server =
+                Server::start(&self.program, &ground.database, &["serve", "--no-worker"], &[]).await?;
+            let mut storm = self.storm(&server, 64, self.lengths.owe, 202);
+            storm.warm_up = Duration::ZERO;
+            let mails = self.lengths.owed_mails;
+            let call = move |connection: usize, nth: usize| {
+                let n = connection + nth * 64;
+                // Past the wanted number nothing is owed any more: nobody has such an address.
+                let email = if n < mails { user_email(n) } else { "nobody@example.org".to_owned() };
+                post("/v1/passwords/forgot", &json!({"email": email}))
+            };
+            let tally = storm.run(call).await?;
+            server.stop().await?;
+            self.check(of, "forgotten passwords", &tally);
+            ground.database.settle().await?;
+            let (settled, took) = self.deliver(ground, places).await?;
+            let rate = settled as f64 / took.as_secs_f64();
+            let name = format!("outbox: mails/s of one worker with {places} places, of {settled}");
+            self.report.add(of, &name, goal, "/s", rate, None);
+        }
         self.hand_over(ground.store).await
     }
 
     /// Lets one worker deliver what is owed, for a bounded time: how many it settled, and how long that took.
-    async fn deliver(&self, ground: &Ground, owed: &'static str) -> Result<(i64, Duration), Trouble> {
+    async fn deliver(&self, ground: &Ground, places: &str) -> Result<(i64, Duration), Trouble> {
+        let owed = "SELECT count(*) FROM usermgr_outbox WHERE status = 'queued'";
         let before = ground.database.number(owed).await?;
-        let mut worker = server::product(&self.program, &ground.database, &["worker"])?.spawn()?;
+        let mut worker = server::product(&self.program, &ground.database, &["worker"])?;
+        let mut worker = worker.env("USERMGR_OUTBOX_CONCURRENCY", places).spawn()?;
         let begun = Instant::now();
         let mut left = before;
         while left > 0 && begun.elapsed() < self.lengths.deliver {
-            sleep(Duration::from_millis(50)).await;
+            // Counting takes time of the database; the worker shall have it.
+            sleep(Duration::from_millis(200)).await;
             left = ground.database.number(owed).await?;
         }
         let took = begun.elapsed();
