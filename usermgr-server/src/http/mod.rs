@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -94,10 +94,8 @@ pub struct Answered {
 /// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions.
 pub fn service(manager: UserManager, options: ServiceOptions) -> AuthService {
     let routes = Routes::new(&options.base_path, options.docs);
-    let document =
-        if options.docs { openapi(&options, manager.policies()).to_string().into() } else { Bytes::new() };
     let https = manager.policies().mail.public_url.starts_with("https://");
-    AuthService { app: Arc::new(App { manager, options, routes, document, https }) }
+    AuthService { app: Arc::new(App { manager, options, routes, document: OnceLock::new(), https }) }
 }
 
 /// The HTTP interface. Cloning is cheap.
@@ -116,8 +114,8 @@ struct App {
     manager: UserManager,
     options: ServiceOptions,
     routes: Routes,
-    /// The OpenAPI document, if it is served.
-    document: Bytes,
+    /// The OpenAPI document, once it was asked for: most servers never are, and start without it.
+    document: OnceLock<Bytes>,
     https: bool,
 }
 
@@ -126,7 +124,7 @@ struct Call<'a> {
     manager: &'a UserManager,
     headers: &'a http::HeaderMap,
     query: Option<&'a str>,
-    document: &'a Bytes,
+    app: &'a App,
     /// What stands in the path where an identifier does.
     id: Option<&'a str>,
     body: Bytes,
@@ -245,8 +243,13 @@ impl App {
         };
         let client = self.client(parts, request_id);
         let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
-        let call = Call { manager, headers, query, document: &self.document, id, body, client };
+        let call = Call { app: self, manager, headers, query, id, body, client };
         endpoint.run(&call).await
+    }
+
+    fn document(&self) -> Bytes {
+        let make = || openapi(&self.options, self.manager.policies()).to_string().into();
+        self.document.get_or_init(make).clone()
     }
 
     /// The other end of a request.

@@ -41,7 +41,7 @@ pub(super) fn document_operation() -> Operation {
 }
 
 pub(super) fn document(call: &Call<'_>) -> Answer {
-    Answer::bytes("application/json; charset=utf-8", call.document.clone())
+    Answer::bytes("application/json; charset=utf-8", call.app.document())
 }
 
 pub(super) fn page_operation() -> Operation {
