@@ -498,11 +498,9 @@ async fn the_store_decides_who_administers() {
         Browser::signed_in(&app, "support@example.org").await,
         Browser::signed_in(&app, "admin@example.org").await,
     ];
+    let encoded = |path: &str| url::form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();
     for (path, statuses) in &reading {
-        Browser::default()
-            .get(&app, path)
-            .await
-            .see_other(&format!("/sign-in?next={}", path.replace('/', "%2F")));
+        Browser::default().get(&app, path).await.see_other(&format!("/sign-in?next={}", encoded(path)));
         for (browser, status) in browsers.iter_mut().zip(statuses) {
             assert_eq!(browser.get(&app, path).await.status, *status, "{path}");
         }

@@ -28,7 +28,7 @@ pub(super) fn entry(entry: &AuditEntry, language: Language) -> Value {
 }
 
 pub(super) async fn list(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    let mut query = Query::of(visit.query.pairs())?;
+    let mut query = Query::of(visit.query.filled())?;
     let wanted = AuditQuery {
         subject: query.parsed("user_id")?,
         event: query.event()?,

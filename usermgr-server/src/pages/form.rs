@@ -47,11 +47,13 @@ impl Form {
     }
 
     /// Every field that was filled in, and with what.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs().filter(|(_, value)| !value.is_empty())
+    }
+
+    /// Every field and what was typed.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(_, value)| !value.is_empty())
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Every value of a field, as of boxes that were ticked.

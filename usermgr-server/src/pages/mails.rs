@@ -13,7 +13,7 @@ use crate::http::problem::Problem;
 use crate::http::query::{Query, id_cursor};
 
 pub(super) async fn list(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    let mut query = Query::of(visit.query.pairs())?;
+    let mut query = Query::of(visit.query.filled())?;
     let wanted = OutboxQuery {
         user: None,
         status: query.outbox_status()?,

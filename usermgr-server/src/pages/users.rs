@@ -63,7 +63,7 @@ pub(super) fn next_page(path: &str, filters: &[(&str, &str)], cursor: Option<Str
 }
 
 pub(super) async fn list(visit: &Visit<'_>) -> Result<Reply, Problem> {
-    let mut query = Query::of(visit.query.pairs())?;
+    let mut query = Query::of(visit.query.filled())?;
     let wanted = UserQuery {
         prefix: query.text("q"),
         role: query.parsed("role")?,
