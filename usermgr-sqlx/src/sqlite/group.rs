@@ -16,6 +16,9 @@ use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, mpsc, oneshot};
 /// How long to wait for a turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whoever writes before holds the file for long, or waits for another process that does.
+const NO_TURN: &str = "the database is locked: a write did not get its turn within 10 seconds";
+
 /// A write that reads first and writes later fails when another process wrote in between, unless it begins so.
 const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT write_turn";
 /// Keeps the last write and begins the next one. Done twice it does the same.
@@ -85,7 +88,7 @@ impl Turns {
     async fn turn(&self) -> Result<OwnedMutexGuard<Option<Shared>>, sqlx::Error> {
         let _waiting = Waiting::new(&self.waiting);
         let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.shared).lock_owned()).await;
-        turn.map_err(|_| sqlx::Error::PoolTimedOut)
+        turn.map_err(|_| sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, NO_TURN)))
     }
 
     /// Commits what is shared after the turns of those who waited, until nobody waits; then the connection goes back to its
@@ -369,6 +372,14 @@ mod tests {
         first.await.unwrap().unwrap();
         last.await.unwrap().unwrap();
         assert_eq!(rows.names().await, ["first", "last"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_no_turn_is_told_that_the_database_is_locked() {
+        let turns = Turns::default();
+        let _held = turns.shared.lock().await;
+        let refused = turns.turn().await.err().unwrap();
+        assert!(refused.to_string().contains("database is locked"), "{refused}");
     }
 
     #[test]
