@@ -206,8 +206,8 @@ pub async fn one_domain_hides_no_other(harness: &dyn StoreHarness) {
     assert_eq!((slow, others), (2, 1));
 }
 
-/// Attempts that end together are noted together, each by itself: one whose lease was lost takes nothing from the others,
-/// and one that is noted twice is noted once.
+/// Attempts that end together are noted together, each as if by itself and one after the other: one whose lease was lost
+/// takes nothing from the others, of the same mail either, and one that is noted twice is noted once.
 pub async fn attempts_are_settled_together(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let mut codes = Vec::new();
@@ -216,16 +216,18 @@ pub async fn attempts_are_settled_together(harness: &dyn StoreHarness) {
     }
     let (lease, claimed) = claim(&store, NOW).await;
     let settle = |n: usize, result| Settle { now: later(1), id: claimed[n].mail.id, lease, result };
+    let stale = Lease([7; 16]);
     let commands = vec![
         settle(0, DeliveryResult::Retry { at: later(20), error: "busy".into() }),
+        Settle { lease: stale, ..settle(1, DeliveryResult::Dead { error: "too late".into() }) },
         sent(&claimed[1], lease, later(1)),
-        sent(&claimed[2], Lease([7; 16]), later(1)),
+        sent(&claimed[2], stale, later(1)),
         settle(3, DeliveryResult::Dead { error: "no such user".into() }),
         settle(3, DeliveryResult::Retry { at: later(20), error: "busy".into() }),
     ];
     let settled = store.settle_all(commands).await.unwrap();
     let (yes, lost) = (Settled::Settled, Settled::LostLease);
-    assert_eq!(settled, [yes, yes, lost, yes, lost]);
+    assert_eq!(settled, [yes, lost, yes, lost, yes, lost]);
     assert_eq!(store.settle_all(Vec::new()).await.unwrap(), []);
     let mut seen: Vec<_> = outbox(&store).await;
     seen.sort_by_key(|entry| claimed.iter().position(|claimed| claimed.mail.id == entry.mail.id));

@@ -1,6 +1,6 @@
 //! Mails that are owed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,8 +13,8 @@ use usermgr_core::domain::page::Page;
 use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue,
-    Requeued, Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue, Requeued,
+    Settle, Settled,
 };
 use uuid::Uuid;
 
@@ -25,12 +25,15 @@ use super::rows::{corrupt, locale, username};
 use super::writing::{audit_done, audit_refused};
 use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
-/// The columns of a mail, in no particular order: [`OutboxRow`] takes them by name.
-macro_rules! mail_columns {
-    () => {
-        "SELECT o.id, o.name, o.email, o.locale, o.username, o.created_at, o.due_at, o.attempts, \
-         o.status, o.settled_at, o.error, c.id AS code_id, c.purpose, c.digits, c.secret_key \
-         FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id "
+/// Mails and their codes, in columns that [`OutboxRow`] takes by name, and what else is asked of them.
+macro_rules! mails {
+    ($more:literal) => {
+        concat!(
+            "SELECT o.id, o.name, o.email, o.locale, o.username, o.created_at, o.due_at, o.attempts, o.status, \
+             o.settled_at, o.error, c.id AS code_id, c.purpose, c.digits, c.secret_key",
+            $more,
+            " FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id "
+        )
     };
 }
 
@@ -75,7 +78,7 @@ impl OutboxStore for Store {
 impl Store {
     async fn outbox_once(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
         let OutboxQuery { user, status, after, size } = query;
-        let mut statement = QueryBuilder::<Db>::new(concat!(mail_columns!(), "WHERE o.id < "));
+        let mut statement = QueryBuilder::<Db>::new(concat!(mails!(""), "WHERE o.id < "));
         statement.push_bind(after.map_or(Uuid::max(), |after| after.as_uuid()));
         // The name stands in the statement, so that the index of that status serves.
         statement.push(match status {
@@ -127,7 +130,7 @@ impl Store {
             .await
             .map_err(fault)?;
         let rows: Vec<OutboxRow> = sqlx::query_as(concat!(
-            mail_columns!(),
+            mails!(""),
             // A mail whose code was purged this very moment is left to a later claim, which voids it.
             "WHERE o.lease = $1 AND o.status = 'queued' AND (o.code_id IS NULL OR c.id IS NOT NULL) \
              ORDER BY o.due_at, o.id"
@@ -145,17 +148,13 @@ impl Store {
     async fn claim_once(&self, command: Claim) -> Result<Option<Vec<Claimed>>, StoreError> {
         let Claim { now, lease, lease_until, limit, mut room } = command;
         let mut tx = self.begin().await?;
-        let mut statement = QueryBuilder::<Db>::new(
-            "SELECT o.id, o.name, o.email, o.locale, o.username, o.created_at, o.due_at, o.attempts, o.status, \
-             o.settled_at, o.error, c.id AS code_id, c.purpose, c.digits, c.secret_key, \
-             o.code_id IS NOT NULL AND (c.id IS NULL OR c.closed_at IS NOT NULL OR c.dies_at <= ",
-        );
-        statement.push_bind(ts(now)).push(" OR COALESCE(c.expires_at, c.dies_at) <= ").push_bind(ts(now));
-        statement.push(
-            ") AS code_is_over, EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key) \
-             AS is_undeliverable FROM usermgr_outbox o LEFT JOIN usermgr_codes c ON c.id = o.code_id \
-             WHERE o.status = 'queued' AND o.due_at <= ",
-        );
+        let mut statement = QueryBuilder::<Db>::new(concat!(
+            mails!(
+                ", o.code_id AS owed_code, c.closed_at, c.dies_at, c.expires_at, \
+                 EXISTS (SELECT 1 FROM usermgr_undeliverable u WHERE u.email_key = o.email_key) AS is_undeliverable"
+            ),
+            "WHERE o.status = 'queued' AND o.due_at <= "
+        ));
         statement.push_bind(ts(now)).push(" AND (o.lease_until IS NULL OR o.lease_until <= ");
         statement.push_bind(ts(now)).push(")");
         for domain in room.full() {
@@ -167,16 +166,17 @@ impl Store {
         let rows: Vec<DueRow> = statement.build_query_as().fetch_all(&mut *tx).await.map_err(fault)?;
         let there_may_be_more = rows.len() >= limit as usize;
         let (mut claimed, mut taken, mut void, mut dead) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for DueRow { row, code_is_over, is_undeliverable } in rows {
-            if code_is_over {
-                void.push(row.id);
+        for due in rows {
+            let id = due.row.id;
+            if due.code_is_over(now) {
+                void.push(id);
                 continue;
             }
-            if is_undeliverable {
-                dead.push(row.id);
+            if due.is_undeliverable {
+                dead.push(id);
                 continue;
             }
-            let (id, mut mail) = (row.id, row.claimed()?);
+            let mut mail = due.row.claimed()?;
             if room.take(mail.mail.to.domain()) {
                 mail.attempt += 1;
                 claimed.push(mail);
@@ -226,58 +226,65 @@ impl Store {
     }
 
     async fn settle_once(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
-        // Of several that end one attempt the first counts.
-        let mut firsts: BTreeMap<(Uuid, Lease), &Settle> = BTreeMap::new();
-        for command in &commands {
-            firsts.entry((command.id.as_uuid(), command.lease)).or_insert(command);
-        }
         let mut tx = self.begin().await?;
-        let mut statement =
-            QueryBuilder::<Db>::new("WITH ended (mail, held, ends_as, due_again, ended_at, why) AS (");
-        statement.push_values(firsts.values(), |mut row, command| {
-            let Settle { now, id, lease, result } = command;
-            let (status, due_at, settled_at, error) = match result {
-                DeliveryResult::Sent { .. } => (OutboxStatus::Sent, None, Some(*now), None),
-                DeliveryResult::Retry { at, error } => (OutboxStatus::Queued, Some(*at), None, Some(error)),
-                DeliveryResult::Dead { error } => (OutboxStatus::Dead, None, Some(*now), Some(error)),
-            };
-            row.push_bind(id.as_uuid())
-                .push_bind(lease.0.to_vec())
-                .push_bind(status.as_str())
-                .push_bind(due_at.map(ts))
-                .push_bind(settled_at.map(ts))
-                .push_bind(error.cloned());
-        });
-        statement.push(
-            ") UPDATE usermgr_outbox SET status = ends_as, due_at = COALESCE(due_again, due_at), settled_at = ended_at, \
-             error = why, lease = NULL, lease_until = NULL FROM ended WHERE id = mail AND lease = held \
-             AND status = 'queued' RETURNING id, code_id",
-        );
-        let rows: Vec<(Uuid, Option<Uuid>)> =
-            statement.build_query_as().fetch_all(&mut *tx).await.map_err(fault)?;
-        let mut codes: BTreeMap<Uuid, Option<Uuid>> = rows.into_iter().collect();
-        let mut lives = Vec::new();
-        let settled = commands.iter().map(|Settle { now, id, result, .. }| {
-            let Some(code) = codes.remove(&id.as_uuid()) else { return Settled::LostLease };
-            if let (Some(code), DeliveryResult::Sent { code_ttl: Some(ttl) }) = (code, result) {
-                lives.push((code, ts(*now + *ttl)));
-            }
-            Settled::Settled
-        });
-        let settled = settled.collect();
-        if !lives.is_empty() {
-            let mut statement = QueryBuilder::<Db>::new("WITH begun (code, ends_at) AS (");
-            statement.push_values(lives, |mut row, (code, ends_at)| {
-                row.push_bind(code).push_bind(ends_at);
-            });
-            statement.push(
-                ") UPDATE usermgr_codes SET expires_at = ends_at FROM begun WHERE id = code AND expires_at IS NULL",
-            );
-            statement.build().execute(&mut *tx).await.map_err(fault)?;
+        let mut settled = vec![Settled::LostLease; commands.len()];
+        let mut left: Vec<_> = commands.iter().zip(&mut settled).collect();
+        // Of one mail one at a time, in their order.
+        while !left.is_empty() {
+            let mut mails = BTreeSet::new();
+            let (now, later) = left.into_iter().partition(|(command, _)| mails.insert(command.id));
+            settle_each(&mut tx, now).await?;
+            left = later;
         }
         tx.commit().await.map_err(fault)?;
         Ok(settled)
     }
+}
+
+/// Ends attempts, each of another mail.
+async fn settle_each(tx: &mut Tx, attempts: Vec<(&Settle, &mut Settled)>) -> Result<(), StoreError> {
+    let mut statement =
+        QueryBuilder::<Db>::new("WITH ended (mail, held, ends_as, due_again, ended_at, why) AS (");
+    statement.push_values(&attempts, |mut row, (Settle { now, id, lease, result }, _)| {
+        let (status, due_at, settled_at, error) = match result {
+            DeliveryResult::Sent { .. } => (OutboxStatus::Sent, None, Some(*now), None),
+            DeliveryResult::Retry { at, error } => (OutboxStatus::Queued, Some(*at), None, Some(error)),
+            DeliveryResult::Dead { error } => (OutboxStatus::Dead, None, Some(*now), Some(error)),
+        };
+        row.push_bind(id.as_uuid())
+            .push_bind(lease.0.to_vec())
+            .push_bind(status.as_str())
+            .push_bind(due_at.map(ts))
+            .push_bind(settled_at.map(ts))
+            .push_bind(error.cloned());
+    });
+    statement.push(
+        ") UPDATE usermgr_outbox SET status = ends_as, due_at = COALESCE(due_again, due_at), settled_at = ended_at, \
+         error = why, lease = NULL, lease_until = NULL FROM ended WHERE id = mail AND lease = held \
+         AND status = 'queued' RETURNING id, code_id",
+    );
+    let rows: Vec<(Uuid, Option<Uuid>)> =
+        statement.build_query_as().fetch_all(&mut **tx).await.map_err(fault)?;
+    let codes: BTreeMap<Uuid, Option<Uuid>> = rows.into_iter().collect();
+    let mut lives = Vec::new();
+    for (Settle { now, id, result, .. }, settled) in attempts {
+        let Some(code) = codes.get(&id.as_uuid()) else { continue };
+        *settled = Settled::Settled;
+        if let (Some(code), DeliveryResult::Sent { code_ttl: Some(ttl) }) = (code, result) {
+            lives.push((*code, ts(*now + *ttl)));
+        }
+    }
+    if lives.is_empty() {
+        return Ok(());
+    }
+    let mut statement = QueryBuilder::<Db>::new("WITH begun (code, ends_at) AS (");
+    statement.push_values(lives, |mut row, (code, ends_at)| {
+        row.push_bind(code).push_bind(ends_at);
+    });
+    statement.push(
+        ") UPDATE usermgr_codes SET expires_at = ends_at FROM begun WHERE id = code AND expires_at IS NULL",
+    );
+    statement.build().execute(&mut **tx).await.map_err(fault).map(drop)
 }
 
 /// What a claim would find.
@@ -322,8 +329,21 @@ fn only<'a>(statement: &'a mut QueryBuilder<Db>, mails: &[Uuid]) -> &'a mut Quer
 struct DueRow {
     #[sqlx(flatten)]
     row: OutboxRow,
-    code_is_over: bool,
+    /// The code that it carries; it may have been purged.
+    owed_code: Option<Uuid>,
+    closed_at: Option<Ts>,
+    dies_at: Option<Ts>,
+    expires_at: Option<Ts>,
     is_undeliverable: bool,
+}
+
+impl DueRow {
+    fn code_is_over(&self, now: OffsetDateTime) -> bool {
+        let is_over = |end: Option<Ts>| end.is_some_and(|end| end <= ts(now));
+        let purged = self.row.code_id.is_none();
+        self.owed_code.is_some()
+            && (purged || self.closed_at.is_some() || is_over(self.dies_at) || is_over(self.expires_at))
+    }
 }
 
 #[derive(sqlx::FromRow)]
