@@ -303,7 +303,8 @@ impl Shared {
         HashError::Overloaded { retry_after }
     }
 
-    fn next(&self) -> Option<Job> {
+    /// The next job; before it waits for one, the thread wipes its memory.
+    fn next(&self, memory: &mut ThreadMemory) -> Option<Job> {
         let mut queue = self.queue();
         loop {
             while let Some(Waiting { since, job }) = queue.jobs.pop() {
@@ -313,37 +314,34 @@ impl Shared {
                     return Some(job);
                 }
             }
-            if queue.stopped {
+            if memory.is_used {
+                drop(queue);
+                memory.wipe();
+                queue = self.queue();
+            } else if queue.stopped {
                 return None;
+            } else {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn work(&self) {
         give_way();
-        let mut memory = vec![Block::default(); self.params.block_count()];
-        while let Some(job) = self.next() {
+        let mut memory = ThreadMemory::new(self.params.block_count());
+        while let Some(job) = self.next(&mut memory) {
             let begun = Instant::now();
+            memory.is_used = true;
             // A fault in one job must not take the thread with it: its caller is told, the next one is served.
-            let computed = catch_unwind(AssertUnwindSafe(|| self.compute(job, &mut memory)));
+            let computed = catch_unwind(AssertUnwindSafe(|| self.compute(job, &mut memory.blocks)));
             if computed.is_err() {
                 tracing::error!("a password hash panicked");
             }
-            self.tidy(&mut memory);
+            memory.give_back();
             let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.job_micros.store(micros, Ordering::Relaxed);
             self.queue().running -= 1;
         }
-    }
-
-    /// Wipes a thread's memory, and gives back what a stored hash needed beyond today's parameters.
-    fn tidy(&self, memory: &mut Vec<Block>) {
-        for block in memory.iter_mut() {
-            block.zeroize();
-        }
-        memory.truncate(self.params.block_count());
-        memory.shrink_to_fit();
     }
 
     fn compute(&self, job: Job, memory: &mut Vec<Block>) {
@@ -404,6 +402,40 @@ impl Shared {
         } else {
             Verified::Mismatch
         }
+    }
+}
+
+/// The memory that a thread computes in, for as long as it lives.
+///
+/// Wiping it costs a fifteenth of a hash, so it is wiped when nobody waits: while somebody does, the next hash writes over
+/// all that the last one left.
+struct ThreadMemory {
+    blocks: Vec<Block>,
+    /// How much of it there is when nothing is computed.
+    own: usize,
+    /// Whether something was computed in it since it was wiped.
+    is_used: bool,
+}
+
+impl ThreadMemory {
+    fn new(own: usize) -> Self {
+        Self { blocks: vec![Block::default(); own], own, is_used: false }
+    }
+
+    /// Wipes and gives back what a stored hash needed beyond today's parameters.
+    fn give_back(&mut self) {
+        for block in self.blocks.iter_mut().skip(self.own) {
+            block.zeroize();
+        }
+        self.blocks.truncate(self.own);
+        self.blocks.shrink_to_fit();
+    }
+
+    fn wipe(&mut self) {
+        for block in &mut self.blocks {
+            block.zeroize();
+        }
+        self.is_used = false;
     }
 }
 
@@ -751,19 +783,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_keeps_no_more_memory_than_its_own_and_wipes_it() {
-        let shared = Arc::clone(&pool(|_| {}).0.0);
-        let mut memory = Vec::new();
+    async fn a_thread_keeps_no_more_memory_than_its_own_and_wipes_it_before_it_waits() {
+        let pool = pool(|_| {});
+        let shared = Arc::clone(&pool.0.0);
+        let mut memory = ThreadMemory::new(64);
         for stored in [FOREIGN_WIDER, FOREIGN] {
             let stored = PasswordHash::new(stored);
-            let verified = shared.verify(&password("correct horse"), Some(&stored), &mut memory);
+            let verified = shared.verify(&password("correct horse"), Some(&stored), &mut memory.blocks);
             assert!(matches!(verified, Verified::Match { .. }));
-            assert_eq!(memory.len(), 128, "grown once, then large enough");
+            assert_eq!(memory.blocks.len(), 128, "grown once, then large enough");
         }
-        assert!(memory.iter().any(|block| block.as_ref().iter().any(|word| *word != 0)));
-        shared.tidy(&mut memory);
-        assert_eq!(memory.len(), 64);
-        assert!(memory.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)));
+        memory.is_used = true;
+        memory.give_back();
+        assert_eq!(memory.blocks.len(), 64);
+        assert!(memory.blocks.iter().any(|block| block.as_ref().iter().any(|word| *word != 0)));
+        drop(pool); // nobody will ask for anything any more
+        assert!(shared.next(&mut memory).is_none());
+        assert!(memory.blocks.iter().all(|block| block.as_ref().iter().all(|word| *word == 0)));
     }
 
     #[tokio::test]

@@ -187,7 +187,7 @@ impl App {
                 request_id: &request_id,
             };
             let body = body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT);
-            let answering = pages.answer(&self.manager, request, body).instrument(span.clone());
+            let answering = Box::pin(pages.answer(&self.manager, request, body)).instrument(span.clone());
             let answered = guarded(&request_id, answering).await;
             answered.unwrap_or_else(|problem| pages.error(&problem, language, &request_id))
         } else {

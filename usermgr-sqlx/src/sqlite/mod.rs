@@ -95,7 +95,9 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(10));
         make_private(options.get_filename()).map_err(|error| ConnectError(sqlx::Error::Io(error)))?;
         let pool = |connections: u32| {
-            SqlitePoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(10))
+            // A connection is looked at when it is given back; before each command it would be one more change of threads.
+            let pool = SqlitePoolOptions::new().max_connections(connections).test_before_acquire(false);
+            pool.acquire_timeout(Duration::from_secs(10))
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(ConnectError)?;
         let readers = pool(max_connections.max(1)).connect_with(options).await.map_err(ConnectError)?;

@@ -5,8 +5,6 @@
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
 
 mod client;
-mod database;
-mod machine;
 mod measure;
 mod parts;
 mod report;
@@ -17,12 +15,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use database::Store;
 use measure::Run;
 use parts::Part;
-
-/// What keeps a run from being had.
-type Trouble = Box<dyn std::error::Error + Send + Sync>;
+use usermgr_benches::database::{self, Store};
+use usermgr_benches::{Trouble, machine};
 
 /// Measures every goal of performance against the real server
 #[derive(Debug, Parser)]

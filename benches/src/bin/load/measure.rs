@@ -10,12 +10,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::Lengths;
 use crate::client::{Line, Message, Storm, Tally, get, percentile, post, probe, request};
-use crate::database::{Database, PASSWORD, Store, user_email};
-use crate::machine::{self, cores};
 use crate::report::{Goal, Report};
 use crate::server::{self, ISSUER, Server, rate_of};
-use crate::{Lengths, Trouble};
+use usermgr_benches::Trouble;
+use usermgr_benches::database::{Database, PASSWORD, Store, user_email};
+use usermgr_benches::machine::{self, cores};
 
 /// Users in the database, and owed mails of the outbox's row.
 const USERS: usize = 20_000;

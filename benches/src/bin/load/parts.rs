@@ -28,9 +28,9 @@ use usermgr_core::policy::HashPolicy;
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::verifier::{Verifier, VerifierSettings};
 
-use crate::Trouble;
-use crate::database::{sqlite_options, user_email};
-use crate::machine::cores;
+use usermgr_benches::Trouble;
+use usermgr_benches::database::{sqlite_options, user_email};
+use usermgr_benches::machine::cores;
 
 /// The parameters of Argon2id: memory in KiB, passes, lanes. They are the product's defaults (OWASP).
 pub(crate) const ARGON2: (u32, u32, u32) = (19_456, 2, 1);

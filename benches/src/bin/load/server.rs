@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::client::{BlockingLine, request};
-use crate::database::Database;
-use crate::{Trouble, machine};
+use usermgr_benches::database::Database;
+use usermgr_benches::{Trouble, machine};
 
 /// How long a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -10,7 +10,9 @@ mod registration;
 mod sessions;
 
 use std::collections::BTreeMap;
+use std::future::ready;
 
+use futures_util::future::BoxFuture;
 use http::Method;
 
 use super::Call;
@@ -221,50 +223,51 @@ impl Routes {
 }
 
 impl Endpoint {
-    pub(super) async fn run(self, call: &Call<'_>) -> Result<Answer, Problem> {
+    /// Boxed one by one, so that whoever waits holds the state of one route and not that of the largest.
+    pub(super) fn run<'a>(self, call: &'a Call<'a>) -> BoxFuture<'a, Result<Answer, Problem>> {
         match self {
-            Self::Register => registration::register(call).await,
-            Self::Verify => registration::verify(call).await,
-            Self::Activate => registration::activate(call).await,
-            Self::ResendCode => registration::resend_code(call).await,
-            Self::SetPasswordWithEmailCode => registration::set_password_with_email_code(call).await,
-            Self::RequestCode => passwords::request_code(call).await,
-            Self::SetWithCode => passwords::set_with_code(call).await,
-            Self::Forgot => passwords::forgot(call).await,
-            Self::Reset => passwords::reset(call).await,
-            Self::ChangePassword => passwords::change(call).await,
-            Self::Login => sessions::login(call).await,
-            Self::Refresh => sessions::refresh(call).await,
-            Self::Logout => sessions::logout(call).await,
-            Self::Sessions => sessions::list(call).await,
-            Self::EndSession => sessions::end(call).await,
-            Self::EndOtherSessions => sessions::end_others(call).await,
-            Self::Me => account::me(call).await,
-            Self::UpdateMe => account::update(call).await,
-            Self::DeleteMe => account::delete(call).await,
-            Self::ChangeEmail => account::request_email_change(call).await,
-            Self::ConfirmEmail => account::confirm_email_change(call).await,
-            Self::UndoEmail => account::undo_email_change(call).await,
-            Self::Export => account::take_along(call).await,
-            Self::Users => administration::list(call).await,
-            Self::User => administration::get(call).await,
-            Self::Invite => administration::invite(call).await,
-            Self::UpdateUser => administration::update(call).await,
-            Self::SetRoles => administration::set_roles(call).await,
-            Self::DeleteUser => administration::delete(call).await,
-            Self::EndUserSessions => administration::end_sessions(call).await,
-            Self::Roles => administration::list_roles(call).await,
-            Self::Audit => administration::audit(call).await,
-            Self::Outbox => administration::outbox(call).await,
-            Self::RetryMail => administration::retry_mail(call).await,
-            Self::Events => administration::events(call).await,
-            Self::MailCallback => mail::callback(call).await,
-            Self::Live => Ok(operations::live()),
-            Self::Ready => operations::ready(call).await,
-            Self::Jwks => operations::jwks(call).await,
-            Self::OpenApi => Ok(docs::document(call)),
-            Self::Docs => Ok(docs::page()),
-            Self::DocsAsset => docs::asset(call),
+            Self::Register => Box::pin(registration::register(call)),
+            Self::Verify => Box::pin(registration::verify(call)),
+            Self::Activate => Box::pin(registration::activate(call)),
+            Self::ResendCode => Box::pin(registration::resend_code(call)),
+            Self::SetPasswordWithEmailCode => Box::pin(registration::set_password_with_email_code(call)),
+            Self::RequestCode => Box::pin(passwords::request_code(call)),
+            Self::SetWithCode => Box::pin(passwords::set_with_code(call)),
+            Self::Forgot => Box::pin(passwords::forgot(call)),
+            Self::Reset => Box::pin(passwords::reset(call)),
+            Self::ChangePassword => Box::pin(passwords::change(call)),
+            Self::Login => Box::pin(sessions::login(call)),
+            Self::Refresh => Box::pin(sessions::refresh(call)),
+            Self::Logout => Box::pin(sessions::logout(call)),
+            Self::Sessions => Box::pin(sessions::list(call)),
+            Self::EndSession => Box::pin(sessions::end(call)),
+            Self::EndOtherSessions => Box::pin(sessions::end_others(call)),
+            Self::Me => Box::pin(account::me(call)),
+            Self::UpdateMe => Box::pin(account::update(call)),
+            Self::DeleteMe => Box::pin(account::delete(call)),
+            Self::ChangeEmail => Box::pin(account::request_email_change(call)),
+            Self::ConfirmEmail => Box::pin(account::confirm_email_change(call)),
+            Self::UndoEmail => Box::pin(account::undo_email_change(call)),
+            Self::Export => Box::pin(account::take_along(call)),
+            Self::Users => Box::pin(administration::list(call)),
+            Self::User => Box::pin(administration::get(call)),
+            Self::Invite => Box::pin(administration::invite(call)),
+            Self::UpdateUser => Box::pin(administration::update(call)),
+            Self::SetRoles => Box::pin(administration::set_roles(call)),
+            Self::DeleteUser => Box::pin(administration::delete(call)),
+            Self::EndUserSessions => Box::pin(administration::end_sessions(call)),
+            Self::Roles => Box::pin(administration::list_roles(call)),
+            Self::Audit => Box::pin(administration::audit(call)),
+            Self::Outbox => Box::pin(administration::outbox(call)),
+            Self::RetryMail => Box::pin(administration::retry_mail(call)),
+            Self::Events => Box::pin(administration::events(call)),
+            Self::MailCallback => Box::pin(mail::callback(call)),
+            Self::Live => Box::pin(ready(Ok(operations::live()))),
+            Self::Ready => Box::pin(operations::ready(call)),
+            Self::Jwks => Box::pin(operations::jwks(call)),
+            Self::OpenApi => Box::pin(ready(Ok(docs::document(call)))),
+            Self::Docs => Box::pin(ready(Ok(docs::page()))),
+            Self::DocsAsset => Box::pin(ready(docs::asset(call))),
         }
     }
 

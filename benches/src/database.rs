@@ -12,13 +12,16 @@ use crate::machine::parent;
 
 /// Which database a server keeps its users in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Store {
+pub enum Store {
+    /// A file, with durable commits.
     Sqlite,
+    /// The cluster that the script started.
     Postgres,
 }
 
 impl Store {
-    pub(crate) const fn name(self) -> &'static str {
+    /// Its name, for people.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "SQLite",
             Self::Postgres => "PostgreSQL",
@@ -26,15 +29,19 @@ impl Store {
     }
 }
 
-pub(crate) const PASSWORD: &str = "correct horse battery";
+/// The password of every user.
+pub const PASSWORD: &str = "correct horse battery";
 
 /// The address of the n-th user.
-pub(crate) fn user_email(n: usize) -> String {
+pub fn user_email(n: usize) -> String {
     format!("user{n}@example.org")
 }
 
 /// As the product opens its file.
-pub(crate) fn sqlite_options(url: &str) -> Result<SqliteConnectOptions, Trouble> {
+///
+/// # Errors
+/// When the URL is none.
+pub fn sqlite_options(url: &str) -> Result<SqliteConnectOptions, Trouble> {
     Ok(SqliteConnectOptions::from_str(url)?
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
@@ -42,28 +49,39 @@ pub(crate) fn sqlite_options(url: &str) -> Result<SqliteConnectOptions, Trouble>
         .busy_timeout(std::time::Duration::from_secs(10)))
 }
 
+#[derive(Debug)]
 enum Pool {
     Sqlite(sqlx::SqlitePool),
     Postgres { pool: sqlx::PgPool, admin: sqlx::PgPool, name: String },
 }
 
 /// A database that is removed at the end.
-pub(crate) struct Database {
-    pub(crate) url: String,
+#[derive(Debug)]
+pub struct Database {
+    /// Where it is.
+    pub url: String,
     pool: Pool,
-    pub(crate) folder: tempfile::TempDir,
+    /// For files that go with it.
+    pub folder: tempfile::TempDir,
     /// The process whose children are PostgreSQL's connections, if it runs here.
-    pub(crate) postmaster: Option<u32>,
+    pub postmaster: Option<u32>,
 }
 
+/// The throw-away cluster.
+///
+/// # Errors
+/// When no script started one.
 #[expect(clippy::disallowed_methods, reason = "how the script names its throw-away cluster")]
-pub(crate) fn postgres_url() -> Result<String, Trouble> {
+pub fn postgres_url() -> Result<String, Trouble> {
     std::env::var("USERMGR_TEST_POSTGRES_URL")
         .map_err(|_| "USERMGR_TEST_POSTGRES_URL names a cluster: run scripts/load".into())
 }
 
 /// The version of PostgreSQL and what makes its commits durable.
-pub(crate) async fn postgres_description() -> Result<String, Trouble> {
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn postgres_description() -> Result<String, Trouble> {
     let pool = sqlx::PgPool::connect(&postgres_url()?).await?;
     let mut text = String::new();
     for name in ["server_version", "fsync", "synchronous_commit", "full_page_writes"] {
@@ -78,7 +96,10 @@ pub(crate) async fn postgres_description() -> Result<String, Trouble> {
 
 impl Database {
     /// A new and empty one.
-    pub(crate) async fn create(store: Store, name: &str) -> Result<Self, Trouble> {
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn create(store: Store, name: &str) -> Result<Self, Trouble> {
         let folder = tempfile::tempdir()?;
         if store == Store::Sqlite {
             let url = format!("sqlite://{}", folder.path().join("usermgr.db").display());
@@ -98,15 +119,32 @@ impl Database {
     }
 
     /// A number, as of `SELECT count(*)`.
-    pub(crate) async fn number(&self, sql: &'static str) -> Result<i64, Trouble> {
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn number(&self, sql: &'static str) -> Result<i64, Trouble> {
         Ok(match &self.pool {
             Pool::Sqlite(pool) => sqlx::query_scalar(sql).fetch_one(pool).await?,
             Pool::Postgres { pool, .. } => sqlx::query_scalar(sql).fetch_one(pool).await?,
         })
     }
 
+    /// Does something in the words of its database, and says to how many rows.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn execute(&self, sqlite: &'static str, postgres: &'static str) -> Result<u64, Trouble> {
+        Ok(match &self.pool {
+            Pool::Sqlite(pool) => sqlx::query(sqlite).execute(pool).await?.rows_affected(),
+            Pool::Postgres { pool, .. } => sqlx::query(postgres).execute(pool).await?.rows_affected(),
+        })
+    }
+
     /// How many bytes it has.
-    pub(crate) async fn size(&self) -> Result<i64, Trouble> {
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn size(&self) -> Result<i64, Trouble> {
         const SQLITE: &str = "SELECT (SELECT page_count FROM pragma_page_count()) * (SELECT page_size FROM pragma_page_size())";
         match &self.pool {
             Pool::Sqlite(_) => self.number(SQLITE).await,
@@ -115,7 +153,10 @@ impl Database {
     }
 
     /// Statistics as an hour of life gathers them, so that no plan depends on when the run began.
-    pub(crate) async fn settle(&self) -> Result<(), Trouble> {
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn settle(&self) -> Result<(), Trouble> {
         match &self.pool {
             Pool::Sqlite(pool) => {
                 sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(pool).await?;
@@ -129,7 +170,10 @@ impl Database {
     }
 
     /// A file of users for `users import`, all with one password.
-    pub(crate) fn users_file(&self, users: usize, hash: &str) -> Result<PathBuf, Trouble> {
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn users_file(&self, users: usize, hash: &str) -> Result<PathBuf, Trouble> {
         let path = self.folder.path().join("users.jsonl");
         let mut file = std::io::BufWriter::new(std::fs::File::create(&path)?);
         for n in 0..users {
@@ -141,7 +185,10 @@ impl Database {
     }
 
     /// Removes it.
-    pub(crate) async fn remove(self) -> Result<(), Trouble> {
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn remove(self) -> Result<(), Trouble> {
         match self.pool {
             Pool::Sqlite(pool) => pool.close().await,
             Pool::Postgres { pool, admin, name } => {

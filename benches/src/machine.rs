@@ -11,7 +11,7 @@ use crate::Trouble;
 const TICKS: f64 = 100.0;
 
 /// The machine in words, for the head of a table.
-pub(crate) fn description() -> Value {
+pub fn description() -> Value {
     let line = |file: &str, name: &str| {
         let text = read_to_string(file).unwrap_or_default();
         let value = text
@@ -37,12 +37,15 @@ pub(crate) fn description() -> Value {
 }
 
 /// How many cores there are.
-pub(crate) fn cores() -> usize {
+pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// A number of KiB that `/proc/PID/status` gives, such as `VmHWM`, in MiB.
-pub(crate) fn memory_mib(pid: u32, name: &str) -> Result<f64, Trouble> {
+///
+/// # Errors
+/// When there is no such process.
+pub fn memory_mib(pid: u32, name: &str) -> Result<f64, Trouble> {
     let text = read_to_string(format!("/proc/{pid}/status"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib: f64 = value.ok_or("the kernel tells no memory")?.trim().trim_end_matches(" kB").parse()?;
@@ -58,18 +61,18 @@ fn stat(pid: u32) -> Option<Vec<u64>> {
 }
 
 /// The process that started another.
-pub(crate) fn parent(pid: u32) -> Option<u32> {
+pub fn parent(pid: u32) -> Option<u32> {
     stat(pid)?.get(1).and_then(|parent| u32::try_from(*parent).ok())
 }
 
 /// The processor time of a process and its threads.
-pub(crate) fn cpu(pid: u32) -> Duration {
+pub fn cpu(pid: u32) -> Duration {
     let ticks = stat(pid).map_or(0, |fields| fields.iter().skip(11).take(2).sum());
     Duration::from_secs_f64(ticks as f64 / TICKS)
 }
 
 /// The processor time of the children of a process that still run.
-pub(crate) fn cpu_of_children(of: u32) -> Duration {
+pub fn cpu_of_children(of: u32) -> Duration {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| parent(*pid) == Some(of)).map(cpu).sum()
