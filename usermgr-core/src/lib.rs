@@ -24,7 +24,7 @@ pub mod worker;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
-#[cfg(feature = "testing")]
+#[cfg(feature = "memory")]
 pub mod memory;
 #[cfg(feature = "testing")]
 pub mod testing;
