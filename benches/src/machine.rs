@@ -30,7 +30,7 @@ pub fn description() -> Value {
         "profile": format!(
             "{}, lto {}, codegen-units {}",
             if cfg!(debug_assertions) { "unoptimised" } else { "release" },
-            option_env!("CARGO_PROFILE_RELEASE_LTO").unwrap_or("thin"),
+            option_env!("CARGO_PROFILE_RELEASE_LTO").unwrap_or("fat"),
             option_env!("CARGO_PROFILE_RELEASE_CODEGEN_UNITS").unwrap_or("1"),
         ),
     })

@@ -70,7 +70,7 @@ pub(crate) async fn serve<S>(
                         _ = quit.changed() => return,
                     };
                     match agreed {
-                        Ok(Ok(stream)) => connection.serve(stream).await,
+                        Ok(Ok(stream)) => Box::pin(connection.serve(stream)).await,
                         Ok(Err(error)) => tracing::debug!(%error, "a connection could not agree upon TLS"),
                         Err(_elapsed) => tracing::debug!("a connection took too long to agree upon TLS"),
                     }

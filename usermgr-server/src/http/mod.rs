@@ -153,13 +153,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let app = Arc::clone(&self.app);
-        Box::pin(async move { Ok(app.answer(request).await) })
+        Box::pin(Arc::clone(&self.app).answer(request))
     }
 }
 
 impl App {
-    async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -213,7 +212,7 @@ impl App {
         tracing::info!(request_id, trace_id, method, path, status, code, milliseconds, "request");
         let route = pattern.map(str::to_owned);
         response.extensions_mut().insert(Answered { route, code });
-        response
+        Ok(response)
     }
 
     async fn handle<B>(

@@ -48,10 +48,9 @@ pub(super) async fn login(call: &Call<'_>) -> Result<Answer, Problem> {
         let LoginBody { email, password } = json(call.headers, &call.body)?;
         (email, password, Challenge::Bearer)
     };
-    let signed_in = call
-        .manager
-        .sessions()
-        .login(&email, &password, &call.client)
+    let sessions = call.manager.sessions();
+    // Boxed, or its state would be held twice while hundreds wait for their hash.
+    let signed_in = Box::pin(sessions.login(&email, &password, &call.client))
         .await
         .map_err(|error| Problem::from(error).challenged(challenge))?;
     Ok(Answer::json(StatusCode::OK, SessionAnswer::from(&signed_in)))
