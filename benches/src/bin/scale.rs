@@ -55,6 +55,7 @@ fn user(n: u64) -> ImportedUser {
         roles,
         status,
         locale: None,
+        profile: None,
         created_at: at,
         updated_at: at,
         last_login_at: None,

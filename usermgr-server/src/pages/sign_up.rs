@@ -1,6 +1,9 @@
 //! Signing up, and entering the code.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
+use usermgr_core::domain::json::JsonObject;
 use usermgr_core::flow::register::Register;
 use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::{Code, Password, RegistrationToken};
@@ -31,6 +34,7 @@ pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let request = Register {
         username: visit.form.optional("username"),
         locale: Some(visit.language.tag().to_owned()),
+        extra: extra(visit),
         ..Register::new(email, visit.form.text("password"))
     };
     match visit.manager.registration().register(request, &visit.client).await {
@@ -45,6 +49,13 @@ pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
             visit.again(TEMPLATE, form, (error, None), values(visit))
         }
     }
+}
+
+/// What a form of the host's own asks for its hooks: fields whose names begin with `extra.`.
+fn extra(visit: &Visit<'_>) -> Option<JsonObject> {
+    let fields = visit.form.filled().filter_map(|(name, value)| Some((name.strip_prefix("extra.")?, value)));
+    let fields: BTreeMap<&str, &str> = fields.collect();
+    JsonObject::of(&fields).ok().filter(|_| !fields.is_empty())
 }
 
 fn code_values(visit: &Visit<'_>, registration: Option<&str>, resend_after: i64) -> Value {
