@@ -1,5 +1,5 @@
 //! Hooks: what they are asked, and what becomes of a request that they do not allow.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod support;
 

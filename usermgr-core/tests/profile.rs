@@ -34,6 +34,13 @@ enum Plan {
     Paid,
 }
 
+/// A type that does not read what the other wrote.
+#[derive(Debug, Deserialize)]
+struct Other {
+    #[expect(dead_code, reason = "read and not looked at")]
+    plan: u8,
+}
+
 fn world() -> World {
     World::built(|_| {}, usermgr_core::UserManagerBuilder::profile::<Shop>)
 }
@@ -75,11 +82,6 @@ async fn what_is_kept_is_what_the_type_wrote_and_it_reads_it_again() {
     assert_eq!(user.profile::<Shop>().unwrap(), Some(Shop { plan: Plan::Free, seats: 0 }));
     let signed_in = caller(&world).await.user;
     assert_eq!(signed_in.profile, user.profile);
-    #[derive(Debug, Deserialize)]
-    struct Other {
-        #[expect(dead_code, reason = "read and not looked at")]
-        plan: u8,
-    }
     assert_eq!(user.profile::<Other>().unwrap_err().at, "plan");
 }
 

@@ -71,14 +71,14 @@ pub(crate) struct Problem {
     code: &'static str,
     errors: Vec<(String, &'static str, Option<usize>)>,
     retry_after: Option<Duration>,
-    allow: Option<String>,
+    allow: Option<Box<str>>,
     challenge: Challenge,
     /// How long ago the last sign-in may be (RFC 9470).
     max_age: Option<Duration>,
     /// From where on a reader of the feed lacks nothing.
     resume_after: Option<EventPosition>,
     /// What a hook of the host's says.
-    refusal: Option<Refusal>,
+    refusal: Option<Box<Refusal>>,
 }
 
 impl Problem {
@@ -146,7 +146,7 @@ impl Problem {
     }
 
     pub(super) fn method_not_allowed(methods: &[(Method, Endpoint)]) -> Self {
-        Self { allow: Some(allowed(methods)), ..Self::new("method_not_allowed") }
+        Self { allow: Some(allowed(methods).into()), ..Self::new("method_not_allowed") }
     }
 
     /// The problem of a code, with all that may come with it, to be shown.
@@ -155,7 +155,10 @@ impl Problem {
         match code {
             "validation_failed" => problem.errors.push(("email".to_owned(), "invalid", None)),
             "events_gone" => problem.resume_after = Some(EventPosition::from_u64(42)),
-            "refused" => problem.refusal = Refusal::new("invite_needed", "Sign-up is by invitation.").ok(),
+            "refused" => {
+                problem.refusal =
+                    Refusal::new("invite_needed", "Sign-up is by invitation.").ok().map(Box::new);
+            }
             "rate_limited" | "too_many_attempts" | "overloaded" | "unavailable" => {
                 problem.retry_after = Some(Duration::from_secs(30));
             }
@@ -178,7 +181,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: self.sentence(language),
             code: self.code,
-            reason: self.refusal.as_ref().map(Refusal::reason),
+            reason: self.refusal.as_ref().map(|refusal| refusal.reason()),
             request_id,
             errors: self.errors.iter().map(message).collect(),
             resume_after: self.resume_after.map(|position| position.to_string()),
@@ -358,7 +361,7 @@ impl From<Error> for Problem {
         }
         match error {
             Error::Invalid(faults) => problem.errors = faults.into_iter().map(entry).collect(),
-            Error::Refused(refusal) => problem.refusal = Some(refusal),
+            Error::Refused(refusal) => problem.refusal = Some(Box::new(refusal)),
             _ => {}
         }
         problem

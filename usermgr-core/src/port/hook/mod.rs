@@ -1,4 +1,8 @@
 //! Somebody to ask before something is done.
+#![cfg_attr(
+    feature = "testing",
+    expect(clippy::struct_field_names, reason = "the fields that mockall gives the mock")
+)]
 
 mod allowed_domains;
 
@@ -39,7 +43,8 @@ pub trait Hook: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`HookError`] when it is not to be.
-    async fn before_registration(&self, _attempt: &RegistrationAttempt) -> Result<(), HookError> {
+    async fn before_registration(&self, attempt: &RegistrationAttempt) -> Result<(), HookError> {
+        let _ = attempt;
         Ok(())
     }
 
@@ -48,7 +53,8 @@ pub trait Hook: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`HookError`] when it is not to be.
-    async fn before_sign_in(&self, _attempt: &SignInAttempt) -> Result<(), HookError> {
+    async fn before_sign_in(&self, attempt: &SignInAttempt) -> Result<(), HookError> {
+        let _ = attempt;
         Ok(())
     }
 
@@ -56,7 +62,8 @@ pub trait Hook: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`HookError`] when it is not to be.
-    async fn before_email_change(&self, _attempt: &EmailChangeAttempt) -> Result<(), HookError> {
+    async fn before_email_change(&self, attempt: &EmailChangeAttempt) -> Result<(), HookError> {
+        let _ = attempt;
         Ok(())
     }
 }
