@@ -23,8 +23,8 @@ pub use allowed_domains::{AllowedDomains, InvalidDomain};
 /// Is asked before something is done, and may refuse it with a reason that the end user sees. What it does not care about
 /// it allows.
 ///
-/// It is asked when what was sent is right in form and keeps to the limits, and before anything is written for it. All
-/// hooks together have [`HOOK_TIMEOUT`]; one that does not answer, or fails, is no yes: the request ends with
+/// It is asked when what was sent is right in form, and before anything is written for it. All hooks together have
+/// [`HOOK_TIMEOUT`]; one that does not answer, or fails, is no yes: the request ends with
 /// [`Error::Undecided`](crate::Error::Undecided). A future that took too long is dropped.
 ///
 /// A yes is no promise: what was asked for may still be refused, and a registration may never be verified. So a hook
@@ -38,8 +38,8 @@ pub use allowed_domains::{AllowedDomains, InvalidDomain};
 #[cfg_attr(feature = "testing", mockall::automock)]
 #[async_trait]
 pub trait Hook: Send + Sync + std::fmt::Debug {
-    /// Somebody wants an account. Asked before the password is hashed; not of users whom an administrator or the
-    /// operator makes.
+    /// Somebody wants an account, and keeps to the limits. Asked before the password is hashed; not of users whom an
+    /// administrator or the operator makes.
     ///
     /// # Errors
     /// [`HookError`] when it is not to be.
