@@ -5,6 +5,7 @@
 mod contract;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -75,6 +76,10 @@ struct App {
 }
 
 fn app(with: impl FnOnce(UserManagerBuilder) -> UserManagerBuilder) -> App {
+    app_with(None, with)
+}
+
+fn app_with(templates: Option<PathBuf>, with: impl FnOnce(UserManagerBuilder) -> UserManagerBuilder) -> App {
     let mailbox = Arc::new(Mailbox::default());
     let hashing = HashPolicy { memory_kib: 64, iterations: 1, ..HashPolicy::default() };
     let mut policies = Policies { hashing, ..Policies::default() };
@@ -90,7 +95,7 @@ fn app(with: impl FnOnce(UserManagerBuilder) -> UserManagerBuilder) -> App {
         name: "Example".into(),
         logo: None,
         accent: Accent::parse("#3450c8").unwrap(),
-        templates: None,
+        templates,
         public_url: HERE.into(),
     });
     let options = ServiceOptions { pages: Some(Arc::new(pages.unwrap())), ..ServiceOptions::default() };
@@ -229,21 +234,49 @@ async fn a_sign_in_is_refused_to_its_owner_alone_and_while_nobody_can_decide() {
 }
 
 #[tokio::test]
-async fn pages_show_a_refusal_and_hand_over_what_their_form_asks_for() {
+async fn pages_show_a_refusal_in_its_words() {
     let (app, hook) = host();
+    app.ana().await;
     let fields = [("email", ANA), ("password", PASSWORD)];
     let refused = app.form("/sign-up", &fields).await;
     assert_eq!(refused.status, 403);
     assert!(refused.text.contains("El registro es por &lt;invitación&gt;."), "{}", refused.text);
     assert!(refused.text.contains(ANA), "the form keeps what was typed");
-    let invited = [("email", "eva@example.org"), ("password", PASSWORD), ("extra.invite", INVITE)];
-    assert_eq!(app.form("/sign-up", &invited).await.status, 303);
-
-    app.ana().await;
     hook.sign_ins.store(REFUSED, Ordering::SeqCst);
     let refused = app.form("/sign-in", &fields).await;
     assert_eq!(refused.status, 403);
     assert!(refused.text.contains("Your account waits for approval."), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn a_page_of_the_hosts_own_asks_for_its_fields() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = ["extra.invite", "profile.plan"]
+        .map(|name| format!(r#"<input name="{name}" value="{{{{ form.values['{name}']|default('') }}}}"> "#));
+    let page = include_str!("../src/pages/templates/sign_up.html");
+    let page = page.replace("<button", &format!("{}<button", own.concat()));
+    std::fs::write(folder.path().join("sign_up.html"), page).unwrap();
+    let hook = Arc::new(ByInvitation::default());
+    let app = app_with(Some(folder.path().into()), |builder| builder.hook(hook).profile::<Shop>());
+
+    let fields =
+        [("email", ANA), ("password", PASSWORD), ("extra.invite", "gu<ess>ed"), ("profile.plan", "free")];
+    let refused = app.form("/sign-up", &fields).await;
+    assert_eq!(refused.status, 403);
+    for kept in [r#"name="extra.invite" value="gu&lt;ess&gt;ed""#, r#"name="profile.plan" value="free""#] {
+        assert!(refused.text.contains(kept), "{}", refused.text);
+    }
+    let wrong = [&fields[..2], &[("extra.invite", INVITE), ("profile.seats", "many")]].concat();
+    let refused = app.form("/sign-up", &wrong).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text.contains("profile.seats"), "{}", refused.text);
+
+    let right = [&fields[..2], &[("extra.invite", INVITE), ("profile.plan", "free")]].concat();
+    assert_eq!(app.form("/sign-up", &right).await.status, 303);
+    app.users.mail_worker().run_once().await.unwrap();
+    let code = app.mailbox.last_code(ANA).unwrap();
+    let verified = app.post("/v1/users/verify", &json!({ "email": ANA, "code": code })).await;
+    assert_eq!(verified.json()["user"]["profile"], json!({ "plan": "free", "seats": 0 }));
 }
 
 #[tokio::test]

@@ -1,15 +1,12 @@
 //! Signing up, and entering the code.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
-use usermgr_core::domain::json::JsonObject;
 use usermgr_core::flow::register::Register;
 use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::{Code, Password, RegistrationToken};
 
 use super::cookies::{Carried, Notice};
-use super::form::FormState;
+use super::form::{EXTRA, FormState, PROFILE};
 use super::reply::Reply;
 use super::visit::Visit;
 use crate::http::problem::Problem;
@@ -34,7 +31,8 @@ pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let request = Register {
         username: visit.form.optional("username"),
         locale: Some(visit.language.tag().to_owned()),
-        extra: extra(visit),
+        profile: visit.form.object(PROFILE),
+        extra: visit.form.object(EXTRA),
         ..Register::new(email, visit.form.text("password"))
     };
     match visit.manager.registration().register(request, &visit.client).await {
@@ -46,16 +44,10 @@ pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
         })),
         Err(error) => {
             let form = FormState::with([("email", email), ("username", username)]);
+            let form = form.and_hosts_fields(&visit.form);
             visit.again(TEMPLATE, form, (error, None), values(visit))
         }
     }
-}
-
-/// What a form of the host's own asks for its hooks: fields whose names begin with `extra.`.
-fn extra(visit: &Visit<'_>) -> Option<JsonObject> {
-    let fields = visit.form.filled().filter_map(|(name, value)| Some((name.strip_prefix("extra.")?, value)));
-    let fields: BTreeMap<&str, &str> = fields.collect();
-    JsonObject::of(&fields).ok().filter(|_| !fields.is_empty())
 }
 
 fn code_values(visit: &Visit<'_>, registration: Option<&str>, resend_after: i64) -> Value {
