@@ -13,7 +13,8 @@ use crate::port::store::StoreError;
 /// The kinds, told apart by variant: the request is wrong ([`Invalid`](Self::Invalid)); it was understood and
 /// refused (most); there is too much to do ([`RateLimited`](Self::RateLimited),
 /// [`TooManyAttempts`](Self::TooManyAttempts), [`Overloaded`](Self::Overloaded)); a part is down
-/// ([`Unavailable`](Self::Unavailable), [`Undecided`](Self::Undecided)); or this program is at fault ([`Internal`](Self::Internal)).
+/// ([`Unavailable`](Self::Unavailable), [`Undecided`](Self::Undecided)); or this program is at fault
+/// ([`Internal`](Self::Internal)).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -316,6 +316,43 @@ impl UserManagerBuilder {
     /// at most [`JsonObject::MAX_BYTES`]. Members that the type does not know are dropped, or refused if the type says so
     /// (`#[serde(deny_unknown_fields)]`). Without a type, no profile is taken.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use usermgr_core::domain::json::JsonObject;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::flow::users::CreateUser;
+    /// # use usermgr_core::testing::{Mailbox, MemoryStore};
+    /// use usermgr_core::{ClientContext, Error, SecretKey, UserManager};
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// #[serde(deny_unknown_fields)]
+    /// struct Customer {
+    ///     number: u32,
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let users = UserManager::builder()
+    ///     .store(Arc::new(MemoryStore::default()))
+    ///     .mailer(Arc::new(Mailbox::default()))
+    ///     .secret_key(SecretKey::from_bytes([7; 32]))
+    ///     .profile::<Customer>()
+    ///     .build()?;
+    /// let (client, operator) = (ClientContext::new(), Principal::Operator);
+    ///
+    /// let profile = Some(JsonObject::of(&Customer { number: 7 })?);
+    /// let ana = CreateUser { profile, ..CreateUser::new("ana@example.org") };
+    /// let ana = users.users().create(operator, ana, &client).await?;
+    /// assert_eq!(ana.profile::<Customer>()?.map(|customer| customer.number), Some(7));
+    ///
+    /// let profile = Some(JsonObject::of(&serde_json::json!({ "number": "seven" }))?);
+    /// let bob = CreateUser { profile, ..CreateUser::new("bob@example.org") };
+    /// let Err(Error::Invalid(faults)) = users.users().create(operator, bob, &client).await else { panic!() };
+    /// assert_eq!(faults[0].field, "profile.number");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// [`JsonObject::MAX_BYTES`]: crate::domain::json::JsonObject::MAX_BYTES
     #[must_use]
     pub fn profile<T: Serialize + DeserializeOwned>(mut self) -> Self {

@@ -35,6 +35,27 @@ pub use allowed_domains::{AllowedDomains, InvalidDomain};
 /// Whoever asks does not have to be anybody. A hook must answer an address that has an account as it answers one that has
 /// none, or its answers tell who has one. Requests that are refused count towards no limit: what is asked for here, such
 /// as the token of an invitation, must be too long to be guessed.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use usermgr_core::domain::refusal::Refusal;
+/// use usermgr_core::port::hook::{Hook, HookError, RegistrationAttempt};
+///
+/// /// Takes whoever has a profile.
+/// #[derive(Debug)]
+/// struct ProfileNeeded;
+///
+/// #[async_trait]
+/// impl Hook for ProfileNeeded {
+///     async fn before_registration(&self, attempt: &RegistrationAttempt) -> Result<(), HookError> {
+///         if attempt.profile.is_some() {
+///             return Ok(());
+///         }
+///         let refusal = Refusal::new("profile_needed", "Tell us who you are.")?.also("es", "Dinos quién eres.")?;
+///         Err(refusal.into())
+///     }
+/// }
+/// ```
 #[cfg_attr(feature = "testing", mockall::automock)]
 #[async_trait]
 pub trait Hook: Send + Sync + std::fmt::Debug {
