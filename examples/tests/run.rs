@@ -28,6 +28,20 @@ fn custom_mailer_sends_each_domain_its_own_way() {
     assert!(said.contains("outside: ") && said.contains("to bob@example.com"), "{said}");
 }
 
+#[test]
+fn hooks_and_profile_signs_up_by_an_invitation_that_is_good_once() {
+    let said = output_of(env!("CARGO_BIN_EXE_hooks_and_profile"));
+    for line in [
+        "invite_needed: Sign-up is by invitation, and each is good for one account.",
+        "profile.number is invalid",
+        "ana@example.org is customer 12345678",
+        "the invitation is used up",
+        r#"the profile is {"number":"12345678","newsletter":true}"#,
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+}
+
 /// The service under `/auth` of an axum application, and a route of its own for those signed in.
 #[test]
 fn embed_axum_mounts_the_service_and_guards_a_route() {

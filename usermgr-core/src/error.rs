@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::crypto::hasher::HashError;
 use crate::domain::field::FieldError;
+use crate::domain::refusal::Refusal;
+use crate::port::hook::HOOK_TIMEOUT;
 use crate::port::store::StoreError;
 
 /// Why a flow did not do what was asked. [`reason`](Self::reason) is the same, as a stable word.
@@ -11,7 +13,8 @@ use crate::port::store::StoreError;
 /// The kinds, told apart by variant: the request is wrong ([`Invalid`](Self::Invalid)); it was understood and
 /// refused (most); there is too much to do ([`RateLimited`](Self::RateLimited),
 /// [`TooManyAttempts`](Self::TooManyAttempts), [`Overloaded`](Self::Overloaded)); a part is down
-/// ([`Unavailable`](Self::Unavailable)); or this program is at fault ([`Internal`](Self::Internal)).
+/// ([`Unavailable`](Self::Unavailable), [`Undecided`](Self::Undecided)); or this program is at fault
+/// ([`Internal`](Self::Internal)).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -39,6 +42,9 @@ pub enum Error {
     /// Registration is switched off.
     #[error("registration is closed")]
     RegistrationClosed,
+    /// A hook of the host's refuses it, in words for the end user.
+    #[error("refused by the host: {}", .0.reason())]
+    Refused(Refusal),
     /// Wrong password, unknown address, pending or disabled account. One answer for all of these.
     #[error("the address or the password is wrong")]
     InvalidCredentials,
@@ -91,9 +97,23 @@ pub enum Error {
     /// The store cannot be reached or failed. Nothing was done, unless its commit was under way.
     #[error("a part of the service is unavailable")]
     Unavailable(#[source] StoreError),
+    /// A hook of the host's did not decide, so what was asked for was not done.
+    #[error("a hook of the host did not decide")]
+    Undecided(#[source] HookFault),
     /// This program or its data is at fault.
     #[error("internal error: {0}")]
     Internal(&'static str),
+}
+
+/// Why a hook of the host's did not decide.
+#[derive(Debug, thiserror::Error)]
+pub enum HookFault {
+    /// It took too long.
+    #[error("no answer within {HOOK_TIMEOUT:?}")]
+    TimedOut,
+    /// It failed.
+    #[error("it failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -107,6 +127,7 @@ impl Error {
             Self::RegistrationAmbiguous => "registration_ambiguous",
             Self::EmailTaken => "email_taken",
             Self::RegistrationClosed => "registration_closed",
+            Self::Refused(_) => "refused",
             Self::InvalidCredentials => "invalid_credentials",
             Self::MissingToken => "missing_token",
             Self::InvalidToken => "invalid_token",
@@ -119,7 +140,7 @@ impl Error {
             Self::RateLimited { .. } => "rate_limited",
             Self::TooManyAttempts { .. } => "too_many_attempts",
             Self::Overloaded { .. } => "overloaded",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unavailable(_) | Self::Undecided(_) => "unavailable",
             Self::Internal(_) => "internal",
         }
     }
@@ -130,7 +151,7 @@ impl Error {
             Self::RateLimited { retry_after }
             | Self::TooManyAttempts { retry_after }
             | Self::Overloaded { retry_after } => Some(*retry_after),
-            Self::Unavailable(_) => Some(Duration::from_secs(5)),
+            Self::Unavailable(_) | Self::Undecided(_) => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::crypto::hasher::{HashGauges, HashPool, HashPoolError};
 use crate::crypto::secret_keys::SecretKeys;
 use crate::crypto::webhook::WebhookSecret;
 use crate::domain::job::JobName;
+use crate::domain::profile::ProfileType;
 use crate::domain::secret::SecretKey;
 use crate::flow::account::Account;
 use crate::flow::register::Registration;
@@ -19,6 +23,7 @@ use crate::flow::users::Users;
 use crate::policy::{Policies, PolicyError, TokenFormat};
 use crate::port::clock::{Clock, SystemClock};
 use crate::port::events::EventPublisher;
+use crate::port::hook::Hook;
 use crate::port::mailer::Mailer;
 use crate::port::random::{Random, SystemRandom};
 use crate::port::store::upkeep::Backlog;
@@ -42,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) events: Option<Arc<dyn EventPublisher>>,
+    pub(crate) hooks: Vec<Arc<dyn Hook>>,
+    pub(crate) profile: Option<ProfileType>,
     pub(crate) templates: Arc<dyn MailTemplates>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -98,6 +105,16 @@ impl UserManager {
     /// The rules in force.
     pub fn policies(&self) -> &Policies {
         &self.inner.policies
+    }
+
+    /// Whether users have a profile here: [`UserManagerBuilder::profile`] named its type.
+    pub fn takes_profiles(&self) -> bool {
+        self.inner.profile.is_some()
+    }
+
+    /// Whether there is a hook that what is sent beside a registration may be meant for.
+    pub fn takes_extra(&self) -> bool {
+        !self.inner.hooks.is_empty()
     }
 
     /// Whether the store can be reached and its tables are those of this version.
@@ -200,6 +217,8 @@ pub struct UserManagerBuilder {
     previous_keys: Vec<SecretKey>,
     mail_callback_secrets: Vec<WebhookSecret>,
     events: Option<Arc<dyn EventPublisher>>,
+    hooks: Vec<Arc<dyn Hook>>,
+    profile: Option<ProfileType>,
     templates: Option<Arc<dyn MailTemplates>>,
     clock: Option<Arc<dyn Clock>>,
     random: Option<Arc<dyn Random>>,
@@ -285,6 +304,62 @@ impl UserManagerBuilder {
         self
     }
 
+    /// Whom to ask before somebody registers, signs in or changes their address. May be called again: hooks are asked in
+    /// their order, and the first that refuses is heard.
+    #[must_use]
+    pub fn hook(mut self, hook: Arc<dyn Hook>) -> Self {
+        self.hooks.push(hook);
+        self
+    }
+
+    /// The type of users' profiles. What is sent as a profile goes through it, and what it writes is stored: an object of
+    /// at most [`JsonObject::MAX_BYTES`]. Members that the type does not know are dropped, or refused if the type says so
+    /// (`#[serde(deny_unknown_fields)]`). Without a type, no profile is taken.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// use usermgr_core::domain::json::JsonObject;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::flow::users::CreateUser;
+    /// # use usermgr_core::testing::{Mailbox, MemoryStore};
+    /// use usermgr_core::{ClientContext, Error, SecretKey, UserManager};
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// #[serde(deny_unknown_fields)]
+    /// struct Customer {
+    ///     number: u32,
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let users = UserManager::builder()
+    ///     .store(Arc::new(MemoryStore::default()))
+    ///     .mailer(Arc::new(Mailbox::default()))
+    ///     .secret_key(SecretKey::from_bytes([7; 32]))
+    ///     .profile::<Customer>()
+    ///     .build()?;
+    /// let (client, operator) = (ClientContext::new(), Principal::Operator);
+    ///
+    /// let profile = Some(JsonObject::of(&Customer { number: 7 })?);
+    /// let ana = CreateUser { profile, ..CreateUser::new("ana@example.org") };
+    /// let ana = users.users().create(operator, ana, &client).await?;
+    /// assert_eq!(ana.profile::<Customer>()?.map(|customer| customer.number), Some(7));
+    ///
+    /// let profile = Some(JsonObject::of(&serde_json::json!({ "number": "seven" }))?);
+    /// let bob = CreateUser { profile, ..CreateUser::new("bob@example.org") };
+    /// let Err(Error::Invalid(faults)) = users.users().create(operator, bob, &client).await else { panic!() };
+    /// assert_eq!(faults[0].field, "profile.number");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`JsonObject::MAX_BYTES`]: crate::domain::json::JsonObject::MAX_BYTES
+    #[must_use]
+    pub fn profile<T: Serialize + DeserializeOwned>(mut self) -> Self {
+        self.profile = Some(ProfileType::of::<T>());
+        self
+    }
+
     /// The texts of mails; the built-in ones by default.
     #[must_use]
     pub fn templates(mut self, templates: Arc<dyn MailTemplates>) -> Self {
@@ -332,6 +407,8 @@ impl UserManagerBuilder {
             previous_keys,
             mail_callback_secrets,
             events,
+            hooks,
+            profile,
             templates,
             clock,
             random,
@@ -380,6 +457,8 @@ impl UserManagerBuilder {
                 store,
                 mailer,
                 events,
+                hooks,
+                profile,
                 templates,
                 clock,
                 random,

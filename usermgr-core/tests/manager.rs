@@ -4,6 +4,7 @@
 mod support;
 
 use support::{ANA, PASSWORD, World};
+use usermgr_core::domain::json::JsonObject;
 use usermgr_core::flow::change_password::ChangePassword;
 use usermgr_core::flow::register::Register;
 use usermgr_core::flow::set_password::SetWithCode;
@@ -28,9 +29,10 @@ async fn no_value_shows_a_secret() {
     let world = World::new();
     world.user(ANA, PASSWORD).await;
     let signed_in = world.users.sessions().login(ANA, &Password::new(PASSWORD), &world.client).await.unwrap();
+    let canary = JsonObject::of(&serde_json::json!({ "token": CANARY })).unwrap();
     let shown = format!(
         "{signed_in:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-        Register::new(ANA, CANARY),
+        Register { profile: Some(canary.clone()), extra: Some(canary), ..Register::new(ANA, CANARY) },
         Verify {
             password: Some(CANARY.into()),
             registration: Some(CANARY.into()),

@@ -9,9 +9,9 @@ use usermgr_core::flow::register::Register;
 use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::{Error, Password};
 
-fn faults(error: Error) -> Vec<(&'static str, &'static str)> {
+fn faults(error: Error) -> Vec<(String, &'static str)> {
     let Error::Invalid(faults) = error else { panic!("{error:?}") };
-    faults.into_iter().map(|fault| (fault.field, fault.fault.as_str())).collect()
+    faults.into_iter().map(|fault| (fault.field.into_owned(), fault.fault.as_str())).collect()
 }
 
 #[tokio::test]
@@ -31,6 +31,7 @@ async fn every_wrong_field_is_told_at_once() {
             ("confirmation_password", "mismatch"),
             ("password", "too_short"),
         ]
+        .map(|(field, fault)| (field.to_owned(), fault))
     );
     world.deliver().await;
     assert!(world.mailbox.mails().is_empty());
@@ -52,7 +53,7 @@ async fn passwords_that_anybody_would_guess_are_refused() {
         let mut request = Register::new(ANA, password);
         request.username = Some("ana exampleson".into());
         let error = world.users.registration().register(request, &world.client).await.unwrap_err();
-        assert_eq!(faults(error), [("password", fault)], "{password:?}");
+        assert_eq!(faults(error), [("password".to_owned(), fault)], "{password:?}");
     }
     for fine in ["ñandú ñandú", "😀😀😀😀😀😀😀😀", "        eight spaces", &"y".repeat(256)]
     {

@@ -124,8 +124,18 @@ fn users_are_made_listed_changed_and_deleted() {
 
     let all = place.json(&["users", "list", "--json"]);
     assert_eq!(all.as_array().unwrap().iter().map(|user| &user["email"]).collect::<Vec<_>>(), [BOB, ANA]);
-    let names = ["created_at", "email", "email_verified", "id", "last_login_at", "locale", "roles", "status"];
-    assert_eq!(fields(&all[0])[..8], names);
+    let names = [
+        "created_at",
+        "email",
+        "email_verified",
+        "id",
+        "last_login_at",
+        "locale",
+        "profile",
+        "roles",
+        "status",
+    ];
+    assert_eq!(fields(&all[0])[..9], names);
     assert_eq!((&all[0]["email_verified"], &all[1]["email_verified"]), (&json!(false), &json!(true)));
     assert_eq!(place.json(&["users", "show", BOB, "--json"]), all[0]);
     let id = all[0]["id"].as_str().unwrap();

@@ -44,6 +44,7 @@ async fn another_process_is_woken_and_one_connection_is_enough() {
         email_verified_at: None,
         username: None,
         locale: None,
+        profile: None,
         roles: Roles::from([Role::user()]),
         password: None,
         invitation: None,

@@ -69,6 +69,7 @@ pub async fn what_differs_is_changed(harness: &dyn StoreHarness) {
     let both = UserChange {
         username: Some(None),
         locale: Some(None),
+        profile: Some(None),
         status: Some(UserStatus::Active),
         roles: Some(RolesChange::Set(roles(&["support", "user"]))),
     };

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use time::Duration;
 
 use super::{
-    StoreHarness, administration, codes, deletion, drops, events, jobs, limits, races, refresh, upkeep,
+    StoreHarness, administration, codes, deletion, drops, events, jobs, limits, profiles, races, refresh,
+    upkeep,
 };
 use crate::domain::audit::AuditEntry;
 use crate::domain::email::EmailKey;
@@ -70,6 +71,12 @@ enum Fault {
     PositionBeforeCommit,
     /// The next event of a user is told when the one before was handed out.
     TurnPassedTooSoon,
+    /// The profile stands with the address: who registers it last decides.
+    ProfileOfTheLatest,
+    /// An update of something else removes the profile.
+    ProfileForgotten,
+    /// Who may not change a user changes the profile.
+    ProfileChangedFirst,
 }
 
 struct Broken {
@@ -135,6 +142,17 @@ impl AccountStore for Broken {
             state.feed.rows.extend(late);
             state.feed.rows.sort_by_key(|row| row.event.position);
             return Ok(outcome);
+        }
+        if self.fault == Fault::ProfileForgotten {
+            let mut command = command;
+            command.change.profile.get_or_insert_default();
+            return self.inner.update_user(command).await;
+        }
+        if self.fault == Fault::ProfileChangedFirst
+            && let Some(profile) = &command.change.profile
+            && let Some(row) = self.inner.state()?.users.get_mut(&command.id)
+        {
+            row.user.profile.clone_from(profile);
         }
         if self.fault != Fault::LastAdminReadFirst {
             return self.inner.update_user(command).await;
@@ -217,6 +235,16 @@ impl CodeStore for Broken {
                     let mut state = self.inner.state()?;
                     state.throttles = before.into_iter().collect();
                     state.codes = tries;
+                }
+                Ok(outcome)
+            }
+            Fault::ProfileOfTheLatest => {
+                let latest = self.inner.state()?.registrations.values().last().map(|row| row.profile.clone());
+                let outcome = self.inner.redeem(command).await?;
+                if let (Redeemed::Redeemed(user), Some(latest)) = (&outcome, latest)
+                    && let Some(row) = self.inner.state()?.users.get_mut(&user.id)
+                {
+                    row.user.profile = latest;
                 }
                 Ok(outcome)
             }
@@ -431,6 +459,11 @@ caught! {
     an_ignored_lease_of_a_job_is_caught: JobLeaseIgnored by jobs::one_of_many_gets_the_run
     a_job_that_anybody_ends_is_caught: JobEndUnfenced by jobs::the_lease_of_a_run_is_fenced
     a_position_before_the_commit_is_caught: PositionBeforeCommit by events::no_reader_misses_an_event
+    a_profile_of_the_latest_is_caught:
+        ProfileOfTheLatest by profiles::a_registration_becomes_a_user_with_its_own_profile
+    a_forgotten_profile_is_caught: ProfileForgotten by profiles::a_profile_is_replaced_whole
+    a_profile_that_is_changed_first_is_caught:
+        ProfileChangedFirst by profiles::a_refused_change_of_a_profile_changes_nothing
     a_turn_that_is_passed_too_soon_is_caught:
         TurnPassedTooSoon by events::events_of_a_user_are_told_one_after_the_other
 }

@@ -17,6 +17,7 @@ use crate::domain::id::{
 use crate::domain::mail::MailKind;
 use crate::domain::page::PageSize;
 use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::profile::Profile;
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::{Digest, SecretKeyId};
 use crate::domain::session::AuthMethod;
@@ -90,6 +91,11 @@ pub(super) fn audit(event: AuditEvent) -> AuditDraft {
     }
 }
 
+/// A profile, as a type of the host's wrote it.
+pub(super) fn profile(text: &str) -> Profile {
+    Profile::from_stored(text.to_owned()).unwrap()
+}
+
 pub(super) fn mail(kind: MailKind) -> MailDraft {
     MailDraft { id: OutboxId::from_uuid(fresh()), kind }
 }
@@ -119,6 +125,7 @@ pub(super) fn register(address: &str, now: OffsetDateTime) -> Register {
         password: PasswordHash::new(format!("registered {address}")),
         username: None,
         locale: None,
+        profile: None,
         expires_at: now + Duration::hours(24),
         code: code(now),
         code_mail: mail(MailKind::VerifyEmail),
@@ -362,7 +369,7 @@ pub(super) fn follow(link: CodeId, effect: RedeemEffect, now: OffsetDateTime) ->
 
 /// A user of another system.
 pub(super) fn imported(address: &str, now: OffsetDateTime) -> ImportedUser {
-    let CreateUser { id, email, email_verified_at, username, locale, roles, password, .. } =
+    let CreateUser { id, email, email_verified_at, username, locale, profile, roles, password, .. } =
         create(address, now);
     let user = User {
         id,
@@ -372,6 +379,7 @@ pub(super) fn imported(address: &str, now: OffsetDateTime) -> ImportedUser {
         roles,
         status: UserStatus::Active,
         locale,
+        profile,
         created_at: now,
         updated_at: now,
         last_login_at: None,
@@ -459,6 +467,7 @@ pub(super) fn create(address: &str, now: OffsetDateTime) -> CreateUser {
         email_verified_at: Some(now),
         username: None,
         locale: None,
+        profile: None,
         roles: Roles::from([Role::user()]),
         password: Some(PasswordHash::new(format!("created {address}"))),
         invitation: None,

@@ -37,6 +37,7 @@ pub mod limits;
 pub mod listing;
 pub mod model;
 pub mod outbox;
+pub mod profiles;
 pub mod races;
 pub mod records;
 pub mod refresh;
@@ -117,6 +118,8 @@ macro_rules! conformance_suite {
                 an_event_and_its_change_are_one;
             undeliverable: no_mail_goes_to_a_marked_address, an_address_is_marked_once, a_mark_is_removed,
                 marks_are_paged_and_purged;
+            profiles: a_registration_becomes_a_user_with_its_own_profile, a_profile_is_replaced_whole,
+                a_refused_change_of_a_profile_changes_nothing, a_profile_comes_back_as_it_went_in;
             upkeep: a_purge_removes_only_what_is_over, codes_are_purged_when_they_ended_long_ago,
                 the_outbox_keeps_what_is_owed_or_dead, a_purge_frees_nobody,
                 a_purge_takes_no_code_from_under_a_redemption,
@@ -200,6 +203,7 @@ mod tests {
             include_str!("listing.rs"),
             include_str!("model.rs"),
             include_str!("outbox.rs"),
+            include_str!("profiles.rs"),
             include_str!("races.rs"),
             include_str!("records.rs"),
             include_str!("refresh.rs"),

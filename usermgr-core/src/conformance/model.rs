@@ -8,12 +8,14 @@ use time::{Duration, OffsetDateTime};
 use super::StoreHarness;
 use super::build::{
     NOW, acting, add_key, all_events, candidates, change_email, confirming, create, delete, email, end,
-    entries, failed, feed, guard, guess, invite, lease, open, outbox, password_of, purge, register, replace,
-    request, requeue, role, rotate, rule, session, set_password, signing_key, undoing, update, verify,
+    entries, failed, feed, guard, guess, invite, lease, open, outbox, password_of, profile, purge, register,
+    replace, request, requeue, role, rotate, rule, session, set_password, signing_key, undoing, update,
+    verify,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::id::{CodeId, EventId, OutboxId, RegistrationId, SessionId, UserId};
 use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::profile::Profile;
 use crate::domain::role::Role;
 use crate::domain::secret::Digest;
 use crate::domain::user::{Locale, UserStatus, Username};
@@ -154,12 +156,17 @@ impl Pair {
         }
     }
 
+    fn profile(&mut self) -> Option<Profile> {
+        [None, Some(r#"{"plan":"free"}"#), Some(r#"{"plan":"paid"}"#)][self.dice.roll(3)].map(profile)
+    }
+
     async fn register(&mut self, address: &str) -> Answers {
         use crate::port::store::account::Registered;
 
         let mut command = register(address, self.now);
         command.throttle = vec![rule(&format!("request {address}"), 4, Duration::minutes(10))];
         command.expires_at = self.now + [Duration::HOUR, Duration::DAY][self.dice.roll(2)];
+        command.profile = self.profile();
         self.codes.push(command.code.id);
         self.registrations.push(command.id);
         both!(self.register(command), twice if Registered::Pending)
@@ -392,6 +399,7 @@ impl Pair {
         let (names, tags) = ([None, Some("Ana"), Some("Ñandú")], [None, Some("en"), Some("es-MX")]);
         let name = names[self.dice.roll(3)].map(|name| Username::parse(name).unwrap());
         let tag = tags[self.dice.roll(3)].map(|tag| Locale::parse(tag).unwrap());
+        let kept = self.profile();
         let status = [UserStatus::Active, UserStatus::Active, UserStatus::Disabled][self.dice.roll(3)];
         let which = role(["admin", "support", "user"][self.dice.roll(3)]);
         let change = [
@@ -402,6 +410,7 @@ impl Pair {
         let change = UserChange {
             username: self.dice.one_in(2).then_some(name),
             locale: self.dice.one_in(2).then_some(tag),
+            profile: self.dice.one_in(2).then_some(kept),
             status: self.dice.one_in(2).then_some(status),
             roles: Some(change[self.dice.roll(3)].clone()).filter(|_| self.dice.one_in(2)),
         };
@@ -478,7 +487,10 @@ impl Pair {
             seen.push(format!("{prefix} {:?}", store.users(query).await));
         }
         for user_id in self.users.iter().rev().take(10).copied() {
-            seen.push(format!("{user_id:?} {:?}", store.user(user_id).await));
+            let user = store.user(user_id).await;
+            // What stands in a profile is not shown by itself.
+            let kept = user.as_ref().ok().and_then(Option::as_ref).and_then(|user| user.profile.as_ref());
+            seen.push(format!("{user_id:?} {user:?} {:?}", kept.map(Profile::as_str)));
             seen.push(format!("{:?}", store.sessions(SessionsQuery { now, user_id }).await));
         }
         for address in ADDRESSES {

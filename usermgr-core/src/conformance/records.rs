@@ -7,7 +7,7 @@ use time::Duration;
 use super::StoreHarness;
 use super::build::{
     NOW, SettleOne as _, all_events, audit, candidates, claim, create, digest, email, end, entries, failed,
-    guard, later, open, outbox, password_of, register, registered, right, user, user_id,
+    guard, later, open, outbox, password_of, profile, register, registered, right, user, user_id,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use crate::domain::code::CodePurpose;
@@ -25,7 +25,7 @@ use crate::port::store::session::{SessionKey, SessionQuery, SessionSelector};
 
 const ANA: &str = "ana@example.org";
 /// Texts that stores have stumbled over.
-const TEXTS: [&str; 6] = [
+pub(super) const TEXTS: [&str; 6] = [
     "O'Brien \"the\" `quoted`",
     "'); DROP TABLE usermgr_users; --",
     "100% _ \\ \\' $1 ?1 :name {{7*7}}",
@@ -35,7 +35,7 @@ const TEXTS: [&str; 6] = [
 ];
 
 /// A long text in which no byte count is a multiple of a character's.
-fn long(text: &str, bytes: usize) -> String {
+pub(super) fn long(text: &str, bytes: usize) -> String {
     let mut long = String::new();
     for c in text.chars().cycle() {
         if long.len() + c.len_utf8() > bytes {
@@ -205,6 +205,7 @@ fn imported(n: u32) -> ImportedUser {
         roles,
         status: if n.is_multiple_of(7) { UserStatus::Disabled } else { UserStatus::Active },
         locale: (!bare).then(|| Locale::parse("es-MX").unwrap()),
+        profile: (!bare).then(|| profile(&format!(r#"{{"n":{n}}}"#))),
         created_at: later(-i64::from(n) * 86_400),
         updated_at: later(-1),
         last_login_at: (!bare).then(|| later(-2)),

@@ -101,7 +101,7 @@ pub enum AuditEvent {
     UserCreation,
     /// A session was renewed by its refresh token.
     SessionRefresh,
-    /// A user's name or language was changed.
+    /// A user's name, language or profile was changed. With what content is not told.
     UserUpdate,
     /// A user was given roles or lost some.
     RoleChange,

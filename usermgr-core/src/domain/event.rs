@@ -104,7 +104,7 @@ pub enum EventKind {
     /// Sessions were ended, by their user, an administrator, or because a refresh token was used twice: the one that is
     /// named, or several.
     SessionsEnded,
-    /// A user's name or language was changed.
+    /// A user's name, language or profile was changed.
     UserUpdated,
     /// A user was given roles or lost some.
     RolesChanged,

@@ -1,19 +1,21 @@
 //! What is wrong with a request's fields, in terms a form can show.
 
+use std::borrow::Cow;
+
 /// One fault of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldError {
-    /// The field's name as in requests, for example `email`.
-    pub field: &'static str,
+    /// The field's name as in requests, for example `email`; within a profile its path, `profile.address.zip`.
+    pub field: Cow<'static, str>,
     /// What is wrong with it.
     pub fault: FieldFault,
 }
 
 impl FieldError {
     /// A fault of a field.
-    pub const fn new(field: &'static str, fault: FieldFault) -> Self {
-        Self { field, fault }
+    pub fn new(field: impl Into<Cow<'static, str>>, fault: FieldFault) -> Self {
+        Self { field: field.into(), fault }
     }
 }
 
@@ -47,6 +49,20 @@ pub enum FieldFault {
     Unsupported,
     /// It is what it was before.
     Unchanged,
+    /// There is no such field, or this installation does not take it.
+    Unknown,
+    /// It is of another JSON type.
+    InvalidType,
+    /// It takes more bytes than it may.
+    TooLarge {
+        /// The most bytes it may take.
+        max: usize,
+    },
+    /// It has more levels of lists and objects than it may.
+    TooDeep {
+        /// The most levels it may have.
+        max: usize,
+    },
 }
 
 impl FieldFault {
@@ -63,6 +79,10 @@ impl FieldFault {
             Self::Mismatch => "mismatch",
             Self::Unsupported => "unsupported",
             Self::Unchanged => "unchanged",
+            Self::Unknown => "unknown",
+            Self::InvalidType => "invalid_type",
+            Self::TooLarge { .. } => "too_large",
+            Self::TooDeep { .. } => "too_deep",
         }
     }
 }

@@ -16,11 +16,17 @@ pub mod id;
 #[cfg(feature = "manager")]
 pub mod job;
 #[cfg(feature = "manager")]
+pub mod json;
+#[cfg(feature = "manager")]
 pub mod mail;
 #[cfg(feature = "manager")]
 pub mod page;
 #[cfg(feature = "manager")]
 pub mod password;
+#[cfg(feature = "manager")]
+pub mod profile;
+#[cfg(feature = "manager")]
+pub mod refusal;
 #[cfg(feature = "manager")]
 pub mod role;
 #[cfg(feature = "manager")]

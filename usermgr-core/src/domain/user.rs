@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use super::email::Email;
 use super::id::UserId;
+use super::profile::{Profile, ProfileError};
 use super::role::{Role, Roles};
 
 /// An account. It exists only for an address that was proven, or that an administrator entered.
@@ -26,6 +28,8 @@ pub struct User {
     pub status: UserStatus,
     /// The language of mails, if the user chose one.
     pub locale: Option<Locale>,
+    /// What the host keeps of the user; see [`profile`](Self::profile()).
+    pub profile: Option<Profile>,
     /// When the account was made.
     pub created_at: OffsetDateTime,
     /// When the account was last changed.
@@ -38,6 +42,14 @@ impl User {
     /// Whether the address was proven.
     pub const fn email_verified(&self) -> bool {
         self.email_verified_at.is_some()
+    }
+
+    /// The profile as a value of the host's type, if the user has one.
+    ///
+    /// # Errors
+    /// [`ProfileError`] when the type does not read it, as a type that was changed since may not.
+    pub fn profile<T: DeserializeOwned>(&self) -> Result<Option<T>, ProfileError> {
+        self.profile.as_ref().map(Profile::read).transpose()
     }
 
     /// Whether the user has the role.

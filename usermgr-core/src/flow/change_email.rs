@@ -1,6 +1,7 @@
 //! Changing an account's address: proven at the new one before it counts, and undone from the old one for a while.
 
 use super::account::Account;
+use super::hooks::Question;
 use super::input::Input;
 use super::limits::wait;
 use super::redeem::{CLOCK_SKEW, Judgement};
@@ -16,6 +17,7 @@ use crate::domain::secret::{Code, LinkToken, Password};
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::flow::limits::plain;
+use crate::port::hook::EmailChangeAttempt;
 use crate::port::store::account::{EmailChangeRequested, RequestEmailChange};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, NewCode, Redeem, RedeemEffect, Redeemed};
 
@@ -28,7 +30,7 @@ impl Account<'_> {
     /// # Errors
     /// [`Error::Invalid`], [`Error::ReauthenticationRequired`] without a password long after the sign-in,
     /// [`Error::InvalidCredentials`], [`Error::TooManyAttempts`], [`Error::RateLimited`], [`Error::SessionEnded`],
-    /// [`Error::Unavailable`].
+    /// [`Error::Unavailable`]; where there are hooks, [`Error::Refused`] and [`Error::Undecided`].
     ///
     /// # Security
     /// An address that has an account gets a mail that says so; the caller is answered the same.
@@ -48,6 +50,9 @@ impl Account<'_> {
         }
         input.check()?;
         let Some(new_email) = new_email else { return Err(input.refusal()) };
+        let attempt =
+            EmailChangeAttempt { user: user.clone(), new_email: new_email.clone(), client: client.clone() };
+        inner.ask(Question::EmailChange(attempt)).await?;
 
         let now = inner.clock.now();
         let (key, own) = (new_email.key().clone(), user.email.key());

@@ -9,8 +9,11 @@ use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::email::Email;
 use crate::domain::event::EventKind;
+use crate::domain::field::{FieldError, FieldFault};
 use crate::domain::id::{EventId, UserId};
+use crate::domain::json::JsonObject;
 use crate::domain::password::PasswordHash;
+use crate::domain::profile::{Profile, ProfileFault};
 use crate::domain::role::{InvalidRole, Role, Roles};
 use crate::domain::user::{InvalidUsername, Locale, User, UserStatus, Username};
 use crate::error::Error;
@@ -32,6 +35,8 @@ pub struct ImportUser {
     pub username: Option<String>,
     /// The language of mails, as a BCP 47 tag.
     pub locale: Option<String>,
+    /// The profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    pub profile: Option<JsonObject>,
     /// The names of the roles, to which `user` is added.
     pub roles: Vec<String>,
     /// The name of the status; without one the user is active.
@@ -52,6 +57,7 @@ impl ImportUser {
             email_verified: true,
             username: None,
             locale: None,
+            profile: None,
             roles: Vec::new(),
             status: None,
             password: None,
@@ -93,6 +99,9 @@ pub enum ImportRefusal {
     /// The language is not one.
     #[error("invalid locale: it takes a language tag such as en, es or es-MX")]
     InvalidLocale,
+    /// The profile does not fit its type, or there is none here.
+    #[error("invalid profile: {}", .0.field)]
+    InvalidProfile(FieldError),
     /// The status is not one.
     #[error("invalid status: it takes active or disabled")]
     InvalidStatus,
@@ -114,6 +123,7 @@ impl ImportRefusal {
             Self::InvalidRole(_) => "invalid_role",
             Self::InvalidUsername(_) => "invalid_username",
             Self::InvalidLocale => "invalid_locale",
+            Self::InvalidProfile(_) => "invalid_profile",
             Self::InvalidStatus => "invalid_status",
             Self::InvalidId => "invalid_id",
             Self::InvalidCreatedAt => "invalid_created_at",
@@ -182,8 +192,18 @@ impl Inner {
         client: &ClientContext,
         now: OffsetDateTime,
     ) -> Result<ImportedUser, ImportRefusal> {
-        let ImportUser { id, email, email_verified, username, locale, roles, status, password, created_at } =
-            user;
+        let ImportUser {
+            id,
+            email,
+            email_verified,
+            username,
+            locale,
+            profile,
+            roles,
+            status,
+            password,
+            created_at,
+        } = user;
         let email = Email::parse(&email).map_err(|_| ImportRefusal::InvalidEmail)?;
         if let Some(password) = &password {
             check_stored(password, &self.policies.hashing)?;
@@ -199,6 +219,7 @@ impl Inner {
         let username = username.as_deref().map(Username::parse).transpose()?;
         let locale = locale.as_deref().map(Locale::parse).transpose();
         let locale = locale.map_err(|_| ImportRefusal::InvalidLocale)?;
+        let profile = profile.map(|sent| self.imported_profile(&sent)).transpose()?;
         let status = status.as_deref().map_or(Ok(UserStatus::Active), str::parse);
         let status = status.map_err(|_| ImportRefusal::InvalidStatus)?;
         // Lists are read from one end of all identifiers to the other.
@@ -220,11 +241,21 @@ impl Inner {
             roles: taken,
             status,
             locale,
+            profile,
             created_at,
             updated_at: now,
             last_login_at: None,
         };
         let event = EventDraft { id: EventId::new(now, &*self.random), kind: EventKind::UserRegistered };
         Ok(ImportedUser { user, password, audit, event })
+    }
+
+    fn imported_profile(&self, sent: &JsonObject) -> Result<Profile, ImportRefusal> {
+        let refused = |fault| ImportRefusal::InvalidProfile(FieldError::new("profile", fault));
+        let kind = self.profile.ok_or_else(|| refused(FieldFault::Unknown))?;
+        kind.check(sent).map_err(|fault| match fault {
+            ProfileFault::Field(error) => ImportRefusal::InvalidProfile(error),
+            ProfileFault::Type(_) => refused(FieldFault::Unsupported),
+        })
     }
 }

@@ -1,13 +1,18 @@
 //! Reading what people typed: all faults of a request at once.
 
+use std::sync::Arc;
+
 use crate::crypto::password_text::{NormalizedPassword, check_strength};
 use crate::domain::email::Email;
 use crate::domain::field::{FieldError, FieldFault};
+use crate::domain::json::JsonObject;
+use crate::domain::profile::{Profile, ProfileFault, ProfileType};
 use crate::domain::role::Role;
 use crate::domain::secret::{Code, Password};
 use crate::domain::user::{InvalidUsername, Locale, Username};
 use crate::error::Error;
 use crate::policy::RolePolicy;
+use crate::port::hook::Hook;
 
 /// Collects the faults of a request's fields.
 #[derive(Default)]
@@ -48,6 +53,38 @@ impl Input {
 
     pub(super) fn locale(&mut self, text: Option<&str>) -> Option<Locale> {
         self.note("locale", Locale::parse(text?).map_err(|_| FieldFault::Invalid))
+    }
+
+    /// A profile, as the host's type has it.
+    pub(super) fn profile(
+        &mut self,
+        sent: Option<&JsonObject>,
+        kind: Option<ProfileType>,
+    ) -> Result<Option<Profile>, Error> {
+        let Some(sent) = sent else { return Ok(None) };
+        let Some(kind) = kind else {
+            self.fault("profile", FieldFault::Unknown);
+            return Ok(None);
+        };
+        match kind.check(sent) {
+            Ok(profile) => Ok(Some(profile)),
+            Err(ProfileFault::Field(error)) => {
+                self.faults.push(error);
+                Ok(None)
+            }
+            Err(ProfileFault::Type(name)) => {
+                tracing::error!(name, "the type of profiles does not write an object that it reads");
+                Err(Error::Internal("the type of profiles does not write an object that it reads"))
+            }
+        }
+    }
+
+    /// What is sent for hooks, if there are any.
+    pub(super) fn extra(&mut self, sent: Option<JsonObject>, hooks: &[Arc<dyn Hook>]) -> JsonObject {
+        let Some(sent) = sent else { return JsonObject::default() };
+        let read = if hooks.is_empty() { Err(FieldFault::Unknown) } else { sent.bounded() };
+        self.note("extra", read);
+        sent
     }
 
     /// Roles that users are to have: each must be defined.

@@ -1,5 +1,6 @@
 //! Signing in with a password.
 
+use super::hooks::Question;
 use super::input::Input;
 use super::limits::wait;
 use super::sessions::{Sessions, SignedIn};
@@ -11,6 +12,7 @@ use crate::domain::secret::Password;
 use crate::domain::session::AuthMethod;
 use crate::domain::user::UserStatus;
 use crate::error::Error;
+use crate::port::hook::SignInAttempt;
 use crate::port::store::account::CredentialsQuery;
 use crate::port::store::session::{LoginCounted, LoginFailed, OpenSession, SessionOpened};
 
@@ -21,7 +23,8 @@ impl Sessions<'_> {
     /// # Errors
     /// [`Error::InvalidCredentials`], one answer after the same work for an unknown address, a wrong password, a
     /// registration that waits and a disabled account; [`Error::TooManyAttempts`], [`Error::Invalid`],
-    /// [`Error::Overloaded`], [`Error::Unavailable`].
+    /// [`Error::Overloaded`], [`Error::Unavailable`]; where there are hooks, [`Error::Refused`] and [`Error::Undecided`] for
+    /// the right password of an active account.
     ///
     /// # Security
     /// The limits are looked at before the hash and again in the transaction that opens the session: of any number of
@@ -63,6 +66,16 @@ impl Sessions<'_> {
             });
         };
 
+        let attempt = SignInAttempt {
+            email: email.clone(),
+            user: Some(found.user.clone()),
+            method: AuthMethod::Password,
+            client: client.clone(),
+        };
+        if let Err(error) = inner.ask(Question::SignIn(attempt)).await {
+            inner.audit_refused_sign_in(&error, &email, found.user.id, client).await?;
+            return Err(error);
+        }
         // Without a place in the queue it is made at the next sign-in.
         let upgrade = if upgrade { inner.hash(typed, client).await.ok() } else { None };
         let now = inner.clock.now();

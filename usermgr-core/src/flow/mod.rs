@@ -20,6 +20,7 @@ pub mod users;
 pub mod verify_email;
 
 mod hashing;
+mod hooks;
 mod input;
 mod limits;
 mod redeem;

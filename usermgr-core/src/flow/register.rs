@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
+use super::hooks::Question;
 use super::input::Input;
 use super::limits::{plain, wait};
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
 use crate::domain::id::RegistrationId;
+use crate::domain::json::JsonObject;
 use crate::domain::mail::MailKind;
 use crate::domain::secret::{Password, RegistrationToken};
 use crate::error::Error;
 use crate::manager::Inner;
+use crate::port::hook::RegistrationAttempt;
 use crate::port::store::account::{self, Registered, ThrottleQuery};
 use crate::port::store::code::{CodeRequested, CodeTarget, RequestCode};
 
@@ -40,6 +43,10 @@ pub struct Register {
     pub username: Option<String>,
     /// The language of mails, as a BCP 47 tag.
     pub locale: Option<String>,
+    /// The profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    pub profile: Option<JsonObject>,
+    /// What hooks ask for ([`Hook`](crate::port::hook::Hook)), such as the token of an invitation. It is not kept.
+    pub extra: Option<JsonObject>,
 }
 
 impl Register {
@@ -51,6 +58,8 @@ impl Register {
             confirmation_password: None,
             username: None,
             locale: None,
+            profile: None,
+            extra: None,
         }
     }
 }
@@ -83,21 +92,26 @@ impl Registration<'_> {
     ///
     /// # Errors
     /// [`Error::Invalid`] with every wrong field, [`Error::RegistrationClosed`], [`Error::RateLimited`],
-    /// [`Error::Overloaded`], [`Error::Unavailable`]; [`Error::EmailTaken`] only when the policy reveals it.
+    /// [`Error::Overloaded`], [`Error::Unavailable`]; [`Error::EmailTaken`] only when the policy reveals it; where there
+    /// are hooks, [`Error::Refused`] and [`Error::Undecided`].
     ///
     /// # Security
     /// Nobody can sign in before the code is redeemed, and the code of one registration never completes another: who
     /// registers somebody else's address gains nothing (OWASP: pre-hijacking).
+    ///
+    /// Hooks are asked alike whether or not the address has an account, before anything is hashed or written.
     pub async fn register(&self, request: Register, client: &ClientContext) -> Result<Accepted, Error> {
         let policies = &self.inner.policies;
         if !policies.registration.enabled {
             return Err(Error::RegistrationClosed);
         }
-        let Register { email, password, confirmation_password, username, locale } = request;
+        let Register { email, password, confirmation_password, username, locale, profile, extra } = request;
         let mut input = Input::default();
         let email = input.email(&email);
         let username = input.username(username.as_deref());
         let locale = input.locale(locale.as_deref());
+        let profile = input.profile(profile.as_ref(), self.inner.profile)?;
+        let extra = input.extra(extra, &self.inner.hooks);
         let password = input.new_password("password", &password, confirmation_password.as_ref());
         if let Some(password) = &password {
             input.strength(
@@ -118,6 +132,16 @@ impl Registration<'_> {
         if let Some(retry_after) = self.inner.store.throttled(look).await? {
             return Err(Error::RateLimited { retry_after: wait(retry_after) });
         }
+        self.inner
+            .ask(Question::Registration(RegistrationAttempt {
+                email: email.clone(),
+                username: username.clone(),
+                locale: locale.clone(),
+                profile: profile.clone(),
+                extra,
+                client: client.clone(),
+            }))
+            .await?;
         // Hashed whether or not the address is taken: the work is the same.
         let password = self.inner.hash(password, client).await?;
         let now = self.inner.clock.now();
@@ -130,6 +154,7 @@ impl Registration<'_> {
             password,
             username,
             locale,
+            profile,
             expires_at: now + policies.registration.pending_ttl,
             code: self.inner.new_digits(purpose, now),
             code_mail: self.inner.mail(MailKind::VerifyEmail, now),

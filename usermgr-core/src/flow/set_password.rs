@@ -51,7 +51,7 @@ pub struct SetWithCode {
 pub enum PasswordSet {
     /// And its user is signed in.
     SignedIn(Box<SignedIn>),
-    /// And nobody was signed in, as the policy says.
+    /// And nobody was signed in, as the policy or a hook says.
     Set(Box<User>),
 }
 
@@ -99,7 +99,8 @@ impl Passwords<'_> {
     /// replaces the one that was registered.
     ///
     /// # Errors
-    /// As [`set_with_code`](Self::set_with_code).
+    /// As [`set_with_code`](Self::set_with_code); where there are hooks, [`Error::Refused`] and [`Error::Undecided`] when the
+    /// sign-in is refused. The password is set then all the same.
     pub async fn set_with_email_code(
         &self,
         request: SetWithCode,
@@ -107,13 +108,14 @@ impl Passwords<'_> {
     ) -> Result<SignedIn, Error> {
         let request = SetWithCode { purpose: Some(CodePurpose::EmailVerification), ..request };
         match self.set(request, SignIn::Yes, client).await? {
-            PasswordSet::SignedIn(signed_in) => Ok(*signed_in),
-            PasswordSet::Set(_) => Err(Error::Internal("a sign-in without a session")),
+            (PasswordSet::SignedIn(signed_in), _) => Ok(*signed_in),
+            (PasswordSet::Set(_), Some(refused)) => Err(refused),
+            (PasswordSet::Set(_), None) => Err(Error::Internal("a sign-in without a session")),
         }
     }
 
     /// Redeems a code, sets the password, proves the address, ends every other session of the user, and signs in if
-    /// the policy says so.
+    /// the policy and the hooks say so.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::InvalidCode`], [`Error::CodeExpired`], [`Error::TooManyAttempts`],
@@ -127,15 +129,17 @@ impl Passwords<'_> {
         client: &ClientContext,
     ) -> Result<PasswordSet, Error> {
         let sign_in = if self.inner.policies.passwords.sign_in_after_set { SignIn::Yes } else { SignIn::No };
-        self.set(request, sign_in, client).await
+        Ok(self.set(request, sign_in, client).await?.0)
     }
 
+    /// Answers also why nobody was signed in, if a hook is why: only after the store has judged the code, or the answer
+    /// would tell a right code from a wrong one to whoever has guessed too often.
     async fn set(
         &self,
         request: SetWithCode,
         sign_in: SignIn,
         client: &ClientContext,
-    ) -> Result<PasswordSet, Error> {
+    ) -> Result<(PasswordSet, Option<Error>), Error> {
         let inner = self.inner;
         let SetWithCode { email, code, new_password, confirmation_password, purpose } = request;
         let mut input = Input::default();
@@ -173,9 +177,13 @@ impl Passwords<'_> {
             Some(_) => inner.hash(password, client).await?,
             None => crate::domain::password::PasswordHash::new(""),
         };
+        let refused = match sign_in {
+            SignIn::Yes => inner.ask_sign_in_by_code(&guess, &email, client).await.err(),
+            SignIn::No => None,
+        };
         let now = inner.clock.now();
         let issued = match sign_in {
-            SignIn::Yes if hit.is_some() => {
+            SignIn::Yes if hit.is_some() && refused.is_none() => {
                 Some(inner.new_session(AuthMethod::EmailCode, client, now).await?)
             }
             SignIn::Yes | SignIn::No => None,
@@ -196,9 +204,13 @@ impl Passwords<'_> {
             events: inner.event_drafts(&EventKind::ALL, now),
         };
         let user = inner.judge(&guess, judgement, now).await?;
-        match issued {
-            Some(issued) => Ok(PasswordSet::SignedIn(Box::new(inner.signed_in(issued, user, now).await?))),
-            None => Ok(PasswordSet::Set(Box::new(user))),
+        if let Some(refused) = &refused {
+            inner.audit_refused_sign_in(refused, &email, user.id, client).await?;
         }
+        let set = match issued {
+            Some(issued) => PasswordSet::SignedIn(Box::new(inner.signed_in(issued, user, now).await?)),
+            None => PasswordSet::Set(Box::new(user)),
+        };
+        Ok((set, refused))
     }
 }

@@ -1,4 +1,4 @@
-//! Changing a user's name, language, status and roles: one's own, or as an administrator.
+//! Changing a user's name, language, profile, status and roles: one's own, or as an administrator.
 
 use super::account::Account;
 use super::input::Input;
@@ -9,6 +9,7 @@ use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::event::EventKind;
 use crate::domain::id::UserId;
+use crate::domain::json::JsonObject;
 use crate::domain::role::{Permission, Role};
 use crate::domain::secret::Password;
 use crate::domain::session::Session;
@@ -25,12 +26,14 @@ pub struct UpdateUser {
     pub username: Option<Option<String>>,
     /// The language of mails, as a BCP 47 tag; `Some(None)` removes it.
     pub locale: Option<Option<String>>,
+    /// The profile, which replaces the one before as a whole; `Some(None)` removes it.
+    pub profile: Option<Option<JsonObject>>,
     /// Whether the account may be used. A user who is disabled is signed out everywhere at once.
     pub status: Option<UserStatus>,
 }
 
 impl Account<'_> {
-    /// Changes the caller's name and language. The status of [`UpdateUser`] is not the caller's to change.
+    /// Changes the caller's name, language and profile. The status of [`UpdateUser`] is not the caller's to change.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::SessionEnded`] when the caller was deleted meanwhile, [`Error::Unavailable`].
@@ -41,7 +44,7 @@ impl Account<'_> {
         client: &ClientContext,
     ) -> Result<User, Error> {
         let inner = self.inner;
-        let change = user_change(UpdateUser { status: None, ..request })?;
+        let change = inner.user_change(UpdateUser { status: None, ..request })?;
         let id = caller.user.id;
         let actor = Some(id);
         let outcome = inner.update_user(id, actor, None, change, AuditEvent::UserUpdate, client).await?;
@@ -53,7 +56,7 @@ impl Account<'_> {
 }
 
 impl Users<'_> {
-    /// Changes a user's name, language and status.
+    /// Changes a user's name, language, profile and status.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::NotFound`], [`Error::LastAdmin`], [`Error::Unavailable`]; of a user who acts,
@@ -68,7 +71,7 @@ impl Users<'_> {
         let inner = self.inner;
         let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
         let event = if request.status.is_some() { AuditEvent::StatusChange } else { AuditEvent::UserUpdate };
-        let change = user_change(request)?;
+        let change = inner.user_change(request)?;
         answer(inner.update_user(id, by.actor(), actor, change, event, client).await?)
     }
 
@@ -161,16 +164,17 @@ fn answer(outcome: UserUpdated) -> Result<User, Error> {
     }
 }
 
-fn user_change(request: UpdateUser) -> Result<UserChange, Error> {
-    let UpdateUser { username, locale, status } = request;
-    let mut input = Input::default();
-    let username = username.map(|name| input.username(name.as_deref()));
-    let locale = locale.map(|tag| input.locale(tag.as_deref()));
-    input.check()?;
-    Ok(UserChange { username, locale, status, roles: None })
-}
-
 impl Inner {
+    fn user_change(&self, request: UpdateUser) -> Result<UserChange, Error> {
+        let UpdateUser { username, locale, profile, status } = request;
+        let mut input = Input::default();
+        let username = username.map(|name| input.username(name.as_deref()));
+        let locale = locale.map(|tag| input.locale(tag.as_deref()));
+        let profile = profile.map(|profile| input.profile(profile.as_ref(), self.profile)).transpose()?;
+        input.check()?;
+        Ok(UserChange { username, locale, profile, status, roles: None })
+    }
+
     async fn update_user(
         &self,
         id: UserId,

@@ -9,6 +9,7 @@ use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
 use crate::domain::event::EventKind;
 use crate::domain::id::UserId;
+use crate::domain::json::JsonObject;
 use crate::domain::mail::MailKind;
 use crate::domain::page::Page;
 use crate::domain::role::{Permission, Role, Roles};
@@ -43,6 +44,8 @@ pub struct CreateUser {
     pub username: Option<String>,
     /// The language of mails, as a BCP 47 tag.
     pub locale: Option<String>,
+    /// The profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    pub profile: Option<JsonObject>,
     /// The roles, to which `user` is added.
     pub roles: Roles,
 }
@@ -50,7 +53,14 @@ pub struct CreateUser {
 impl CreateUser {
     /// A user of this address, without a password, a name or roles of their own.
     pub fn new(email: impl Into<String>) -> Self {
-        Self { email: email.into(), password: None, username: None, locale: None, roles: Roles::new() }
+        Self {
+            email: email.into(),
+            password: None,
+            username: None,
+            locale: None,
+            profile: None,
+            roles: Roles::new(),
+        }
     }
 }
 
@@ -67,13 +77,14 @@ impl Users<'_> {
         client: &ClientContext,
     ) -> Result<User, Error> {
         let inner = self.inner;
-        let CreateUser { email, password, username, locale, mut roles } = request;
+        let CreateUser { email, password, username, locale, profile, mut roles } = request;
         let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
         roles.insert(Role::user());
         let mut input = Input::default();
         let email = input.email(&email);
         let username = input.username(username.as_deref());
         let locale = input.locale(locale.as_deref());
+        let profile = input.profile(profile.as_ref(), inner.profile)?;
         input.roles(&roles, &inner.policies.roles);
         let password = match password {
             None => None,
@@ -109,6 +120,7 @@ impl Users<'_> {
             email_verified_at: password.is_some().then_some(now),
             username,
             locale,
+            profile,
             roles,
             password,
             invitation,

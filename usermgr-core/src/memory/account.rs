@@ -28,6 +28,7 @@ impl AccountStore for MemoryStore {
             password,
             username,
             locale,
+            profile,
             expires_at,
             mut code,
             code_mail,
@@ -56,7 +57,7 @@ impl AccountStore for MemoryStore {
             return Ok(Registered::Taken);
         }
         code.dies_at = code.dies_at.min(expires_at);
-        let row = RegistrationRow { email, password, username, locale, expires_at };
+        let row = RegistrationRow { email, password, username, locale, profile, expires_at };
         state.owe_mail(code_mail, &Receiver::registration(&row), Some(code.id), now);
         state.registrations.insert(id, row);
         let owner = Owner::Registration(id);
@@ -80,6 +81,7 @@ impl AccountStore for MemoryStore {
             email_verified_at,
             username,
             locale,
+            profile,
             roles,
             password,
             invitation,
@@ -107,6 +109,7 @@ impl AccountStore for MemoryStore {
             roles,
             status: UserStatus::Active,
             locale,
+            profile,
             created_at: now,
             updated_at: now,
             last_login_at: None,
@@ -211,7 +214,7 @@ impl AccountStore for MemoryStore {
 
     async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
         let UpdateUser { now, id, by, change, audit, events } = command;
-        let UserChange { username, locale, status, roles } = change;
+        let UserChange { username, locale, profile, status, roles } = change;
         let mut state = self.state()?;
         let before = state.live_user(id).map(|row| row.user.clone());
         let new_roles =
@@ -237,6 +240,9 @@ impl AccountStore for MemoryStore {
         if let Some(locale) = locale {
             user.locale = locale;
         }
+        if let Some(profile) = profile {
+            user.profile = profile;
+        }
         if let Some(status) = status {
             user.status = status;
         }
@@ -249,7 +255,9 @@ impl AccountStore for MemoryStore {
             return Ok(UserUpdated::LastAdmin);
         }
         let happened = Happened {
-            user_updated: user.username != before.username || user.locale != before.locale,
+            user_updated: user.username != before.username
+                || user.locale != before.locale
+                || user.profile != before.profile,
             roles_changed: user.roles != before.roles,
             status_changed: user.status != before.status,
             ..Happened::default()

@@ -368,6 +368,7 @@ impl State {
             roles: Roles::from([Role::user()]),
             status: UserStatus::Active,
             locale: registration.locale,
+            profile: registration.profile,
             created_at: now,
             updated_at: now,
             last_login_at: None,

@@ -22,6 +22,7 @@ use crate::domain::id::{CodeId, OutboxId, RegistrationId, SessionId, UserId};
 use crate::domain::job::JobName;
 use crate::domain::mail::{OwedCode, OwedMail};
 use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::profile::Profile;
 use crate::domain::role::{Role, Roles};
 use crate::domain::secret::Digest;
 use crate::domain::session::Session;
@@ -91,6 +92,7 @@ pub(crate) struct RegistrationRow {
     pub(crate) password: PasswordHash,
     pub(crate) username: Option<Username>,
     pub(crate) locale: Option<Locale>,
+    pub(crate) profile: Option<Profile>,
     pub(crate) expires_at: OffsetDateTime,
 }
 

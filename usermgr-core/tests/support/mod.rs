@@ -8,7 +8,7 @@ use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::policy::HashPolicy;
 use usermgr_core::port::store::Store;
 use usermgr_core::testing::{Mailbox, MemoryStore, TestClock};
-use usermgr_core::{ClientContext, Password, Policies, SecretKey, User, UserManager};
+use usermgr_core::{ClientContext, Password, Policies, SecretKey, User, UserManager, UserManagerBuilder};
 
 pub const ANA: &str = "ana@example.org";
 pub const PASSWORD: &str = "correct horse battery";
@@ -29,20 +29,27 @@ impl World {
 
     /// With other rules than the defaults. Hashing is cheap here, and requests may follow each other at once.
     pub fn with(change: impl FnOnce(&mut Policies)) -> Self {
+        Self::built(change, |builder| builder)
+    }
+
+    /// With other rules, and parts of the host's own.
+    pub fn built(
+        change: impl FnOnce(&mut Policies),
+        with: impl FnOnce(UserManagerBuilder) -> UserManagerBuilder,
+    ) -> Self {
         let hashing = HashPolicy { memory_kib: 64, iterations: 1, ..HashPolicy::default() };
         let mut policies = Policies { hashing, ..Policies::default() };
         policies.codes.resend_interval = time::Duration::ZERO;
         change(&mut policies);
         let (store, clock, mailbox) =
             (Arc::new(MemoryStore::default()), Arc::new(TestClock::default()), Arc::new(Mailbox::default()));
-        let users = UserManager::builder()
+        let builder = UserManager::builder()
             .store(Arc::clone(&store) as Arc<dyn Store>)
             .mailer(mailbox.clone())
             .clock(clock.clone())
             .secret_key(SecretKey::from_bytes(*b"0123456789abcdef0123456789abcdef"))
-            .policies(policies)
-            .build()
-            .unwrap();
+            .policies(policies);
+        let users = with(builder).build().unwrap();
         Self { users, store, clock, mailbox, client: from("192.0.2.1") }
     }
 

@@ -91,7 +91,7 @@ fn told(error: &Error) -> String {
     match error {
         Error::Invalid(faults) => faults
             .iter()
-            .map(|fault| match (fault.field, fault.fault) {
+            .map(|fault| match (fault.field.as_ref(), fault.fault) {
                 ("roles", FieldFault::Unsupported) => {
                     "no such role is defined: see usermgr-server roles list".to_owned()
                 }
@@ -116,6 +116,8 @@ fn fault_told(fault: FieldFault) -> String {
     match fault {
         FieldFault::TooShort { min } => format!("{word}, it takes {min} characters at least"),
         FieldFault::TooLong { max } => format!("{word}, it takes {max} characters at most"),
+        FieldFault::TooLarge { max } => format!("{word}, it takes {max} bytes at most"),
+        FieldFault::TooDeep { max } => format!("{word}, it takes {max} levels at most"),
         FieldFault::TooCommon => format!("{word}, it is on every list of passwords to try"),
         FieldFault::SameAsIdentity => format!("{word}, it is the address or the name"),
         _ => word.to_owned(),

@@ -19,6 +19,7 @@ use usermgr_core::domain::email::{Email, EmailKey};
 use usermgr_core::domain::event::Event;
 use usermgr_core::domain::id::{AuditId, OutboxId, SessionId, UserId};
 use usermgr_core::domain::page::PageSize;
+use usermgr_core::domain::profile::Profile;
 use usermgr_core::domain::role::{Permission, Role, Roles};
 use usermgr_core::domain::session::Session;
 use usermgr_core::domain::user::{Locale, Username};
@@ -151,6 +152,8 @@ pub(crate) struct UserAnswer<'a> {
     status: &'static str,
     #[schema(value_type = Option<fields::Locale>, required)]
     locale: Option<&'a Locale>,
+    #[schema(value_type = Option<fields::Profile>, required)]
+    profile: Option<&'a Profile>,
     #[schema(value_type = fields::Time)]
     created_at: Time,
     #[schema(value_type = fields::Time)]
@@ -169,6 +172,7 @@ impl<'a> From<&'a User> for UserAnswer<'a> {
             roles: &user.roles,
             status: user.status.as_str(),
             locale: user.locale.as_ref(),
+            profile: user.profile.as_ref(),
             created_at: Time(user.created_at),
             updated_at: Time(user.updated_at),
             last_login_at: user.last_login_at.map(Time),

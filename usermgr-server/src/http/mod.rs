@@ -247,7 +247,7 @@ impl App {
     }
 
     fn document(&self) -> Bytes {
-        let make = || openapi(&self.options, self.manager.policies()).to_string().into();
+        let make = || openapi::document_of(&self.options, &self.manager).to_string().into();
         self.document.get_or_init(make).clone()
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use usermgr_core::Error;
 use usermgr_core::domain::event::EventPosition;
 use usermgr_core::domain::field::{FieldError, FieldFault};
+use usermgr_core::domain::refusal::Refusal;
 use utoipa::ToSchema;
 
 use super::openapi::fields;
@@ -70,12 +71,14 @@ pub(crate) struct Problem {
     code: &'static str,
     errors: Vec<(String, &'static str, Option<usize>)>,
     retry_after: Option<Duration>,
-    allow: Option<String>,
+    allow: Option<Box<str>>,
     challenge: Challenge,
     /// How long ago the last sign-in may be (RFC 9470).
     max_age: Option<Duration>,
     /// From where on a reader of the feed lacks nothing.
     resume_after: Option<EventPosition>,
+    /// What a hook of the host's says.
+    refusal: Option<Box<Refusal>>,
 }
 
 impl Problem {
@@ -89,6 +92,7 @@ impl Problem {
             challenge: Challenge::Bearer,
             max_age: None,
             resume_after: None,
+            refusal: None,
         }
     }
 
@@ -142,7 +146,7 @@ impl Problem {
     }
 
     pub(super) fn method_not_allowed(methods: &[(Method, Endpoint)]) -> Self {
-        Self { allow: Some(allowed(methods)), ..Self::new("method_not_allowed") }
+        Self { allow: Some(allowed(methods).into()), ..Self::new("method_not_allowed") }
     }
 
     /// The problem of a code, with all that may come with it, to be shown.
@@ -151,6 +155,10 @@ impl Problem {
         match code {
             "validation_failed" => problem.errors.push(("email".to_owned(), "invalid", None)),
             "events_gone" => problem.resume_after = Some(EventPosition::from_u64(42)),
+            "refused" => {
+                problem.refusal =
+                    Refusal::new("invite_needed", "Sign-up is by invitation.").ok().map(Box::new);
+            }
             "rate_limited" | "too_many_attempts" | "overloaded" | "unavailable" => {
                 problem.retry_after = Some(Duration::from_secs(30));
             }
@@ -161,7 +169,7 @@ impl Problem {
 
     /// What the answer says.
     pub(super) fn body(&self, language: Language, request_id: &str) -> Value {
-        let (title, detail) = sentence(self.code, language);
+        let (title, _) = sentence(self.code, language);
         let message = |(field, code, bound): &(String, &'static str, Option<usize>)| FieldProblem {
             field: field.clone(),
             code,
@@ -171,8 +179,9 @@ impl Problem {
             r#type: format!("urn:usermgr:problem:{}", self.code),
             title,
             status: self.status.as_u16(),
-            detail,
+            detail: self.sentence(language),
             code: self.code,
+            reason: self.refusal.as_ref().map(|refusal| refusal.reason()),
             request_id,
             errors: self.errors.iter().map(message).collect(),
             resume_after: self.resume_after.map(|position| position.to_string()),
@@ -229,6 +238,10 @@ pub(super) struct ProblemBody<'a> {
     detail: &'a str,
     /// What it is, for programs: stable.
     code: &'a str,
+    /// What it is that the host refuses; only with `refused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = fields::RefusalReason, required = false)]
+    reason: Option<&'a str>,
     /// Finds the request in the log.
     request_id: &'a str,
     /// Which fields are wrong.
@@ -266,7 +279,7 @@ pub(super) fn status(code: &str) -> StatusCode {
         | "invalid_token"
         | "session_ended"
         | "reauthentication_required" => StatusCode::UNAUTHORIZED,
-        "registration_closed" | "forbidden" => StatusCode::FORBIDDEN,
+        "registration_closed" | "refused" | "forbidden" => StatusCode::FORBIDDEN,
         "not_found" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "registration_ambiguous" | "email_taken" | "last_admin" => StatusCode::CONFLICT,
@@ -300,8 +313,12 @@ impl Problem {
         self.retry_after.map(whole_seconds)
     }
 
-    pub(crate) fn sentence(&self, language: Language) -> &'static str {
-        sentence(self.code, language).1
+    /// What to do, for people: in the host's words, where the host refuses.
+    pub(crate) fn sentence(&self, language: Language) -> &str {
+        match &self.refusal {
+            Some(refusal) => refusal.text(language.tag()),
+            None => sentence(self.code, language).1,
+        }
     }
 
     /// Each field that is wrong, and what is wrong with it.
@@ -342,20 +359,22 @@ impl From<Error> for Problem {
         if let Error::ReauthenticationRequired { max_age } = &error {
             problem.max_age = Some(*max_age);
         }
-        if let Error::Invalid(faults) = &error {
-            problem.errors = faults.iter().map(entry).collect();
+        match error {
+            Error::Invalid(faults) => problem.errors = faults.into_iter().map(entry).collect(),
+            Error::Refused(refusal) => problem.refusal = Some(Box::new(refusal)),
+            _ => {}
         }
         problem
     }
 }
 
-fn entry(error: &FieldError) -> (String, &'static str, Option<usize>) {
+fn entry(error: FieldError) -> (String, &'static str, Option<usize>) {
     let bound = match error.fault {
         FieldFault::TooShort { min } => Some(min),
-        FieldFault::TooLong { max } => Some(max),
+        FieldFault::TooLong { max } | FieldFault::TooLarge { max } | FieldFault::TooDeep { max } => Some(max),
         _ => None,
     };
-    (error.field.to_owned(), error.fault.as_str(), bound)
+    (error.field.into_owned(), error.fault.as_str(), bound)
 }
 
 /// The title and the sentence of a code.
@@ -396,6 +415,8 @@ pub(super) fn sentence(code: &str, language: Language) -> (&'static str, &'stati
         "registration_closed" => {
             ("Registration closed", "Registration is closed.", "El registro está cerrado.")
         }
+        // The host says it in its own words.
+        "refused" => ("Refused", "This is not allowed.", "Esto no está permitido."),
         "invalid_credentials" => (
             "Invalid credentials",
             "The address or the password is wrong.",
@@ -487,6 +508,14 @@ fn field_sentence(code: &str, bound: Option<usize>, language: Language) -> Strin
         "too_long" => (
             format!("It may have at most {bound} characters."),
             format!("Puede tener como máximo {bound} caracteres."),
+        ),
+        "too_large" => (
+            format!("It may take at most {bound} bytes."),
+            format!("Puede ocupar como máximo {bound} bytes."),
+        ),
+        "too_deep" => (
+            format!("It may have at most {bound} levels."),
+            format!("Puede tener como máximo {bound} niveles."),
         ),
         "too_common" => {
             ("Too many people use this password.".into(), "Demasiada gente usa esta contraseña.".into())

@@ -35,7 +35,7 @@ pub(super) async fn save(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let request = UpdateUser {
         username: Some(visit.form.optional("username")),
         locale: Some(visit.form.optional("locale")),
-        status: None,
+        ..UpdateUser::default()
     };
     match visit.manager.account().update(caller, request, &visit.client).await {
         Ok(user) => {

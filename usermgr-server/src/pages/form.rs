@@ -1,12 +1,19 @@
 //! Forms: what was sent, and how a form is shown again with what was wrong with it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, header};
 use serde::Serialize;
 use usermgr_core::Error;
+use usermgr_core::domain::json::JsonObject;
 
 use crate::http::problem::{Language, Problem};
+
+/// What the names of fields begin with that a host's own form asks for its hooks.
+pub(super) const EXTRA: &str = "extra.";
+/// What the names of fields begin with that belong to a profile.
+pub(super) const PROFILE: &str = "profile.";
 
 /// The fields of a form or of a query, each with what was typed.
 #[derive(Default)]
@@ -56,6 +63,13 @@ impl Form {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// The fields whose names begin so, as an object of texts; none where none was filled in.
+    pub(super) fn object(&self, prefix: &str) -> Option<JsonObject> {
+        let fields = self.filled().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
+        let fields: BTreeMap<&str, &str> = fields.collect();
+        JsonObject::of(&fields).ok().filter(|_| !fields.is_empty())
+    }
+
     /// Every value of a field, as of boxes that were ticked.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -66,7 +80,7 @@ impl Form {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct FormState {
     /// What stands in its fields. Passwords and codes are typed anew.
-    pub(super) values: BTreeMap<&'static str, String>,
+    pub(super) values: BTreeMap<Cow<'static, str>, String>,
     /// What is wrong with a field.
     pub(super) faults: BTreeMap<String, String>,
     /// What is wrong with the whole.
@@ -80,8 +94,16 @@ pub(super) struct FormState {
 impl FormState {
     /// A form with these values in it.
     pub(super) fn with<const N: usize>(values: [(&'static str, &str); N]) -> Self {
-        let values = values.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+        let values = values.into_iter().map(|(name, value)| (name.into(), value.to_owned())).collect();
         Self { values, ..Self::default() }
+    }
+
+    /// Also with what stands in the fields of the host's own.
+    pub(super) fn and_hosts_fields(mut self, sent: &Form) -> Self {
+        let is_own = |name: &str| [EXTRA, PROFILE].iter().any(|prefix| name.starts_with(prefix));
+        let own = sent.filled().filter(|(name, _)| is_own(name));
+        self.values.extend(own.map(|(name, value)| (name.to_owned().into(), value.to_owned())));
+        self
     }
 
     /// The form after it was refused, and the refusal whose status the page has. What another form cannot mend goes on.

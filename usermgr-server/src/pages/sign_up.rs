@@ -6,7 +6,7 @@ use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::{Code, Password, RegistrationToken};
 
 use super::cookies::{Carried, Notice};
-use super::form::FormState;
+use super::form::{EXTRA, FormState, PROFILE};
 use super::reply::Reply;
 use super::visit::Visit;
 use crate::http::problem::Problem;
@@ -31,6 +31,8 @@ pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let request = Register {
         username: visit.form.optional("username"),
         locale: Some(visit.language.tag().to_owned()),
+        profile: visit.form.object(PROFILE),
+        extra: visit.form.object(EXTRA),
         ..Register::new(email, visit.form.text("password"))
     };
     match visit.manager.registration().register(request, &visit.client).await {
@@ -42,6 +44,7 @@ pub(super) async fn begin(visit: &Visit<'_>) -> Result<Reply, Problem> {
         })),
         Err(error) => {
             let form = FormState::with([("email", email), ("username", username)]);
+            let form = form.and_hosts_fields(&visit.form);
             visit.again(TEMPLATE, form, (error, None), values(visit))
         }
     }

@@ -10,6 +10,7 @@ use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::UserId;
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::password::{PasswordHash, PasswordVersion};
+use usermgr_core::domain::profile::Profile;
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::user::{Locale, User, UserStatus, Username};
 use usermgr_core::port::store::account::{
@@ -140,6 +141,7 @@ impl Store {
             password,
             username,
             locale,
+            profile,
             expires_at,
             mut code,
             code_mail,
@@ -175,8 +177,8 @@ impl Store {
         } else {
             sqlx::query(
                 "INSERT INTO usermgr_registrations \
-                 (id, email, email_key, password, username, locale, created_at, expires_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                 (id, email, email_key, password, username, locale, created_at, expires_at, profile) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             )
             .bind(id.as_uuid())
             .bind(email.as_str())
@@ -186,6 +188,7 @@ impl Store {
             .bind(locale.as_ref().map(Locale::as_str))
             .bind(ts(now))
             .bind(ts(expires_at))
+            .bind(profile.as_ref().map(Profile::as_str))
             .execute(&mut *tx)
             .await
             .map_err(fault)?;
@@ -211,6 +214,7 @@ impl Store {
             email_verified_at,
             username,
             locale,
+            profile,
             roles,
             password,
             invitation,
@@ -237,6 +241,7 @@ impl Store {
             roles,
             status: UserStatus::Active,
             locale,
+            profile,
             created_at: now,
             updated_at: now,
             last_login_at: None,
@@ -305,7 +310,7 @@ impl Store {
 impl Store {
     async fn update_user_once(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
         let UpdateUser { now, id, by, change, audit, events } = command;
-        let UserChange { username, locale, status, roles } = change;
+        let UserChange { username, locale, profile, status, roles } = change;
         let mut tx = self.begin().await?;
         let (found, actor) = lock_user_and_actor(&mut tx, id, by.as_ref()).await?;
         let before = found.map(|found| found.user);
@@ -332,6 +337,9 @@ impl Store {
         if let Some(locale) = locale {
             user.locale = locale;
         }
+        if let Some(profile) = profile {
+            user.profile = profile;
+        }
         if let Some(status) = status {
             user.status = status;
         }
@@ -344,14 +352,16 @@ impl Store {
             return Ok(UserUpdated::LastAdmin);
         }
         let happened = Happened {
-            user_updated: user.username != before.username || user.locale != before.locale,
+            user_updated: user.username != before.username
+                || user.locale != before.locale
+                || user.profile != before.profile,
             roles_changed: user.roles != before.roles,
             status_changed: user.status != before.status,
             ..Happened::default()
         };
         if user != before {
             user.updated_at = now;
-            write_profile(&mut tx, &user).await?;
+            write_user(&mut tx, &user).await?;
         }
         if happened.roles_changed {
             sqlx::query("DELETE FROM usermgr_user_roles WHERE user_id = $1")
@@ -528,7 +538,7 @@ async fn insert_users(
 ) -> Result<HashSet<(uuid::Uuid, String)>, StoreError> {
     let mut statement: QueryBuilder<Db> = QueryBuilder::new(
         "INSERT INTO usermgr_users (id, email, email_key, email_verified_at, username, roles, status, locale, \
-         password, password_version, created_at, updated_at, last_login_at, username_key) ",
+         password, password_version, created_at, updated_at, last_login_at, username_key, profile) ",
     );
     statement.push_values(users, |mut row, ImportedUser { user, password, audit: _, event: _ }| {
         let version = if password.is_some() { PasswordVersion::FIRST } else { PasswordVersion::NONE };
@@ -545,7 +555,8 @@ async fn insert_users(
             .push_bind(ts(user.created_at))
             .push_bind(ts(user.updated_at))
             .push_bind(user.last_login_at.map(ts))
-            .push_bind(username_key(user));
+            .push_bind(username_key(user))
+            .push_bind(user.profile.as_ref().map(Profile::as_str));
     });
     statement.push(" ON CONFLICT DO NOTHING RETURNING id, email_key");
     // Only the one statement that comes again is worth keeping.
@@ -709,10 +720,10 @@ pub(super) fn permits(by: Option<&Actor>, actor: Option<&Credentials>, reached: 
     })
 }
 
-async fn write_profile(tx: &mut Tx, user: &User) -> Result<(), StoreError> {
+async fn write_user(tx: &mut Tx, user: &User) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE usermgr_users SET username = $2, username_key = $3, locale = $4, status = $5, roles = $6, \
-         updated_at = $7 WHERE id = $1",
+         updated_at = $7, profile = $8 WHERE id = $1",
     )
     .bind(user.id.as_uuid())
     .bind(user.username.as_ref().map(Username::as_str))
@@ -721,6 +732,7 @@ async fn write_profile(tx: &mut Tx, user: &User) -> Result<(), StoreError> {
     .bind(user.status.as_str())
     .bind(roles_text(&user.roles))
     .bind(ts(user.updated_at))
+    .bind(user.profile.as_ref().map(Profile::as_str))
     .execute(&mut **tx)
     .await
     .map_err(fault)?;
@@ -820,7 +832,7 @@ pub(super) async fn user_of(
 /// A user, locked until the transaction ends. A command locks its user before the user's codes and sessions.
 pub(super) async fn locked_user(tx: &mut Tx, id: UserId) -> Result<Option<Credentials>, StoreError> {
     let row: Option<UserRow> = sqlx::query_as(locking!(
-        "SELECT u.id AS user_id, u.email, u.email_verified_at, u.username, u.roles, u.status, u.locale, u.password, \
+        "SELECT u.id AS user_id, u.email, u.email_verified_at, u.username, u.roles, u.status, u.locale, u.profile, u.password, \
          u.password_version, u.created_at AS user_created_at, u.updated_at, u.last_login_at \
          FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NULL"
     ))
@@ -840,8 +852,8 @@ pub(super) async fn insert_user(
 ) -> Result<bool, StoreError> {
     let inserted: Option<i64> = sqlx::query_scalar(
         "INSERT INTO usermgr_users (id, email, email_key, email_verified_at, username, roles, status, locale, \
-         password, password_version, created_at, updated_at, last_login_at, username_key) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+         password, password_version, created_at, updated_at, last_login_at, username_key, profile) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
          ON CONFLICT DO NOTHING RETURNING CAST(1 AS BIGINT)",
     )
     .bind(user.id.as_uuid())
@@ -858,6 +870,7 @@ pub(super) async fn insert_user(
     .bind(ts(user.updated_at))
     .bind(user.last_login_at.map(ts))
     .bind(username_key(user))
+    .bind(user.profile.as_ref().map(Profile::as_str))
     .fetch_optional(&mut **tx)
     .await
     .map_err(fault)?;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::account::{insert_user, locked_user, set_password, user_of};
 use super::event::owe_events;
-use super::rows::{corrupt, locale, username};
+use super::rows::{corrupt, locale, profile, username};
 use super::writing::{
     Limits, Receiver, audit_done, audit_refused, end_codes_of, end_everything_of, open_session, owe_mail,
 };
@@ -287,6 +287,7 @@ struct Registration {
     password: PasswordHash,
     username: Option<usermgr_core::domain::user::Username>,
     locale: Option<usermgr_core::domain::user::Locale>,
+    profile: Option<usermgr_core::domain::profile::Profile>,
     expires_at: OffsetDateTime,
 }
 
@@ -437,15 +438,15 @@ async fn owner(
 }
 
 async fn locked_registration(tx: &mut Tx, id: RegistrationId) -> Result<Option<Registration>, StoreError> {
-    type Row = (String, String, Option<String>, Option<String>, Ts);
+    type Row = (String, String, Option<String>, Option<String>, Option<String>, Ts);
     let row: Option<Row> = sqlx::query_as(locking!(
-        "SELECT email, password, username, locale, expires_at FROM usermgr_registrations WHERE id = $1"
+        "SELECT email, password, username, locale, profile, expires_at FROM usermgr_registrations WHERE id = $1"
     ))
     .bind(id.as_uuid())
     .fetch_optional(&mut **tx)
     .await
     .map_err(fault)?;
-    let Some((email, password, name, language, expires_at)) = row else { return Ok(None) };
+    let Some((email, password, name, language, kept, expires_at)) = row else { return Ok(None) };
     let wrong = |column| corrupt("usermgr_registrations", column, id);
     Ok(Some(Registration {
         id,
@@ -453,6 +454,7 @@ async fn locked_registration(tx: &mut Tx, id: RegistrationId) -> Result<Option<R
         password: PasswordHash::new(password),
         username: username(name.as_deref()).map_err(|()| wrong("username"))?,
         locale: locale(language.as_deref()).map_err(|()| wrong("locale"))?,
+        profile: profile(kept).map_err(|()| wrong("profile"))?,
         expires_at: from_ts(expires_at),
     }))
 }
@@ -695,7 +697,8 @@ async fn activate(
     welcome: Option<MailDraft>,
     now: OffsetDateTime,
 ) -> Result<Option<(UserId, Happened)>, StoreError> {
-    let Registration { id: _, email, password: registered, username, locale, expires_at: _ } = registration;
+    let Registration { id: _, email, password: registered, username, locale, profile, expires_at: _ } =
+        registration;
     let (hash, session) = match password {
         Some(NewPassword { hash, session, notice: _ }) => (hash, session),
         None => (registered, None),
@@ -708,6 +711,7 @@ async fn activate(
         roles: Roles::from([Role::user()]),
         status: UserStatus::Active,
         locale,
+        profile,
         created_at: now,
         updated_at: now,
         last_login_at: None,

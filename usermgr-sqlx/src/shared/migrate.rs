@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = migrations![
     3 from 3: "0003_events.sql",
     4 from 3: "0004_jobs.sql",
     5 from 3: "0005_undeliverable.sql",
+    6 from 3: "0006_profiles.sql",
 ];
 
 impl Store {

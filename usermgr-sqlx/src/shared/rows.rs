@@ -6,6 +6,7 @@ use std::str::FromStr;
 use usermgr_core::domain::email::Email;
 use usermgr_core::domain::id::UserId;
 use usermgr_core::domain::password::{PasswordHash, PasswordVersion};
+use usermgr_core::domain::profile::Profile;
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::user::{Locale, User, UserStatus, Username};
 use usermgr_core::port::store::StoreError;
@@ -22,7 +23,7 @@ pub(super) fn corrupt(table: &'static str, column: &'static str, row: impl Displ
 /// The columns of a user, in the order of [`UserRow`].
 macro_rules! user_columns {
     () => {
-        "u.id AS user_id, u.email, u.email_verified_at, u.username, u.roles, u.status, u.locale, u.password, \
+        "u.id AS user_id, u.email, u.email_verified_at, u.username, u.roles, u.status, u.locale, u.profile, u.password, \
          u.password_version, u.created_at AS user_created_at, u.updated_at, u.last_login_at"
     };
 }
@@ -37,6 +38,7 @@ pub(super) struct UserRow {
     roles: String,
     status: String,
     locale: Option<String>,
+    profile: Option<String>,
     password: Option<String>,
     password_version: i64,
     user_created_at: Ts,
@@ -56,6 +58,7 @@ impl UserRow {
             roles: roles.map_err(|_| wrong("roles"))?,
             status: UserStatus::from_str(&self.status).map_err(|_| wrong("status"))?,
             locale: locale(self.locale.as_deref()).map_err(|()| wrong("locale"))?,
+            profile: profile(self.profile).map_err(|()| wrong("profile"))?,
             created_at: from_ts(self.user_created_at),
             updated_at: from_ts(self.updated_at),
             last_login_at: self.last_login_at.map(from_ts),
@@ -75,6 +78,10 @@ pub(super) fn username(text: Option<&str>) -> Result<Option<Username>, ()> {
 
 pub(super) fn locale(text: Option<&str>) -> Result<Option<Locale>, ()> {
     text.map(Locale::parse).transpose().map_err(|_| ())
+}
+
+pub(super) fn profile(text: Option<String>) -> Result<Option<Profile>, ()> {
+    text.map(Profile::from_stored).transpose().map_err(|_| ())
 }
 
 /// How roles stand in a row: sorted names with spaces between them.

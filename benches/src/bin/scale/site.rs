@@ -148,6 +148,7 @@ fn user(n: u64, hash: &str) -> ImportedUser {
         created_at: at,
         updated_at: at,
         last_login_at: None,
+        profile: None,
     };
     let audit = AuditDraft {
         id: AuditId::new(at, &SystemRandom),

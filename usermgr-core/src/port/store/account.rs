@@ -12,6 +12,7 @@ use crate::domain::email::{Email, EmailKey};
 use crate::domain::id::{RegistrationId, SessionId, UserId};
 use crate::domain::page::{Page, PageSize};
 use crate::domain::password::{PasswordHash, PasswordVersion};
+use crate::domain::profile::Profile;
 use crate::domain::role::{Role, Roles};
 use crate::domain::user::{Locale, User, UserStatus, Username};
 
@@ -75,7 +76,7 @@ pub trait AccountStore: Send + Sync {
     /// [`StoreError`].
     async fn users(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError>;
 
-    /// Changes a user's name, language, status or roles, all at once.
+    /// Changes a user's name, language, profile, status or roles, all at once.
     ///
     /// 1. `by` does not hold (see [`Actor`]), or the user has, or would get or lose, a role of `by.beyond`:
     ///    `NotPermitted`. The user is unknown or deleted: `NotFound`. An active administrator would cease
@@ -140,6 +141,8 @@ pub struct Register {
     pub username: Option<Username>,
     /// The language of mails.
     pub locale: Option<Locale>,
+    /// The profile that the user will have.
+    pub profile: Option<Profile>,
     /// When the registration is over unless it was completed.
     pub expires_at: OffsetDateTime,
     /// Its code, of purpose `EmailVerification`.
@@ -194,6 +197,8 @@ pub struct CreateUser {
     pub username: Option<Username>,
     /// The language of mails.
     pub locale: Option<Locale>,
+    /// The profile.
+    pub profile: Option<Profile>,
     /// The roles.
     pub roles: Roles,
     /// The password; without one the user sets it by a code of `FirstTimeSetup`.
@@ -345,6 +350,8 @@ pub struct UserChange {
     pub username: Option<Option<Username>>,
     /// The language of mails, or none.
     pub locale: Option<Option<Locale>>,
+    /// The whole profile, or none.
+    pub profile: Option<Option<Profile>>,
     /// Whether the account may be used.
     pub status: Option<UserStatus>,
     /// The roles.

@@ -226,7 +226,7 @@ pub struct Redeem {
 
 /// What a hit does.
 ///
-/// Of a registration, either effect makes the user: with the registration's identity and the role `user`, the
+/// Of a registration, either effect makes the user: with the registration's identity and profile and the role `user`, the
 /// address proven now, no `last_login_at`, and the welcome mail owed; it removes every other registration of the
 /// address with their codes.
 #[derive(Debug, Clone)]

@@ -139,7 +139,7 @@ pub struct Happened {
     pub signed_in: bool,
     /// Sessions were ended, and nothing else tells of it.
     pub sessions_ended: bool,
-    /// A name or a language was changed.
+    /// A name, a language or a profile was changed.
     pub user_updated: bool,
     /// Roles were changed.
     pub roles_changed: bool,

@@ -125,6 +125,32 @@ field!(
         .examples(["es-MX"])
 );
 field!(
+    Profile = ObjectBuilder::new()
+        .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(true)))
+        .description(Some("What the host keeps of the user. Its members are the host's."))
+);
+field!(
+    NewProfile = ObjectBuilder::new()
+        .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(true)))
+        .description(Some(
+            "What the host keeps of the user, as a whole: at most 8 KiB and 16 levels. Its members are the host's, which \
+             checks them."
+        ))
+);
+field!(
+    Extra = ObjectBuilder::new()
+        .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(true)))
+        .description(Some(
+            "What the host asks for, such as the token of an invitation: at most 8 KiB and 16 levels. It is not kept."
+        ))
+);
+field!(
+    RefusalReason = text("Why the host refuses it, as a word of the host's: stable.")
+        .max_length(Some(usermgr_core::domain::refusal::Refusal::MAX_REASON))
+        .pattern(Some("^[a-z][a-z0-9_]*$"))
+        .examples(["invite_needed"])
+);
+field!(
     RoleName = text("The name of a role.")
         .max_length(Some(role::Role::MAX))
         .pattern(Some("^[a-z][a-z0-9_-]*$"))
@@ -237,6 +263,8 @@ field!(
             "unchanged",
             "mismatch",
             "unsupported",
+            "too_large",
+            "too_deep",
         ]
     )
 );

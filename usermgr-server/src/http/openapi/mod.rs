@@ -3,10 +3,10 @@
 pub(super) mod fields;
 mod operation;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
-use usermgr_core::Policies;
+use usermgr_core::{Policies, UserManager};
 use utoipa::openapi::{RefOr, Schema};
 
 pub(super) use operation::{Operation, Parameter, Tag};
@@ -35,8 +35,24 @@ one. It finds the request in the log. `traceparent` (W3C Trace Context) is noted
 
 A request for a code or a link, a registration among them, answers the same whether or not the address is known.";
 
-/// The document of a service with these options and policies, as OpenAPI 3.1.
+/// The document of a service with these options and policies, as OpenAPI 3.1; without a host's hooks and type of profiles.
 pub fn openapi(options: &ServiceOptions, policies: &Policies) -> Value {
+    document(options, policies, &BTreeSet::from(HOSTS_FIELDS))
+}
+
+/// The document of a service, which has the fields that its manager takes.
+pub(super) fn document_of(options: &ServiceOptions, manager: &UserManager) -> Value {
+    let taken = [(PROFILE, manager.takes_profiles()), (EXTRA, manager.takes_extra())];
+    let refused = taken.into_iter().filter(|(_, taken)| !taken).map(|(field, _)| field).collect();
+    document(options, manager.policies(), &refused)
+}
+
+/// Fields of requests that only a host's own program takes.
+const HOSTS_FIELDS: [&str; 2] = [PROFILE, EXTRA];
+const PROFILE: &str = "profile";
+const EXTRA: &str = "extra";
+
+fn document(options: &ServiceOptions, policies: &Policies, refused: &BTreeSet<&str>) -> Value {
     let base_path = options.base_path.trim_end_matches('/');
     let mut components = Components::default();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
@@ -49,6 +65,7 @@ pub fn openapi(options: &ServiceOptions, policies: &Policies) -> Value {
     }
     components.problems();
     components.configured(policies);
+    components.without(refused);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -118,6 +135,21 @@ impl Components {
         }
         if let Some(role) = self.schemas.get_mut("DefinedRole") {
             role["enum"] = policies.roles.all().keys().map(|role| json!(role)).collect();
+        }
+    }
+
+    /// Takes away fields of requests that are refused.
+    fn without(&mut self, refused: &BTreeSet<&str>) {
+        for name in ["Register", "Invite", "UpdateMe", "UpdateUser"] {
+            let schema = self.schemas.get_mut(name).and_then(|schema| schema["properties"].as_object_mut());
+            if let Some(properties) = schema {
+                properties.retain(|field, _| !refused.contains(field.as_str()));
+            }
+        }
+        for (field, schema) in [(PROFILE, "NewProfile"), (EXTRA, "Extra")] {
+            if refused.contains(field) {
+                self.schemas.remove(schema);
+            }
         }
     }
 

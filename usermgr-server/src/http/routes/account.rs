@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde::Deserialize;
+use usermgr_core::domain::json::JsonObject;
 use usermgr_core::flow::update_user::UpdateUser;
 use usermgr_core::{Code, LinkToken, Password};
 use utoipa::ToSchema;
@@ -33,7 +34,7 @@ pub(super) async fn me(call: &Call<'_>) -> Result<Answer, Problem> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UpdateMe)]
-#[expect(clippy::option_option, reason = "missing, null, or a text")]
+#[expect(clippy::option_option, reason = "missing, null, or a value")]
 struct UpdateBody {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<fields::Username>)]
@@ -41,10 +42,14 @@ struct UpdateBody {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<fields::Locale>)]
     locale: Option<Option<String>>,
+    /// Replaces the one before as a whole.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<fields::NewProfile>)]
+    profile: Option<Option<JsonObject>>,
 }
 
 pub(super) fn update_operation() -> Operation {
-    Operation::new(TAG, "update_me", "Change one's name and language")
+    Operation::new(TAG, "update_me", "Change one's name, language and profile")
         .bearer()
         .takes::<UpdateBody>()
         .answers::<UserAnswer<'_>>(StatusCode::OK, "The account as it is now.")
@@ -52,8 +57,8 @@ pub(super) fn update_operation() -> Operation {
 
 pub(super) async fn update(call: &Call<'_>) -> Result<Answer, Problem> {
     let caller = caller(call).await?;
-    let UpdateBody { username, locale } = json(call.headers, &call.body)?;
-    let request = UpdateUser { username, locale, status: None };
+    let UpdateBody { username, locale, profile } = json(call.headers, &call.body)?;
+    let request = UpdateUser { username, locale, profile, status: None };
     let updated = call.manager.account().update(&caller, request, &call.client).await?;
     Ok(Answer::json(StatusCode::OK, UserAnswer::from(&updated)))
 }
@@ -111,6 +116,7 @@ pub(super) fn request_email_change_operation() -> Operation {
             "reauthentication_required",
             "invalid_credentials",
             "too_many_attempts",
+            "refused",
             "rate_limited",
             "overloaded",
         ])

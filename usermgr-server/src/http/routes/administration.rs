@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::Deserialize;
 use usermgr_core::Password;
+use usermgr_core::domain::json::JsonObject;
 use usermgr_core::domain::role::{Permission, Roles};
 use usermgr_core::domain::user::UserStatus;
 use usermgr_core::flow::permission::Principal;
@@ -78,6 +79,8 @@ struct InviteBody {
     username: Option<String>,
     #[schema(value_type = Option<fields::Locale>)]
     locale: Option<String>,
+    #[schema(value_type = Option<fields::NewProfile>)]
+    profile: Option<JsonObject>,
     /// The role `user` comes by itself.
     #[schema(value_type = Option<Vec<fields::DefinedRole>>)]
     roles: Option<Vec<String>>,
@@ -94,9 +97,9 @@ pub(super) fn invite_operation() -> Operation {
 
 pub(super) async fn invite(call: &Call<'_>) -> Result<Answer, Problem> {
     let caller = caller(call).await?;
-    let InviteBody { email, username, locale, roles: names } = json(call.headers, &call.body)?;
+    let InviteBody { email, username, locale, profile, roles: names } = json(call.headers, &call.body)?;
     let roles = roles(&names.unwrap_or_default())?;
-    let request = CreateUser { username, locale, roles, ..CreateUser::new(email) };
+    let request = CreateUser { username, locale, profile, roles, ..CreateUser::new(email) };
     let invited = call.manager.users().create(Principal::User(&caller), request, &call.client).await?;
     Ok(Answer::json(StatusCode::CREATED, UserAnswer::from(&invited)))
 }
@@ -105,7 +108,7 @@ pub(super) async fn invite(call: &Call<'_>) -> Result<Answer, Problem> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UpdateUser)]
-#[expect(clippy::option_option, reason = "missing, null, or a text")]
+#[expect(clippy::option_option, reason = "missing, null, or a value")]
 struct UpdateBody {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<fields::Username>)]
@@ -113,6 +116,10 @@ struct UpdateBody {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<fields::Locale>)]
     locale: Option<Option<String>>,
+    /// Replaces the one before as a whole.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<fields::NewProfile>)]
+    profile: Option<Option<JsonObject>>,
     /// Null changes nothing.
     #[schema(value_type = Option<fields::UserStatus>)]
     status: Option<String>,
@@ -129,10 +136,10 @@ pub(super) fn update_operation() -> Operation {
 
 pub(super) async fn update(call: &Call<'_>) -> Result<Answer, Problem> {
     let caller = caller(call).await?;
-    let UpdateBody { username, locale, status } = json(call.headers, &call.body)?;
+    let UpdateBody { username, locale, profile, status } = json(call.headers, &call.body)?;
     let status: Option<UserStatus> =
         status.map(|status| status.parse()).transpose().map_err(|_| Problem::field("status", "invalid"))?;
-    let request = UpdateUser { username, locale, status };
+    let request = UpdateUser { username, locale, profile, status };
     let by = Principal::User(&caller);
     let updated = call.manager.users().update(by, call.id()?, request, &call.client).await?;
     Ok(Answer::json(StatusCode::OK, UserAnswer::from(&updated)))

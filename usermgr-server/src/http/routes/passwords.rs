@@ -80,7 +80,10 @@ pub(super) fn set_with_code_operation() -> Operation {
         .takes::<SetWithCodeBody>()
         .or_named::<SetWithCodeBody>("verification_code", "code")
         .answers::<SessionAnswer<'_>>(StatusCode::OK, "The password is set, and one is signed in.")
-        .answers_nothing("The password is set; `passwords.sign_in_after_set` is false.")
+        .answers_nothing(
+            "The password is set, and nobody is signed in: `passwords.sign_in_after_set` is false, or the host refuses \
+             it.",
+        )
         .refuses(&["invalid_code", "code_expired", "too_many_attempts", "overloaded"])
 }
 

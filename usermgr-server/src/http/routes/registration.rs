@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde::Deserialize;
+use usermgr_core::domain::json::JsonObject;
 use usermgr_core::flow::register::Register;
 use usermgr_core::flow::set_password::SetWithCode;
 use usermgr_core::flow::verify_email::{Activate, Verify};
@@ -33,6 +34,10 @@ struct RegisterBody {
     username: Option<String>,
     #[schema(value_type = Option<fields::Locale>)]
     locale: Option<String>,
+    #[schema(value_type = Option<fields::NewProfile>)]
+    profile: Option<JsonObject>,
+    #[schema(value_type = Option<fields::Extra>)]
+    extra: Option<JsonObject>,
 }
 
 pub(super) fn register_operation() -> Operation {
@@ -44,13 +49,13 @@ pub(super) fn register_operation() -> Operation {
         )
         .takes::<RegisterBody>()
         .answers::<AcceptedAnswer<'_>>(StatusCode::ACCEPTED, "The registration waits for its code.")
-        .refuses(&["registration_closed", "email_taken", "rate_limited", "overloaded"])
+        .refuses(&["registration_closed", "refused", "email_taken", "rate_limited", "overloaded"])
 }
 
 pub(super) async fn register(call: &Call<'_>) -> Result<Answer, Problem> {
-    let RegisterBody { email, password, confirmation_password, username, locale } =
+    let RegisterBody { email, password, confirmation_password, username, locale, profile, extra } =
         json(call.headers, &call.body)?;
-    let request = Register { email, password, confirmation_password, username, locale };
+    let request = Register { email, password, confirmation_password, username, locale, profile, extra };
     let accepted = call.manager.registration().register(request, &call.client).await?;
     Ok(Answer::json(StatusCode::ACCEPTED, AcceptedAnswer::from(&accepted)))
 }
@@ -169,11 +174,14 @@ struct SetPasswordBody {
 
 pub(super) fn set_password_with_email_code_operation() -> Operation {
     Operation::new(TAG, "set_password_with_email_code", "Set a password by a code of e-mail verification")
-        .says("Verifies the address and signs in.")
+        .says(
+            "Verifies the address and signs in. Where the host refuses the sign-in (`refused`), the password is set all \
+             the same.",
+        )
         .takes::<SetPasswordBody>()
         .or_named::<SetPasswordBody>("verification_code", "code")
         .answers::<SessionAnswer<'_>>(StatusCode::OK, "Signed in.")
-        .refuses(&["invalid_code", "code_expired", "too_many_attempts", "overloaded"])
+        .refuses(&["refused", "invalid_code", "code_expired", "too_many_attempts", "overloaded"])
 }
 
 pub(super) async fn set_password_with_email_code(call: &Call<'_>) -> Result<Answer, Problem> {

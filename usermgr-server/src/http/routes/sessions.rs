@@ -35,7 +35,7 @@ pub(super) fn login_operation() -> Operation {
         .basic()
         .may_take::<LoginBody>()
         .answers::<SessionAnswer<'_>>(StatusCode::OK, "Signed in.")
-        .refuses(&["too_many_attempts", "overloaded"])
+        .refuses(&["refused", "too_many_attempts", "overloaded"])
 }
 
 pub(super) async fn login(call: &Call<'_>) -> Result<Answer, Problem> {
