@@ -38,7 +38,14 @@ impl CodeStore for Store {
     }
 
     async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
-        transact!(self.redeem_once(command))
+        let outcome = transact!(self.redeem_once(command))?;
+        if matches!(outcome, Redeemed::Wrong | Redeemed::Exhausted { .. })
+            && let Some(outside) = self.end_host_transaction().await
+        {
+            let command = Redeem { hit: None, ..command };
+            return transact!(outside.redeem_once(command));
+        }
+        Ok(outcome)
     }
 }
 
@@ -53,7 +60,7 @@ impl Store {
                      WHERE c.id = $1 AND c.digits = 0 AND c.closed_at IS NULL",
                 )
                 .bind(id.as_uuid())
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await
             }
             CandidateFilter::User { id, purpose } => {
@@ -68,7 +75,7 @@ impl Store {
                 .bind(purpose.as_str())
                 .bind(ts(now))
                 .bind(i64::try_from(Candidate::MOST).unwrap_or(i64::MAX))
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await
             }
             CandidateFilter::Address { email, purposes, registration } => {
@@ -91,7 +98,7 @@ impl Store {
                 .bind(registration.map(|id| id.as_uuid()))
                 .bind(ts(now))
                 .bind(i64::try_from(Candidate::MOST).unwrap_or(i64::MAX))
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await
             }
         }
