@@ -42,8 +42,7 @@ impl CodeStore for Store {
         if matches!(outcome, Redeemed::Wrong | Redeemed::Exhausted { .. })
             && let Some(outside) = self.end_host_transaction().await
         {
-            let command = Redeem { hit: None, ..command };
-            return transact!(outside.redeem_once(command));
+            return outside.redeem(Redeem { hit: None, ..command }).await;
         }
         Ok(outcome)
     }

@@ -203,7 +203,7 @@ impl<T: DerefMut<Target = Connection>> DerefMut for OwnOr<T> {
 
 impl Tx {
     /// Has the command kept: now, or when the host commits.
-    pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
+    pub(in super::super) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Own(own) => own.commit().await,
             Self::Joined(mut turn) => {

@@ -49,10 +49,10 @@ impl SessionStore for Store {
     }
 
     async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
-        match self.end_host_transaction().await {
-            Some(outside) => transact!(outside.login_failed_once(command)),
-            None => transact!(self.login_failed_once(command)),
+        if let Some(outside) = self.end_host_transaction().await {
+            return outside.login_failed(command).await;
         }
+        transact!(self.login_failed_once(command))
     }
 
     async fn session(&self, query: SessionQuery) -> Result<Option<SessionView>, StoreError> {

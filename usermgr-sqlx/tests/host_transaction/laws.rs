@@ -10,6 +10,7 @@ use usermgr_core::domain::code::CodeForm;
 use usermgr_core::domain::event::EventPosition;
 use usermgr_core::domain::id::{AuditId, CodeId, OutboxId, UserId};
 use usermgr_core::domain::mail::MailKind;
+use usermgr_core::domain::page::PageSize;
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::secret::SecretKeyId;
 use usermgr_core::domain::user::User;
@@ -28,7 +29,7 @@ use super::{Connection, HostTransaction, Place, Pool, Store, TransactionError, b
 
 const PASSWORD: &str = "correct horse battery";
 /// How long something is waited for before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A host with a table of its own beside ours.
 pub(super) struct Installation {
@@ -158,7 +159,7 @@ tests![
 pub(super) async fn a_row_and_a_registration_are_committed_together() {
     let host = Installation::new().await;
     let joined = host.join().await;
-    insert_tenant(&mut *joined.connection().await.unwrap(), "acme").await.unwrap();
+    insert_tenant(&mut joined.connection().await.unwrap(), "acme").await.unwrap();
     register(&host.users.over(joined.store()), "ana@example.org", &host.client).await.unwrap();
     assert_eq!((host.tenants().await, host.count("usermgr_registrations").await), (0, 0));
     host.users.mail_worker().run_once().await.unwrap();
@@ -179,7 +180,7 @@ pub(super) async fn a_row_and_a_user_are_committed_together() {
         let users = host.users.over(joined.store());
         let verify = Verify::new("ana@example.org", code.clone());
         let user = users.registration().verify(verify, &host.client).await.unwrap();
-        insert_tenant(&mut *joined.connection().await.unwrap(), &user.id.to_string()).await.unwrap();
+        insert_tenant(&mut joined.connection().await.unwrap(), &user.id.to_string()).await.unwrap();
         let password = Password::new(PASSWORD);
         users.sessions().login("ana@example.org", &password, &host.client).await.unwrap();
         if commits { joined.commit().await } else { joined.rollback().await }.unwrap();
@@ -194,7 +195,7 @@ pub(super) async fn a_row_and_a_deletion_are_committed_together() {
     let ana = create(&host.users, "ana@example.org").await.unwrap();
     for commits in [false, true] {
         let joined = host.join().await;
-        insert_tenant(&mut *joined.connection().await.unwrap(), "ana has left").await.unwrap();
+        insert_tenant(&mut joined.connection().await.unwrap(), "ana has left").await.unwrap();
         let users = host.users.over(joined.store());
         users.users().delete(Principal::Operator, ana.id, &host.client).await.unwrap();
         if commits {
@@ -234,7 +235,7 @@ pub(super) async fn a_command_that_fails_leaves_the_rest() {
     let host = Installation::new().await;
     let joined = host.join().await;
     let (store, users) = (joined.store(), host.users.over(joined.store()));
-    insert_tenant(&mut *joined.connection().await.unwrap(), "before").await.unwrap();
+    insert_tenant(&mut joined.connection().await.unwrap(), "before").await.unwrap();
     create(&users, "before@example.org").await.unwrap();
 
     // The mail of the second invitation has the identifier of the first: the user is inserted, and then it fails.
@@ -254,7 +255,7 @@ pub(super) async fn a_command_that_fails_leaves_the_rest() {
     assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
 
     create(&users, "after@example.org").await.unwrap();
-    insert_tenant(&mut *joined.connection().await.unwrap(), "after").await.unwrap();
+    insert_tenant(&mut joined.connection().await.unwrap(), "after").await.unwrap();
     joined.commit().await.unwrap();
     assert_eq!(host.tenants().await, 2);
     assert_eq!(host.count("usermgr_users WHERE email LIKE 'second%'").await, 0);
@@ -270,7 +271,7 @@ pub(super) async fn a_command_that_is_given_up_is_taken_back() {
     for polls in 1..60 {
         let joined = host.join().await;
         let row = format!("row {polls}");
-        insert_tenant(&mut *joined.connection().await.unwrap(), &row).await.unwrap();
+        insert_tenant(&mut joined.connection().await.unwrap(), &row).await.unwrap();
         let store = joined.store();
         let (users, audited) = (host.count("usermgr_users").await, host.count("usermgr_audit").await);
         let mut command = store.create_user(creation(&format!("user-{polls}@example.org")));
@@ -349,7 +350,7 @@ pub(super) async fn a_wrong_code_ends_the_transaction_and_counts() {
     let wrong = if code == "000000" { "000001" } else { "000000" };
     for _ in 0..5 {
         let joined = host.join().await;
-        insert_tenant(&mut *joined.connection().await.unwrap(), "acme").await.unwrap();
+        insert_tenant(&mut joined.connection().await.unwrap(), "acme").await.unwrap();
         let users = host.users.over(joined.store());
         let guess = || Verify::new("ana@example.org", wrong);
         let refused = users.registration().verify(guess(), &host.client).await;
@@ -454,7 +455,7 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
         marked_before: then,
         batch: 1,
     };
-    let feed = EventQuery { after: Some(EventPosition::from_u64(0)), size: Default::default() };
+    let feed = EventQuery { after: Some(EventPosition::from_u64(0)), size: PageSize::default() };
     let answers = [
         store.claim(claim()).await.err(),
         store.settle_all(Vec::new()).await.err(),
@@ -485,7 +486,7 @@ pub(super) async fn two_tasks_take_turns() {
         tokio::spawn(async move { register(&users, &format!("user-{n}@example.org"), &client).await })
     });
     for task in tasks.collect::<Vec<_>>() {
-        insert_tenant(&mut *joined.connection().await.unwrap(), &task.id().to_string()).await.unwrap();
+        insert_tenant(&mut joined.connection().await.unwrap(), &task.id().to_string()).await.unwrap();
         task.await.unwrap().unwrap();
     }
     joined.commit().await.unwrap();

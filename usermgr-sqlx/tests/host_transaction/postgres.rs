@@ -71,7 +71,7 @@ async fn a_commit_after_a_failed_statement_is_none() {
 async fn a_connection_that_was_cut_off_is_told_and_leaves_nothing() {
     let installation = Installation::new().await;
     let joined = installation.join().await;
-    laws::insert_tenant(&mut *joined.connection().await.unwrap(), "acme").await.unwrap();
+    laws::insert_tenant(&mut joined.connection().await.unwrap(), "acme").await.unwrap();
     let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
         .fetch_one(&mut *joined.connection().await.unwrap())
         .await

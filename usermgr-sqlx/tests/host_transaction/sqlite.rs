@@ -73,7 +73,7 @@ async fn a_connection_that_checks_no_foreign_keys_is_refused() {
 async fn a_transaction_that_sqlite_ended_by_itself_commits_nothing() {
     let installation = Installation::new().await;
     let joined = installation.join().await;
-    laws::insert_tenant(&mut *joined.connection().await.unwrap(), "before").await.unwrap();
+    laws::insert_tenant(&mut joined.connection().await.unwrap(), "before").await.unwrap();
     let users = installation.users.over(joined.store());
     let mut connection = joined.connection().await.unwrap();
     sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.unwrap();
