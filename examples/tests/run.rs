@@ -22,6 +22,18 @@ fn embed_sqlite_registers_signs_in_and_resets() {
 }
 
 #[test]
+fn own_transaction_commits_both_or_neither() {
+    let said = output_of(env!("CARGO_BIN_EXE_own_transaction"));
+    let lines = [
+        "ana signs up with acme: done; companies 1, registrations 1, users 0",
+        "bob signs up with acme: failed; companies 1, registrations 1, users 0",
+        "ana leaves with an open invoice: failed; companies 1, registrations 0, users 1",
+        "ana leaves: done; companies 0, registrations 0, users 0",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), lines);
+}
+
+#[test]
 fn custom_mailer_sends_each_domain_its_own_way() {
     let said = output_of(env!("CARGO_BIN_EXE_custom_mailer"));
     assert!(said.contains("inside: ") && said.contains("to ana@example.org"), "{said}");

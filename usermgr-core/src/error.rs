@@ -165,6 +165,8 @@ impl From<StoreError> for Error {
                 Self::Internal("corrupt data in the store")
             }
             StoreError::Unavailable(_) => Self::Unavailable(error),
+            StoreError::TransactionOver => Self::Internal("the host's transaction is over"),
+            StoreError::OutsideOnly => Self::Internal("this is not done in a host's transaction"),
         }
     }
 }

@@ -43,6 +43,7 @@ pub struct UserManager {
     pub(crate) inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) mailer: Arc<dyn Mailer>,
@@ -65,6 +66,17 @@ impl UserManager {
     /// Begins to build a manager. A store, a mailer and a secret key are needed; all else has defaults.
     pub fn builder() -> UserManagerBuilder {
         UserManagerBuilder::default()
+    }
+
+    /// The same manager over another store: one that works in a transaction of the host's, as `in_tx` of `usermgr-sqlx`
+    /// gives. All else is shared, the threads that hash and the keys among it, so this is cheap enough for each request.
+    ///
+    /// Keys that sign access tokens are read, and made when there are none, in the store of this manager: have
+    /// [`jwks`](Self::jwks) called once before the first sign-in within a transaction. Workers and jobs are this
+    /// manager's too.
+    #[must_use]
+    pub fn over(&self, store: Arc<dyn Store>) -> Self {
+        Self { inner: Arc::new(Inner { store, ..Inner::clone(&self.inner) }) }
     }
 
     /// Sign-up: register, send the code again, verify, activate.

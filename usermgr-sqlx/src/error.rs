@@ -54,6 +54,27 @@ pub enum MigrateError {
     Database(#[from] sqlx::Error),
 }
 
+/// Why a host's transaction does not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactionError {
+    /// It is over: a wrong guess ended it, or a command was given up while it began. Nothing of it remains.
+    #[error("the transaction is over")]
+    Over,
+    /// It does not see what others commit. PostgreSQL only.
+    #[error("the transaction is {0}, and commands need read committed")]
+    Isolation(String),
+    /// It waits for nobody who writes before it. SQLite only.
+    #[error("the transaction cannot write now: begin it with BEGIN IMMEDIATE")]
+    NotImmediate(#[source] sqlx::Error),
+    /// Its connection does not check foreign keys. SQLite only.
+    #[error("the transaction's connection has foreign keys switched off")]
+    ForeignKeysOff,
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
 /// PostgreSQL's `insufficient_privilege`.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 

@@ -10,11 +10,11 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use error::{ConnectError, MigrateError};
+pub use error::{ConnectError, MigrateError, TransactionError};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use pool::PoolGauges;
 #[cfg(feature = "postgres")]
-pub use postgres::PgStore;
+pub use postgres::{HostTransaction as PgHostTransaction, PgStore};
 pub use schema::SchemaStatus;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
+pub use sqlite::{HostTransaction as SqliteHostTransaction, SqliteStore};

@@ -8,12 +8,12 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, OnceCell};
 use usermgr_core::port::store::StoreError;
 
-use crate::error::{ConnectError, MigrateError};
+use crate::error::{ConnectError, MigrateError, TransactionError};
 use crate::pool::PoolGauges;
 
 type Db = sqlx::Postgres;
 type Store = PgStore;
-type Tx = sqlx::Transaction<'static, Db>;
+type OwnTx = sqlx::Transaction<'static, Db>;
 /// How a time stands in a table: TIMESTAMPTZ, to the microsecond.
 type Ts = OffsetDateTime;
 
@@ -52,6 +52,8 @@ macro_rules! migration {
 #[path = "../shared/mod.rs"]
 mod shared;
 use shared::STALE;
+pub use shared::host_transaction::HostTransaction;
+use shared::host_transaction::{Joined, Tx};
 
 /// Held while tables are made, so that instances that start together take turns.
 const MIGRATION_LOCK: i64 = 0x7573_6572_6d67_7200;
@@ -61,6 +63,8 @@ const CHANNEL: &str = "usermgr_outbox";
 #[derive(Clone)]
 pub struct PgStore {
     pool: PgPool,
+    /// The host's transaction that this store works in.
+    joined: Option<Joined>,
     due: Arc<Notify>,
     events_due: Arc<Notify>,
     listening: Arc<OnceCell<()>>,
@@ -97,6 +101,7 @@ impl PgStore {
     pub fn with_pool(pool: PgPool) -> Self {
         Self {
             pool,
+            joined: None,
             due: Arc::default(),
             events_due: Arc::default(),
             listening: Arc::default(),
@@ -110,23 +115,39 @@ impl PgStore {
         vec![PoolGauges::of("all", &self.pool)]
     }
 
+    /// Joins a transaction of the host's, whose rows and what commands write are then committed together. It must be `READ
+    /// COMMITTED`, as transactions are by default: in any other, commands would not see what others have committed. The
+    /// pool needs a second connection for what is done beside the transaction.
+    ///
+    /// # Errors
+    /// [`TransactionError`]; the transaction is rolled back.
+    pub async fn in_tx(
+        &self,
+        tx: sqlx::Transaction<'static, sqlx::Postgres>,
+    ) -> Result<HostTransaction, TransactionError> {
+        HostTransaction::join(self.clone(), tx).await
+    }
+
     const fn readers(&self) -> &PgPool {
         &self.pool
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
+        if let Some(joined) = &self.joined {
+            return Ok(Tx::Joined(joined.turn().await?));
+        }
         let mut stale = 0;
         loop {
             let begun = self.pool.begin().await.map_err(StoreError::unavailable);
             match begun {
                 // Nothing has begun yet. The next connection may be a good one, or a new one.
                 Err(error) if stale < STALE && was_cut_off(&error) => stale += 1,
-                begun => return begun,
+                begun => return begun.map(Tx::Own),
             }
         }
     }
 
-    async fn begin_migration(&self) -> Result<Tx, MigrateError> {
+    async fn begin_migration(&self) -> Result<OwnTx, MigrateError> {
         let mut tx = self.pool.begin().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *tx).await?;
         Ok(tx)
@@ -141,6 +162,10 @@ impl PgStore {
 
     /// Tells the workers of this process and, by NOTIFY, of all others that something is due.
     fn wake(&self) {
+        if self.joined.is_some() {
+            // The commit does.
+            return;
+        }
         self.due.notify_one();
         self.events_due.notify_one();
         self.others_due.notify_one();
@@ -196,6 +221,13 @@ impl PgStore {
     }
 }
 
+/// Refuses a host's transaction in which commands would not hold.
+async fn refuse_unfit(tx: &mut OwnTx) -> Result<(), TransactionError> {
+    let isolation: String =
+        sqlx::query_scalar("SELECT current_setting('transaction_isolation')").fetch_one(&mut **tx).await?;
+    if isolation == "read committed" { Ok(()) } else { Err(TransactionError::Isolation(isolation)) }
+}
+
 /// Whether the connection was there no more: the server was restarted, or somebody ended it.
 fn was_cut_off(error: &StoreError) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
@@ -213,12 +245,13 @@ fn was_cut_off(error: &StoreError) -> bool {
 }
 
 /// Whether the transaction was rolled back only because another one was in its way, so that it may be run again. A value
-/// that may be there once was taken at this very moment; the next run sees by whom.
-fn was_in_the_way(error: &StoreError) -> bool {
+/// that may be there once was taken at this very moment; the next run sees by whom. In a host's transaction only that is
+/// run again: whatever else is in the way waits for what the host has locked.
+fn was_in_the_way(error: &StoreError, joined: bool) -> bool {
     let StoreError::Unavailable(source) = error else { return false };
     source
         .downcast_ref::<sqlx::Error>()
         .and_then(sqlx::Error::as_database_error)
         .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| ["40001", "40P01", "23505"].contains(&code.as_ref()))
+        .is_some_and(|code| code == "23505" || (!joined && ["40001", "40P01"].contains(&code.as_ref())))
 }

@@ -25,7 +25,9 @@ use super::super::Db;
 use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_older};
 use super::event::{owe_events, owe_events_of_many};
 use super::rows::{UserRow, roles_text, user_columns};
-use super::writing::{Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, owe_mail};
+use super::writing::{
+    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, is_known, owe_mail,
+};
 use super::{Store, Tx, fault, reread, transact, ts};
 
 #[async_trait]
@@ -90,12 +92,15 @@ impl Store {
 
     async fn credentials_once(&self, query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
         let CredentialsQuery { now, email, guard } = query;
-        let user = credentials_of(self.readers(), &email, now).await?;
+        let user = credentials_of(&mut *self.reader().await?, &email, now).await?;
         let throttled = match guard {
             None => None,
             Some(guard) => {
                 let limits = Limits::read(self, &[&guard.own, &guard.network, &guard.far], now).await?;
-                limits.refused(self.readers(), &guard, user.as_ref().map(|found| found.user.id)).await?
+                let user = user.as_ref().map(|found| found.user.id);
+                let known = limits.used_up([&guard.far]).is_some()
+                    && is_known(&mut *self.reader().await?, user, &guard).await?;
+                limits.refused_by(&guard, known)
             }
         };
         Ok(CredentialsView { throttled, user })
@@ -108,7 +113,7 @@ impl Store {
             " FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NULL"
         ))
         .bind(id.as_uuid())
-        .fetch_optional(self.readers())
+        .fetch_optional(&mut *self.reader().await?)
         .await
         .map_err(fault)?;
         row.map(UserRow::user).transpose()
@@ -121,7 +126,7 @@ impl Store {
             Some(prefix) => users_by_prefix(&query, &prefix),
         };
         let rows: Vec<FoundRow> =
-            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
+            statement.build_query_as().fetch_all(&mut *self.reader().await?).await.map_err(fault)?;
         let more = rows.len() > size;
         let mut next = None;
         let mut items = Vec::with_capacity(size.min(rows.len()));

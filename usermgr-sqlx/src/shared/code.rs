@@ -38,7 +38,13 @@ impl CodeStore for Store {
     }
 
     async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
-        transact!(self.redeem_once(command))
+        let outcome = transact!(self.redeem_once(command))?;
+        if matches!(outcome, Redeemed::Wrong | Redeemed::Exhausted { .. })
+            && let Some(outside) = self.end_host_transaction().await
+        {
+            return outside.redeem(Redeem { hit: None, ..command }).await;
+        }
+        Ok(outcome)
     }
 }
 
@@ -53,7 +59,7 @@ impl Store {
                      WHERE c.id = $1 AND c.digits = 0 AND c.closed_at IS NULL",
                 )
                 .bind(id.as_uuid())
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await
             }
             CandidateFilter::User { id, purpose } => {
@@ -68,7 +74,7 @@ impl Store {
                 .bind(purpose.as_str())
                 .bind(ts(now))
                 .bind(i64::try_from(Candidate::MOST).unwrap_or(i64::MAX))
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await
             }
             CandidateFilter::Address { email, purposes, registration } => {
@@ -91,7 +97,7 @@ impl Store {
                 .bind(registration.map(|id| id.as_uuid()))
                 .bind(ts(now))
                 .bind(i64::try_from(Candidate::MOST).unwrap_or(i64::MAX))
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await
             }
         }

@@ -34,6 +34,7 @@ macro_rules! event_columns {
 #[async_trait]
 impl EventStore for Store {
     async fn events(&self, query: EventQuery) -> Result<EventFeed, StoreError> {
+        self.outside_only()?;
         let EventQuery { after, size } = query;
         if self.has_unnumbered_events().await? {
             let mut tx = self.begin().await?;
@@ -42,18 +43,18 @@ impl EventStore for Store {
         }
         let begin = match after {
             Some(after) => as_i64(after),
-            None => feed_state(self.readers()).await?.purged,
+            None => feed_state(&mut *self.reader().await?).await?.purged,
         };
         let rows: Vec<EventRow> =
             sqlx::query_as(concat!(event_columns!(), "WHERE position > $1 ORDER BY position LIMIT $2"))
                 .bind(begin)
                 .bind(i64::from(size.get()))
-                .fetch_all(self.readers())
+                .fetch_all(&mut *self.reader().await?)
                 .await
                 .map_err(fault)?;
         let events = rows.into_iter().map(EventRow::event).collect::<Result<Vec<_>, _>>()?;
         // Read after the events: what was purged before they were read shows here.
-        let FeedState { last, purged } = feed_state(self.readers()).await?;
+        let FeedState { last, purged } = feed_state(&mut *self.reader().await?).await?;
         if !(purged..=last).contains(&begin) {
             return Ok(EventFeed::Gap { resume_after: position(purged)? });
         }
@@ -62,10 +63,11 @@ impl EventStore for Store {
     }
 
     async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
+        self.outside_only()?;
         let due: Option<i64> =
             sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_events WHERE due_at <= $1 LIMIT 1")
                 .bind(ts(command.now))
-                .fetch_optional(self.readers())
+                .fetch_optional(&mut *self.reader().await?)
                 .await
                 .map_err(fault)?;
         if due.is_none() && !self.has_unnumbered_events().await? {
@@ -75,6 +77,7 @@ impl EventStore for Store {
     }
 
     async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
+        self.outside_only()?;
         transact!(self.settle_events_once(commands))
     }
 
@@ -88,7 +91,7 @@ impl Store {
     async fn has_unnumbered_events(&self) -> Result<bool, StoreError> {
         let found: Option<i64> =
             sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_events WHERE position IS NULL LIMIT 1")
-                .fetch_optional(self.readers())
+                .fetch_optional(&mut *self.reader().await?)
                 .await
                 .map_err(fault)?;
         Ok(found.is_some())

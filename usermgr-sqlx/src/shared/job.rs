@@ -20,14 +20,17 @@ macro_rules! job_columns {
 #[async_trait]
 impl JobStore for Store {
     async fn begin_job(&self, command: BeginJob) -> Result<JobBegun, StoreError> {
+        self.outside_only()?;
         transact!(self.begin_job_once(command))
     }
 
     async fn renew_job(&self, command: RenewJob) -> Result<JobLease, StoreError> {
+        self.outside_only()?;
         transact!(self.renew_job_once(command))
     }
 
     async fn end_job(&self, command: EndJob) -> Result<JobLease, StoreError> {
+        self.outside_only()?;
         transact!(self.end_job_once(command))
     }
 
@@ -39,7 +42,7 @@ impl JobStore for Store {
 impl Store {
     async fn jobs_once(&self) -> Result<Vec<JobRecord>, StoreError> {
         let rows: Vec<JobRow> =
-            sqlx::query_as(job_columns!()).fetch_all(self.readers()).await.map_err(fault)?;
+            sqlx::query_as(job_columns!()).fetch_all(&mut *self.reader().await?).await.map_err(fault)?;
         let mut records = rows.into_iter().map(JobRow::record).collect::<Result<Vec<_>, _>>()?;
         // Here and not in the statement, whose order is the database's.
         records.sort_by(|a, b| a.job.cmp(&b.job));

@@ -113,9 +113,8 @@ impl Store {
     }
 
     /// Whether this program works on the tables as they are.
-    pub(super) async fn fits(&self) -> Result<(), MigrateError> {
-        let mut connection = self.readers().acquire().await?;
-        match Found::read(&mut connection).await? {
+    pub(super) async fn fits(connection: &mut Connection) -> Result<(), MigrateError> {
+        match Found::read(connection).await? {
             Found { version, .. } if version < known() => {
                 Err(MigrateError::SchemaTooOld { found: version, known: known() })
             }

@@ -3,6 +3,7 @@
 mod account;
 mod code;
 mod event;
+pub(super) mod host_transaction;
 mod job;
 mod migrate;
 mod outbox;
@@ -32,7 +33,11 @@ macro_rules! transact {
         let mut run = 0;
         loop {
             match $store.$once($command.clone()).await {
-                Err(error) if run < super::RERUNS && super::was_in_the_way(&error) => run += 1,
+                Err(error)
+                    if run < super::RERUNS && super::was_in_the_way(&error, $store.joined.is_some()) =>
+                {
+                    run += 1
+                }
                 outcome => break outcome,
             }
         }
@@ -46,7 +51,7 @@ macro_rules! reread {
         let mut run = 0;
         loop {
             match $store.$once($($argument.clone()),*).await {
-                Err(error) if run < super::STALE && super::was_cut_off(&error) => run += 1,
+                Err(error) if run < super::STALE && $store.joined.is_none() && super::was_cut_off(&error) => run += 1,
                 outcome => break outcome,
             }
         }

@@ -40,6 +40,7 @@ macro_rules! mails {
 #[async_trait]
 impl OutboxStore for Store {
     async fn claim(&self, command: Claim) -> Result<Vec<Claimed>, StoreError> {
+        self.outside_only()?;
         loop {
             let claimed = match reread!(self.claimable(command)) {
                 Err(error) => return Err(error),
@@ -55,6 +56,7 @@ impl OutboxStore for Store {
     }
 
     async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
+        self.outside_only()?;
         if commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -93,7 +95,7 @@ impl Store {
         }
         statement.push(" ORDER BY o.id DESC LIMIT ").push_bind(i64::from(size.get()) + 1);
         let rows: Vec<OutboxRow> =
-            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
+            statement.build_query_as().fetch_all(&mut *self.reader().await?).await.map_err(fault)?;
         let mut items = rows.into_iter().map(OutboxRow::entry).collect::<Result<Vec<_>, _>>()?;
         let more = items.len() > usize::from(size.get());
         items.truncate(usize::from(size.get()));
@@ -110,7 +112,7 @@ impl Store {
         )
         .bind(ts(command.now))
         .bind(command.lease.0.as_slice())
-        .fetch_optional(self.readers())
+        .fetch_optional(&mut *self.reader().await?)
         .await
         .map_err(fault)?;
         Ok(match found {

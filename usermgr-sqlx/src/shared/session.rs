@@ -49,6 +49,9 @@ impl SessionStore for Store {
     }
 
     async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
+        if let Some(outside) = self.end_host_transaction().await {
+            return outside.login_failed(command).await;
+        }
         transact!(self.login_failed_once(command))
     }
 
@@ -61,6 +64,7 @@ impl SessionStore for Store {
     }
 
     async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
+        self.outside_only()?;
         transact!(self.rotate_once(command))
     }
 
@@ -84,7 +88,7 @@ impl Store {
                 ))
                 .bind(id.as_uuid())
                 .bind(ts(now))
-                .fetch_optional(self.readers())
+                .fetch_optional(&mut *self.reader().await?)
                 .await,
                 SessionKey::Access(digest) => {
                     sqlx::query_as(concat!(
@@ -98,7 +102,7 @@ impl Store {
                     ))
                     .bind(digest.as_bytes().as_slice())
                     .bind(ts(now))
-                    .fetch_optional(self.readers())
+                    .fetch_optional(&mut *self.reader().await?)
                     .await
                 }
             }
@@ -120,7 +124,7 @@ impl Store {
         .bind(user_id.as_uuid())
         .bind(ts(now))
         .bind(i64::try_from(SessionsQuery::MOST).unwrap_or(i64::MAX))
-        .fetch_all(self.readers())
+        .fetch_all(&mut *self.reader().await?)
         .await
         .map_err(fault)?;
         rows.into_iter().map(|row| Ok(row.view()?.session)).collect()

@@ -47,7 +47,7 @@ impl Store {
         )
         .bind(after.as_ref().map_or("", EmailKey::as_str))
         .bind(i64::from(size.get()) + 1)
-        .fetch_all(self.readers())
+        .fetch_all(&mut *self.reader().await?)
         .await
         .map_err(fault)?;
         let address = |(email, reason, since): (String, String, Ts)| {

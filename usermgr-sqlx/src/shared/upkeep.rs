@@ -45,7 +45,7 @@ impl Store {
              WHERE position IS NULL ORDER BY seq LIMIT 1) AS unnumbered) AS next) AS f",
         )
         .bind(i64::from(Backlog::MOST))
-        .fetch_one(self.readers())
+        .fetch_one(&mut *self.reader().await?)
         .await
         .map_err(fault)?;
         let count = |count: i64| u64::try_from(count).unwrap_or_default();
@@ -115,11 +115,13 @@ impl KeyStore for Store {
     }
 
     async fn add_signing_key(&self, command: AddSigningKey) -> Result<Vec<SealedSigningKey>, StoreError> {
+        self.outside_only()?;
         transact!(self.add_signing_key_once(command))?;
         self.signing_keys().await
     }
 
     async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
+        self.outside_only()?;
         let ResealSigningKey { id, before, after } = command;
         let mut tx = self.begin().await?;
         let resealed =
@@ -155,7 +157,7 @@ impl Store {
         }
         statement.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(size.get()) + 1);
         let rows: Vec<AuditRow> =
-            statement.build_query_as().fetch_all(self.readers()).await.map_err(fault)?;
+            statement.build_query_as().fetch_all(&mut *self.reader().await?).await.map_err(fault)?;
         let mut items = rows.into_iter().map(AuditRow::entry).collect::<Result<Vec<_>, _>>()?;
         let more = items.len() > usize::from(size.get());
         items.truncate(usize::from(size.get()));
@@ -169,7 +171,7 @@ impl Store {
             "SELECT id, algorithm, created_at, signs_from, sealed FROM usermgr_signing_keys \
              ORDER BY created_at DESC, id DESC",
         )
-        .fetch_all(self.readers())
+        .fetch_all(&mut *self.reader().await?)
         .await
         .map_err(fault)?;
         Ok(rows
@@ -342,6 +344,7 @@ async fn forget_users(
 #[async_trait]
 impl UpkeepStore for Store {
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
+        self.outside_only()?;
         transact!(self.purge_once(command))
     }
 
@@ -350,6 +353,6 @@ impl UpkeepStore for Store {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.fits().await.map_err(StoreError::unavailable)
+        Self::fits(&mut *self.reader().await?).await.map_err(StoreError::unavailable)
     }
 }

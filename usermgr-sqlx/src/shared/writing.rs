@@ -75,8 +75,11 @@ impl Limits {
         rules: &[&ThrottleRule],
         now: OffsetDateTime,
     ) -> Result<Self, StoreError> {
-        let rows: Vec<LimitRow> =
-            select_limits(rules).build_query_as().fetch_all(store.readers()).await.map_err(fault)?;
+        let rows: Vec<LimitRow> = select_limits(rules)
+            .build_query_as()
+            .fetch_all(&mut *store.reader().await?)
+            .await
+            .map_err(fault)?;
         // What is too far away does not count; the command that follows brings it back and decides.
         let mut limits = Self::of(&rows, rules, now);
         limits.rows.retain(|key, (_, ends_at)| !is_too_far(rules, key, *ends_at, now));

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 use usermgr_core::port::store::StoreError;
 
-use crate::error::{ConnectError, MigrateError};
+use crate::error::{ConnectError, MigrateError, TransactionError};
 use crate::pool::PoolGauges;
 
 type Db = sqlx::Sqlite;
@@ -57,15 +57,19 @@ macro_rules! migration {
     reason = "the statements stand once and are compiled for each database's types"
 )]
 mod shared;
+pub use shared::host_transaction::HostTransaction;
+use shared::host_transaction::{Joined, Tx};
 
 mod group;
-use group::{Turns, Tx};
+use group::{Turns, Tx as OwnTx};
 
 /// A store in an SQLite file. Cloning is cheap and shares the pools.
 #[derive(Clone)]
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
+    /// The host's transaction that this store works in.
+    joined: Option<Joined>,
     turns: Turns,
     due: Arc<Notify>,
     events_due: Arc<Notify>,
@@ -112,7 +116,7 @@ impl SqliteStore {
 
     fn of(writer: SqlitePool, readers: SqlitePool) -> Self {
         let (turns, due, events_due) = Default::default();
-        Self { writer, readers, turns, due, events_due }
+        Self { writer, readers, joined: None, turns, due, events_due }
     }
 
     /// How the pools are doing: the one connection that writes, and those that read.
@@ -120,12 +124,29 @@ impl SqliteStore {
         vec![PoolGauges::of("writer", &self.writer), PoolGauges::of("readers", &self.readers)]
     }
 
+    /// Joins a transaction of the host's in the same file, whose rows and what commands write are then committed together.
+    /// It must be begun with `BEGIN IMMEDIATE` (`begin_with`), so that it waits for other writers before it reads. Until it
+    /// ends, all others who write wait, up to their time-out; so does a command beside it, which its own task must not wait
+    /// for.
+    ///
+    /// # Errors
+    /// [`TransactionError`]; the transaction is rolled back.
+    pub async fn in_tx(
+        &self,
+        tx: sqlx::Transaction<'static, sqlx::Sqlite>,
+    ) -> Result<HostTransaction, TransactionError> {
+        HostTransaction::join(self.clone(), tx).await
+    }
+
     const fn readers(&self) -> &SqlitePool {
         &self.readers
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        self.turns.begin(&self.writer).await.map_err(StoreError::unavailable)
+        if let Some(joined) = &self.joined {
+            return Ok(Tx::Joined(joined.turn().await?));
+        }
+        self.turns.begin(&self.writer).await.map(Tx::Own).map_err(StoreError::unavailable)
     }
 
     async fn begin_migration(&self) -> Result<sqlx::Transaction<'static, Db>, MigrateError> {
@@ -138,6 +159,10 @@ impl SqliteStore {
     }
 
     fn wake(&self) {
+        if self.joined.is_some() {
+            // The commit does.
+            return;
+        }
         self.due.notify_one();
         self.events_due.notify_one();
     }
@@ -162,20 +187,40 @@ fn make_private(path: &std::path::Path) -> std::io::Result<()> {
     }
 }
 
+/// Refuses a host's transaction in which commands would not hold.
+async fn refuse_unfit(tx: &mut sqlx::Transaction<'static, Db>) -> Result<(), TransactionError> {
+    let foreign_keys: bool = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut **tx).await?;
+    if !foreign_keys {
+        return Err(TransactionError::ForeignKeysOff);
+    }
+    // Changes nothing, and has the file for writing from now on.
+    let writes =
+        sqlx::query("UPDATE usermgr_event_feed SET last = last WHERE FALSE").execute(&mut **tx).await;
+    match writes {
+        Ok(_) => Ok(()),
+        Err(error) if busy_code(&error).is_some() => Err(TransactionError::NotImmediate(error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Which kind of `SQLITE_BUSY` it is.
+fn busy_code(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    (code & 0xff == SQLITE_BUSY).then_some(code)
+}
+
+const SQLITE_BUSY: u32 = 5;
+
 /// Whether the connection was there no more: here nobody is at the other end.
 const fn was_cut_off(_: &StoreError) -> bool {
     false
 }
 
 /// Whether the transaction was rolled back only because another one was in its way, so that it may be run again.
-fn was_in_the_way(error: &StoreError) -> bool {
+fn was_in_the_way(error: &StoreError, _joined: bool) -> bool {
     let StoreError::Unavailable(source) = error else { return false };
-    source
-        .downcast_ref::<sqlx::Error>()
-        .and_then(sqlx::Error::as_database_error)
-        .and_then(|error| error.code().and_then(|code| code.parse::<u32>().ok()))
-        // The kinds of SQLITE_BUSY. Itself it says that another process had the file for as long as we wait: no more.
-        .is_some_and(|code| code & 0xff == 5 && code != 5)
+    // Itself it says that another process had the file for as long as we wait: no more.
+    source.downcast_ref().and_then(busy_code).is_some_and(|code| code != SQLITE_BUSY)
 }
 
 #[cfg(test)]
@@ -203,7 +248,7 @@ mod tests {
         );
         let refused = hasty.begin().await.err().unwrap();
         assert!(refused.to_string().contains("database is locked"), "{refused}");
-        assert!(!was_in_the_way(&refused), "it is not waited for once more");
+        assert!(!was_in_the_way(&refused, false), "it is not waited for once more");
         held.rollback().await.unwrap();
         hasty.begin().await.unwrap().commit().await.unwrap();
         store.ping().await.unwrap();

@@ -90,6 +90,12 @@ pub enum StoreError {
         /// The row's identifier.
         row: String,
     },
+    /// The store works in a transaction of the host's, and that is over. The caller's bug.
+    #[error("the host's transaction is over")]
+    TransactionOver,
+    /// The store works in a transaction of the host's, and this is only done in transactions of its own. The caller's bug.
+    #[error("this is not done in a host's transaction")]
+    OutsideOnly,
 }
 
 impl StoreError {
