@@ -37,11 +37,10 @@ A request for a code or a link, a registration among them, answers the same whet
 
 /// The document of a service with these options and policies, as OpenAPI 3.1.
 pub fn openapi(options: &ServiceOptions, policies: &Policies) -> Value {
-    let base_path = options.base_path.trim_end_matches('/');
     let mut components = Components::default();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut described: BTreeMap<Endpoint, String> = BTreeMap::new();
-    for (path, method, endpoint) in routes::described(base_path, options.docs) {
+    for (path, method, endpoint) in routes::described(options) {
         let same_as = described.get(&endpoint);
         let operation = endpoint.operation().document(path.contains(ID), same_as, &mut components);
         described.entry(endpoint).or_insert_with(|| format!("{method} {path}"));
@@ -49,6 +48,10 @@ pub fn openapi(options: &ServiceOptions, policies: &Policies) -> Value {
     }
     components.problems();
     components.configured(policies);
+    let tags = options.namespaces.iter().map(|namespace| {
+        let (name, description) = namespace.tag();
+        json!({ "name": name, "description": description })
+    });
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -60,7 +63,7 @@ pub fn openapi(options: &ServiceOptions, policies: &Policies) -> Value {
         },
         "servers": [{ "url": policies.mail.public_url, "description": "http.public_url" }],
         "security": [],
-        "tags": routes::TAGS.map(|(name, description)| json!({ "name": name, "description": description })),
+        "tags": tags.collect::<Value>(),
         "paths": paths,
         "components": components.into_value(),
     })
