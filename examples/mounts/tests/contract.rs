@@ -87,7 +87,7 @@ impl Answer {
     }
 
     fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        serde_json::from_str(&self.body()).unwrap()
     }
 
     /// That it is a refusal as the service answers it.

@@ -15,10 +15,11 @@ pub trait Random: Send + Sync + std::fmt::Debug {
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[expect(clippy::disallowed_methods, reason = "this is the port's one real source of chance")]
+    #[expect(clippy::disallowed_types, reason = "this is the port's one real source of chance")]
     fn fill(&self, bytes: &mut [u8]) {
         use rand::Rng as _;
+        use rand::rngs::SysRng;
         // It fails on no system that a process can be started on.
-        rand::rand_core::UnwrapErr(rand::rngs::SysRng).fill_bytes(bytes);
+        rand::rand_core::UnwrapErr(SysRng).fill_bytes(bytes);
     }
 }
