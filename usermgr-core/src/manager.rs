@@ -299,8 +299,6 @@ impl UserManagerBuilder {
         self
     }
 
-    /// Who is told what happened. Without one, events wait for readers of the feed ([`Users::events`]) until they are too
-    /// old to be kept.
     /// With which the mail service signs its callbacks: one, or two while the second takes the first one's place. Without
     /// any, callbacks are refused.
     #[must_use]
@@ -309,7 +307,8 @@ impl UserManagerBuilder {
         self
     }
 
-    /// Who is told what happened. Without one, no events are written.
+    /// Who is told what happened. Without one, events wait for readers of the feed ([`Users::events`]) until they are too
+    /// old to be kept.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventPublisher>) -> Self {
         self.events = Some(events);

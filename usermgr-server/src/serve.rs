@@ -225,7 +225,7 @@ pub(crate) fn options(config: &Config) -> ServiceOptions {
         trusted_proxies: config.trusted_proxies.clone(),
         cors_origins: config.cors_origins.clone(),
         docs: config.docs,
-        pages: None,
+        ..ServiceOptions::default()
     }
 }
 

@@ -23,6 +23,9 @@
 //! signer key of the project, which no stored hash carries), passlib's `bcrypt-sha256`, and everything that is one
 //! pass of a plain digest.
 //!
+//! bcrypt and scrypt need the feature `legacy-hashes`. Without it such a hash is refused at import, and matches nothing
+//! at sign-in, where the log says why: switch it on where users came with such hashes.
+//!
 //! # What is compared
 //! The UTF-8 bytes of the password in NFC ([`NormalizedPassword`](super::password_text::NormalizedPassword)), whole.
 //! Most systems hashed the bytes as they were typed. The two are the same for ASCII and for what nearly every keyboard
@@ -44,10 +47,7 @@ use std::ops::RangeInclusive;
 use argon2::{Algorithm, Block, Version};
 use aws_lc_rs::pbkdf2;
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::general_purpose::{
-    GeneralPurpose, GeneralPurposeConfig, NO_PAD, STANDARD, STANDARD_NO_PAD,
-};
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD, STANDARD_NO_PAD};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -63,41 +63,12 @@ const SALT_BYTES: RangeInclusive<usize> = 1..=128;
 const OUTPUT_BYTES: RangeInclusive<usize> = 16..=128;
 /// The most KiB times passes of Argon2, which is what its time goes by.
 const MAX_ARGON2_WORK: u64 = 4 * 1024 * 1024;
-/// The least and the most cost of bcrypt, which computes 2^cost rounds.
-const BCRYPT_COST: RangeInclusive<u32> = 4..=15;
-/// Bytes of a password that bcrypt looks at, the NUL after a shorter one included.
-const BCRYPT_PASSWORD_BYTES: usize = 72;
-/// Bytes of bcrypt's salt.
-const BCRYPT_SALT_BYTES: usize = 16;
-/// Characters of bcrypt's salt.
-const BCRYPT_SALT_CHARS: usize = 22;
-/// Bytes of bcrypt's output: the last of 24 was never stored.
-const BCRYPT_OUTPUT_BYTES: usize = 23;
 /// The fewest and the most iterations of PBKDF2.
 const PBKDF2_ITERATIONS: RangeInclusive<u32> = 1_000..=2_000_000;
 /// The most iterations of PBKDF2 over all blocks of its output.
 const MAX_PBKDF2_WORK: u64 = 4_000_000;
 /// Bytes of an output that Django or Werkzeug made with scrypt.
 const SCRYPT_OUTPUT_BYTES: usize = 64;
-/// The most memory of scrypt, 128·N·r bytes.
-const MAX_SCRYPT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
-/// The most of scrypt's r.
-const MAX_SCRYPT_BLOCK: u32 = 64;
-/// The most of scrypt's p.
-const MAX_SCRYPT_PARALLELISM: u32 = 16;
-/// The most of scrypt's N·r·p, which is what its time goes by.
-const MAX_SCRYPT_WORK: u64 = 1 << 22;
-
-/// The engine of bcrypt's outputs.
-const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD);
-/// The engine of bcrypt's salts. Old versions of passlib left chance in the four bits past the end.
-const BCRYPT_SALT_BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::BCRYPT,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone)
-        .with_decode_allow_trailing_bits(true),
-);
 
 /// A password hash of another system, read and within bounds.
 #[derive(Clone)]
@@ -120,15 +91,33 @@ pub enum UnsupportedHash {
     /// The format is known; the text is cut, altered or otherwise not of that format.
     #[error("not a valid encoding")]
     InvalidEncoding,
+    /// The format is bcrypt or scrypt, and this program was built without them.
+    #[error("bcrypt and scrypt need the feature legacy-hashes of usermgr-core")]
+    LeftOut,
 }
+
+/// bcrypt and scrypt, for which the crate has dependencies of its own.
+#[cfg(feature = "legacy-hashes")]
+mod legacy;
+/// The same without them.
+#[cfg(not(feature = "legacy-hashes"))]
+#[path = "foreign_hash/left_out.rs"]
+mod legacy;
 
 /// How an output is computed.
 #[derive(Clone)]
 enum Scheme {
-    Argon2 { algorithm: Algorithm, version: Version, params: argon2::Params },
-    Bcrypt { cost: u32, input: BcryptInput },
-    Pbkdf2 { digest: Pbkdf2Digest, iterations: NonZeroU32 },
-    Scrypt(scrypt::Params),
+    Argon2 {
+        algorithm: Algorithm,
+        version: Version,
+        params: argon2::Params,
+    },
+    Pbkdf2 {
+        digest: Pbkdf2Digest,
+        iterations: NonZeroU32,
+    },
+    #[cfg_attr(not(feature = "legacy-hashes"), expect(dead_code, reason = "there is none to be made"))]
+    Legacy(legacy::Scheme),
 }
 
 /// What bcrypt is given.
@@ -155,7 +144,7 @@ impl ForeignHash {
     /// [`UnsupportedHash::UnknownFormat`] when the text begins like none of them; [`UnsupportedHash::OutOfBounds`] when
     /// it asks for more time or memory than a sign-in may cost, or its salt or output is too short or too long, or its
     /// text is longer than 1024 bytes; [`UnsupportedHash::InvalidEncoding`] when it is not whole, or not as its format
-    /// writes it.
+    /// writes it; [`UnsupportedHash::LeftOut`] for bcrypt and scrypt without the feature `legacy-hashes`.
     ///
     /// # Security
     /// Bounds: Argon2 with at most 256 MiB, 100 passes, 64 lanes and 4 GiB over all passes; bcrypt with a cost of 4 to
@@ -166,8 +155,10 @@ impl ForeignHash {
     /// ```
     /// use usermgr_core::crypto::foreign_hash::{ForeignHash, UnsupportedHash};
     ///
+    /// # #[cfg(feature = "legacy-hashes")] {
     /// let hash = ForeignHash::parse("$2y$04$YOnCeXQ9b7Ns58omDVBxcu3sltJlTkQQXAxMnqi/jchrpDW7peCDK")?;
     /// assert!(hash.verify(b"correct horse battery staple"));
+    /// # }
     /// let md5 = ForeignHash::parse("9cc2ae8a1ba7a93da39b46fc1019c481");
     /// assert_eq!(md5.unwrap_err(), UnsupportedHash::UnknownFormat);
     /// # Ok::<(), UnsupportedHash>(())
@@ -180,8 +171,10 @@ impl ForeignHash {
         match *fields.as_slice() {
             ["", ident, ref rest @ ..] => parse_modular(ident, rest),
             ["argon2", ident, ref rest @ ..] => parse_argon2(ident, rest),
-            ["bcrypt", "", ident, ref rest @ ..] => parse_bcrypt(ident, rest, BcryptInput::Password),
-            ["bcrypt_sha256", "", ident, ref rest @ ..] => parse_bcrypt(ident, rest, BcryptInput::Sha256Hex),
+            ["bcrypt", "", ident, ref rest @ ..] => legacy::parse_bcrypt(ident, rest, BcryptInput::Password),
+            ["bcrypt_sha256", "", ident, ref rest @ ..] => {
+                legacy::parse_bcrypt(ident, rest, BcryptInput::Sha256Hex)
+            }
             ["pbkdf2_sha1", ref rest @ ..] => parse_django_pbkdf2(Pbkdf2Digest::Sha1, rest),
             ["pbkdf2_sha256", ref rest @ ..] => parse_django_pbkdf2(Pbkdf2Digest::Sha256, rest),
             ["scrypt", ref rest @ ..] => parse_django_scrypt(rest),
@@ -208,12 +201,11 @@ impl ForeignHash {
             Scheme::Argon2 { algorithm, version, params } => {
                 argon2_with_memory((*algorithm, *version), params, password, &self.salt, &mut output, memory)
             }
-            Scheme::Bcrypt { cost, input } => bcrypt(*cost, *input, &self.salt, password, &mut output),
             Scheme::Pbkdf2 { digest, iterations } => {
                 pbkdf2::derive(digest.algorithm(), *iterations, &self.salt, password, &mut output);
                 Some(())
             }
-            Scheme::Scrypt(params) => scrypt(params, &self.salt, password, &mut output),
+            Scheme::Legacy(scheme) => scheme.compute(&self.salt, password, &mut output),
         };
         computed.is_some() && bool::from(output.ct_eq(&self.output))
     }
@@ -247,7 +239,7 @@ impl Pbkdf2Digest {
 fn parse_modular(ident: &str, rest: &[&str]) -> Result<ForeignHash, UnsupportedHash> {
     match ident {
         "argon2i" | "argon2d" | "argon2id" => parse_argon2(ident, rest),
-        "2a" | "2b" | "2y" => parse_bcrypt(ident, rest, BcryptInput::Password),
+        "2a" | "2b" | "2y" => legacy::parse_bcrypt(ident, rest, BcryptInput::Password),
         "pbkdf2" => parse_modular_pbkdf2(Pbkdf2Digest::Sha1, rest),
         "pbkdf2-sha256" => parse_modular_pbkdf2(Pbkdf2Digest::Sha256, rest),
         "pbkdf2-sha512" => parse_modular_pbkdf2(Pbkdf2Digest::Sha512, rest),
@@ -282,26 +274,6 @@ fn parse_argon2(ident: &str, rest: &[&str]) -> Result<ForeignHash, UnsupportedHa
     bounded(Scheme::Argon2 { algorithm, version, params }, salt, output)
 }
 
-/// Reads `12$` and 22 characters of salt with 31 of output.
-fn parse_bcrypt(ident: &str, rest: &[&str], input: BcryptInput) -> Result<ForeignHash, UnsupportedHash> {
-    if !matches!(ident, "2a" | "2b" | "2y") {
-        return Err(UnsupportedHash::UnknownFormat);
-    }
-    let [cost, salt_and_output] = *rest else { return Err(UnsupportedHash::InvalidEncoding) };
-    let cost = match *cost.as_bytes() {
-        [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => u32::from(tens - b'0') * 10 + u32::from(ones - b'0'),
-        _ => return Err(UnsupportedHash::InvalidEncoding),
-    };
-    let (salt, output) =
-        salt_and_output.split_at_checked(BCRYPT_SALT_CHARS).ok_or(UnsupportedHash::InvalidEncoding)?;
-    let (salt, output) = (decode(&BCRYPT_SALT_BASE64, salt)?, decode(&BCRYPT_BASE64, output)?);
-    if salt.len() != BCRYPT_SALT_BYTES || output.len() != BCRYPT_OUTPUT_BYTES {
-        return Err(UnsupportedHash::InvalidEncoding);
-    }
-    within(BCRYPT_COST.contains(&cost), "bcrypt takes a cost of 4 to 15 here")?;
-    bounded(Scheme::Bcrypt { cost, input }, salt, output)
-}
-
 /// Reads `i=…,l=…$salt$output` in Base64, or `…$salt$output` in passlib's own, which has `.` for `+`. Without `l` the
 /// output is as long as the digest's.
 fn parse_modular_pbkdf2(digest: Pbkdf2Digest, rest: &[&str]) -> Result<ForeignHash, UnsupportedHash> {
@@ -334,14 +306,14 @@ fn parse_modular_scrypt(rest: &[&str]) -> Result<ForeignHash, UnsupportedHash> {
     let [costs, salt, output] = *rest else { return Err(UnsupportedHash::InvalidEncoding) };
     let [log_n, r, p] = named(costs, ["ln", "r", "p"])?;
     let n = 1_u64.checked_shl(log_n).unwrap_or(u64::MAX);
-    scrypt_of((n, r, p), decode(&STANDARD_NO_PAD, salt)?, decode(&STANDARD_NO_PAD, output)?)
+    legacy::parse_scrypt((n, r, p), decode(&STANDARD_NO_PAD, salt)?, decode(&STANDARD_NO_PAD, output)?)
 }
 
 /// Reads `n$salt$r$p$output`, where the salt is a text.
 fn parse_django_scrypt(rest: &[&str]) -> Result<ForeignHash, UnsupportedHash> {
     let [n, salt, r, p, output] = *rest else { return Err(UnsupportedHash::InvalidEncoding) };
     let costs = (decimal(n)?.into(), decimal(r)?, decimal(p)?);
-    scrypt_of(costs, text_salt(salt)?, of_length(SCRYPT_OUTPUT_BYTES, decode(&STANDARD, output)?)?)
+    legacy::parse_scrypt(costs, text_salt(salt)?, of_length(SCRYPT_OUTPUT_BYTES, decode(&STANDARD, output)?)?)
 }
 
 /// Reads `pbkdf2:digest:iterations$salt$output` and `scrypt:n:r:p$salt$output` in hex, where the salt is a text.
@@ -364,7 +336,7 @@ fn parse_werkzeug(method: &str, rest: &[&str]) -> Result<ForeignHash, Unsupporte
         }
         ["scrypt", n, r, p] => {
             let costs = (decimal(n)?.into(), decimal(r)?, decimal(p)?);
-            scrypt_of(costs, salt, of_length(SCRYPT_OUTPUT_BYTES, output)?)
+            legacy::parse_scrypt(costs, salt, of_length(SCRYPT_OUTPUT_BYTES, output)?)
         }
         _ => Err(UnsupportedHash::InvalidEncoding),
     }
@@ -383,26 +355,6 @@ fn pbkdf2_of(
     within(work <= MAX_PBKDF2_WORK, "PBKDF2 takes 4000000 iterations over all blocks of its output here")?;
     let iterations = NonZeroU32::new(iterations).ok_or(UnsupportedHash::OutOfBounds(ITERATIONS))?;
     bounded(Scheme::Pbkdf2 { digest, iterations }, salt, output)
-}
-
-fn scrypt_of(
-    (n, r, p): (u64, u32, u32),
-    salt: Zeroizing<Vec<u8>>,
-    output: Zeroizing<Vec<u8>>,
-) -> Result<ForeignHash, UnsupportedHash> {
-    within(n >= 2 && n.is_power_of_two(), "scrypt takes a power of two for N")?;
-    within((1..=MAX_SCRYPT_BLOCK).contains(&r), "scrypt takes 1 to 64 for r here")?;
-    within((1..=MAX_SCRYPT_PARALLELISM).contains(&p), "scrypt takes 1 to 16 for p here")?;
-    let memory = n.saturating_mul(u64::from(r) * 128);
-    within(memory <= MAX_SCRYPT_MEMORY_BYTES, "scrypt takes at most 256 MiB here")?;
-    within(
-        n.saturating_mul(u64::from(r) * u64::from(p)) <= MAX_SCRYPT_WORK,
-        "scrypt takes N·r·p up to 2^22 here",
-    )?;
-    let params =
-        u8::try_from(n.trailing_zeros()).ok().and_then(|log_n| scrypt::Params::new(log_n, r, p).ok());
-    let params = params.ok_or(UnsupportedHash::OutOfBounds("scrypt cannot have such parameters"))?;
-    bounded(Scheme::Scrypt(params), salt, output)
 }
 
 /// The hash, if its salt and output have lengths that make sense.
@@ -471,39 +423,6 @@ fn text_salt(text: &str) -> Result<Zeroizing<Vec<u8>>, UnsupportedHash> {
     } else {
         Err(UnsupportedHash::InvalidEncoding)
     }
-}
-
-/// `None` when the password has a NUL.
-fn bcrypt(cost: u32, input: BcryptInput, salt: &[u8], password: &[u8], output: &mut [u8]) -> Option<()> {
-    // A NUL stands after the password, where there is room for it.
-    let mut key = Zeroizing::new([0_u8; BCRYPT_PASSWORD_BYTES]);
-    let length = match input {
-        BcryptInput::Password if password.contains(&0) => return None,
-        BcryptInput::Password => {
-            key.iter_mut().zip(password).for_each(|(byte, given)| *byte = *given);
-            password.len()
-        }
-        BcryptInput::Sha256Hex => {
-            const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, password);
-            let nibbles = digest.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
-            key.iter_mut().zip(nibbles).for_each(|(byte, nibble)| *byte = DIGITS[usize::from(nibble)]);
-            digest.as_ref().len() * 2
-        }
-    };
-    let key = key.get(..(length + 1).min(BCRYPT_PASSWORD_BYTES))?;
-    let computed = Zeroizing::new(bcrypt::bcrypt(cost, *salt.first_chunk()?, key));
-    output.copy_from_slice(computed.get(..output.len())?);
-    Some(())
-}
-
-/// `None` when the system has no more memory. What is taken is given back when it is done, but not wiped.
-fn scrypt(params: &scrypt::Params, salt: &[u8], password: &[u8], output: &mut [u8]) -> Option<()> {
-    let blocks = usize::try_from(params.n()).ok()?.checked_add(2)?;
-    let blocks = blocks.checked_mul(usize::try_from(params.r()).ok()?)?;
-    // Asked for here, where a refusal is an answer, and given back for the computation to take.
-    Vec::<[u8; 128]>::new().try_reserve_exact(blocks).ok()?;
-    scrypt::scrypt(password, salt, params, output).ok()
 }
 
 #[cfg(test)]

@@ -22,6 +22,25 @@ pub struct ChangePassword {
     pub confirmation_password: Password,
 }
 
+impl ChangePassword {
+    /// The password as it is, and the new one, which nobody typed twice.
+    pub fn new(current_password: impl Into<Password>, new_password: impl Into<Password>) -> Self {
+        let new_password = new_password.into();
+        Self {
+            current_password: current_password.into(),
+            confirmation_password: new_password.clone(),
+            new_password,
+        }
+    }
+
+    /// With the new password as it was typed again.
+    #[must_use]
+    pub fn with_confirmation(mut self, password: impl Into<Password>) -> Self {
+        self.confirmation_password = password.into();
+        self
+    }
+}
+
 impl Passwords<'_> {
     /// Changes the caller's password. Every other session of the user ends, every code and link is void, and a notice
     /// is owed.

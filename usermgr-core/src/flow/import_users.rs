@@ -64,6 +64,62 @@ impl ImportUser {
             created_at: None,
         }
     }
+
+    /// With the identifier that it has.
+    #[must_use]
+    pub fn with_id(mut self, id: UserId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// With an address that nobody has proven.
+    #[must_use]
+    pub const fn unverified(mut self) -> Self {
+        self.email_verified = false;
+        self
+    }
+
+    /// With a display name.
+    #[must_use]
+    pub fn with_username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// With the language of mails, as a BCP 47 tag.
+    #[must_use]
+    pub fn with_locale(mut self, locale: impl Into<String>) -> Self {
+        self.locale = Some(locale.into());
+        self
+    }
+
+    /// With the names of roles beside `user`.
+    #[must_use]
+    pub fn with_roles(mut self, roles: impl IntoIterator<Item = String>) -> Self {
+        self.roles = roles.into_iter().collect();
+        self
+    }
+
+    /// With the name of a status.
+    #[must_use]
+    pub fn with_status(mut self, status: impl Into<String>) -> Self {
+        self.status = Some(status.into());
+        self
+    }
+
+    /// With the hash of the password.
+    #[must_use]
+    pub fn with_password(mut self, password: PasswordHash) -> Self {
+        self.password = Some(password);
+        self
+    }
+
+    /// With when the user came to be.
+    #[must_use]
+    pub fn with_created_at(mut self, at: OffsetDateTime) -> Self {
+        self.created_at = Some(at);
+        self
+    }
 }
 
 /// What became of one user of an import.

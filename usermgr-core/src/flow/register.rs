@@ -62,6 +62,27 @@ impl Register {
             extra: None,
         }
     }
+
+    /// With the password as it was typed again.
+    #[must_use]
+    pub fn with_confirmation(mut self, password: impl Into<Password>) -> Self {
+        self.confirmation_password = Some(password.into());
+        self
+    }
+
+    /// With a display name.
+    #[must_use]
+    pub fn with_username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// With the language of mails, as a BCP 47 tag.
+    #[must_use]
+    pub fn with_locale(mut self, locale: impl Into<String>) -> Self {
+        self.locale = Some(locale.into());
+        self
+    }
 }
 
 /// A registration was taken. It says the same whether or not the address has an account, and holds no user: there is

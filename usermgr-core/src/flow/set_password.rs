@@ -46,6 +46,34 @@ pub struct SetWithCode {
     pub purpose: Option<CodePurpose>,
 }
 
+impl SetWithCode {
+    /// An address, its code and the new password, which nobody typed twice.
+    pub fn new(email: impl Into<String>, code: impl Into<Code>, new_password: impl Into<Password>) -> Self {
+        let new_password = new_password.into();
+        Self {
+            email: email.into(),
+            code: code.into(),
+            confirmation_password: new_password.clone(),
+            new_password,
+            purpose: None,
+        }
+    }
+
+    /// With the new password as it was typed again.
+    #[must_use]
+    pub fn with_confirmation(mut self, password: impl Into<Password>) -> Self {
+        self.confirmation_password = password.into();
+        self
+    }
+
+    /// With a code that was asked for to do this.
+    #[must_use]
+    pub fn with_purpose(mut self, purpose: CodePurpose) -> Self {
+        self.purpose = Some(purpose);
+        self
+    }
+}
+
 /// A password was set.
 #[derive(Debug, Clone)]
 pub enum PasswordSet {

@@ -32,6 +32,34 @@ pub struct UpdateUser {
     pub status: Option<UserStatus>,
 }
 
+impl UpdateUser {
+    /// Nothing is changed.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With another display name; `None` removes it.
+    #[must_use]
+    pub fn with_username(mut self, username: Option<String>) -> Self {
+        self.username = Some(username);
+        self
+    }
+
+    /// With another language of mails, as a BCP 47 tag; `None` removes it.
+    #[must_use]
+    pub fn with_locale(mut self, locale: Option<String>) -> Self {
+        self.locale = Some(locale);
+        self
+    }
+
+    /// With another status.
+    #[must_use]
+    pub fn with_status(mut self, status: UserStatus) -> Self {
+        self.status = Some(status);
+        self
+    }
+}
+
 impl Account<'_> {
     /// Changes the caller's name, language and profile. The status of [`UpdateUser`] is not the caller's to change.
     ///

@@ -62,6 +62,34 @@ impl CreateUser {
             roles: Roles::new(),
         }
     }
+
+    /// With a password; the address counts as proven then.
+    #[must_use]
+    pub fn with_password(mut self, password: impl Into<Password>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// With a display name.
+    #[must_use]
+    pub fn with_username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// With the language of mails, as a BCP 47 tag.
+    #[must_use]
+    pub fn with_locale(mut self, locale: impl Into<String>) -> Self {
+        self.locale = Some(locale.into());
+        self
+    }
+
+    /// With roles beside `user`.
+    #[must_use]
+    pub fn with_roles(mut self, roles: impl IntoIterator<Item = Role>) -> Self {
+        self.roles = roles.into_iter().collect();
+        self
+    }
 }
 
 impl Users<'_> {

@@ -36,6 +36,20 @@ impl Verify {
     pub fn new(email: impl Into<String>, code: impl Into<Code>) -> Self {
         Self { email: email.into(), code: code.into(), registration: None, password: None }
     }
+
+    /// Of this registration and no other.
+    #[must_use]
+    pub fn with_registration(mut self, registration: impl Into<RegistrationToken>) -> Self {
+        self.registration = Some(registration.into());
+        self
+    }
+
+    /// Of the registration that has this password.
+    #[must_use]
+    pub fn with_password(mut self, password: impl Into<Password>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
 }
 
 /// A code and the registration's password (HTTP Basic activation).
@@ -47,6 +61,13 @@ pub struct Activate {
     pub password: Password,
     /// The code as mailed.
     pub code: Code,
+}
+
+impl Activate {
+    /// An address, the password of its registration, and the code.
+    pub fn new(email: impl Into<String>, password: impl Into<Password>, code: impl Into<Code>) -> Self {
+        Self { email: email.into(), password: password.into(), code: code.into() }
+    }
 }
 
 const PURPOSE: [CodePurpose; 1] = [CodePurpose::EmailVerification];

@@ -1,33 +1,11 @@
-//! For tests, here and in applications: a store in memory, a clock that is set by hand, a mailbox that keeps what it
-//! gets, a source of chance that repeats itself; and the [conformance suite](crate::conformance) for stores. The
-//! mocks of every port stand beside their traits, for example [`MockMailer`](crate::port::mailer::MockMailer).
-//!
-//! ```
-//! use std::sync::Arc;
-//! use usermgr_core::flow::register::Register;
-//! use usermgr_core::flow::verify_email::Verify;
-//! use usermgr_core::testing::{Mailbox, MemoryStore, TestClock};
-//! use usermgr_core::{ClientContext, SecretKey, UserManager};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (mailbox, clock) = (Arc::new(Mailbox::default()), Arc::new(TestClock::default()));
-//! let users = UserManager::builder()
-//!     .store(Arc::new(MemoryStore::default()))
-//!     .mailer(mailbox.clone())
-//!     .clock(clock.clone())
-//!     .secret_key(SecretKey::from_bytes([7; 32]))
-//!     .build()?;
-//! let client = ClientContext::new();
-//! users.registration().register(Register::new("ana@example.org", "correct horse battery"), &client).await?;
-//! users.mail_worker().run_once().await?;
-//! clock.advance(time::Duration::minutes(9));
-//! let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
-//! let user = users.registration().verify(Verify::new("ana@example.org", code), &client).await?;
-//! assert!(user.email_verified());
-//! # Ok(())
-//! # }
-//! ```
+//! For tests, here and in applications: [`TestAuth`], a whole installation in memory; and its parts, a store in memory,
+//! a clock that is set by hand, a mailbox that keeps what it gets, a source of chance that repeats itself, a store that
+//! fails when it is told to; and the [conformance suite](crate::conformance) for stores. The mocks of every port, for
+//! those who want to say which calls they expect, stand beside their traits, for example
+//! [`MockMailer`](crate::port::mailer::MockMailer).
+
+mod faulty_store;
+mod test_auth;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -39,6 +17,8 @@ use crate::port::mailer::{Mail, MailError, Mailer};
 use crate::port::random::Random;
 
 pub use crate::memory::MemoryStore;
+pub use faulty_store::{FaultyStore, StoreFault};
+pub use test_auth::TestAuth;
 
 /// A clock that stands still until it is moved. It begins on 1 January 2026 at noon, UTC.
 #[derive(Debug)]

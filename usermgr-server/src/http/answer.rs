@@ -544,21 +544,25 @@ pub(super) struct JsonWebKeySet {
 }
 
 /// A user, for the command line.
+#[cfg(feature = "program")]
 pub(crate) fn user_json(user: &User) -> Value {
     as_json(UserAnswer::from(user))
 }
 
 /// A role, for the command line.
+#[cfg(feature = "program")]
 pub(crate) fn role_json(name: &Role, permissions: &BTreeSet<Permission>) -> Value {
     as_json(RoleAnswer::new(name, permissions))
 }
 
 /// An entry of the audit log, for the command line.
+#[cfg(feature = "program")]
 pub(crate) fn audit_json(entry: &audit::AuditEntry) -> Value {
     as_json(AuditAnswer::from(entry))
 }
 
 /// A mail, for the command line.
+#[cfg(feature = "program")]
 pub(crate) fn outbox_json(entry: &outbox::OutboxEntry) -> Value {
     as_json(OutboxAnswer::from(entry))
 }

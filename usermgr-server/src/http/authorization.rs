@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use usermgr_core::crypto::password_text::NormalizedPassword;
 use usermgr_core::domain::email::Email;
 use usermgr_core::flow::sessions::Authenticated;
-use usermgr_core::{AccessToken, Error, Password};
+use usermgr_core::{AccessToken, Error, Password, UserManager};
 
 use super::Call;
 use super::problem::{Challenge, Problem};
@@ -34,20 +34,30 @@ fn authorization(headers: &HeaderMap) -> Authorization<'_> {
     }
 }
 
-/// The caller, if the request carries a token.
-pub(super) async fn caller_if_any(call: &Call<'_>) -> Result<Option<Authenticated>, Problem> {
-    match authorization(call.headers) {
+/// Whoever the token belongs to, if the request carries one.
+async fn bearer(users: &UserManager, headers: &HeaderMap) -> Result<Option<Authenticated>, Error> {
+    match authorization(headers) {
         Authorization::None => Ok(None),
         Authorization::Bearer(token) => {
-            Ok(Some(call.manager.sessions().authenticate(&AccessToken::new(token)).await?))
+            users.sessions().authenticate(&AccessToken::new(token)).await.map(Some)
         }
-        Authorization::Basic(_) | Authorization::Other => Err(Problem::from(Error::InvalidToken)),
+        Authorization::Basic(_) | Authorization::Other => Err(Error::InvalidToken),
     }
+}
+
+/// Whoever the request's token belongs to; it must carry one.
+pub(crate) async fn authenticated(users: &UserManager, headers: &HeaderMap) -> Result<Authenticated, Error> {
+    bearer(users, headers).await?.ok_or(Error::MissingToken)
+}
+
+/// The caller, if the request carries a token.
+pub(super) async fn caller_if_any(call: &Call<'_>) -> Result<Option<Authenticated>, Problem> {
+    Ok(bearer(call.manager, call.headers).await?)
 }
 
 /// The caller, who must have a token.
 pub(super) async fn caller(call: &Call<'_>) -> Result<Authenticated, Problem> {
-    caller_if_any(call).await?.ok_or_else(|| Problem::from(Error::MissingToken))
+    Ok(authenticated(call.manager, call.headers).await?)
 }
 
 /// The name and password of Basic credentials, if the request carries some.

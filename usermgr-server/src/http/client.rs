@@ -1,10 +1,13 @@
-//! The client's address: the peer's, unless a trusted proxy says otherwise.
+//! The other end of a request: its address (the peer's, unless a trusted proxy says otherwise), agent and request id.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use ipnet::IpNet;
+use usermgr_core::ClientContext;
+
+use super::request_id;
 
 /// The other end of the connection. A host that mounts the service puts it among the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,9 +15,38 @@ pub struct PeerAddr(pub SocketAddr);
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// What the outside knows of who sent a request, for calls that a host makes itself: the address of the
+/// [`PeerAddr`], or what a trusted proxy says of it, the `User-Agent`, and the `X-Request-Id`, or a new one.
+pub fn client_context(parts: &Parts, trusted_proxies: &[IpNet]) -> ClientContext {
+    context(parts, trusted_proxies, &request_id(&parts.headers))
+}
+
+/// The same under a request id that is known already.
+pub(super) fn context(parts: &Parts, trusted_proxies: &[IpNet], request_id: &str) -> ClientContext {
+    let mut client = ClientContext::new().with_request_id(request_id);
+    if let Some(ip) = address(parts, trusted_proxies) {
+        client = client.with_ip(ip);
+    }
+    if let Some(agent) = parts.headers.get(header::USER_AGENT) {
+        client = client.with_user_agent(&String::from_utf8_lossy(agent.as_bytes()));
+    }
+    client
+}
+
+/// The other end of the connection, as the host or its framework noted it.
+fn peer(parts: &Parts) -> Option<SocketAddr> {
+    let noted = parts.extensions.get::<PeerAddr>().map(|peer| peer.0);
+    #[cfg(feature = "axum")]
+    let noted = noted.or_else(|| {
+        let connect_info = parts.extensions.get::<axum::extract::ConnectInfo<SocketAddr>>();
+        connect_info.map(|connect_info| connect_info.0)
+    });
+    noted
+}
+
 /// The right-most address that no trusted proxy has, going from the peer outwards.
-pub(super) fn address(parts: &Parts, trusted: &[IpNet]) -> Option<IpAddr> {
-    let peer = parts.extensions.get::<PeerAddr>()?.0.ip().to_canonical();
+fn address(parts: &Parts, trusted: &[IpNet]) -> Option<IpAddr> {
+    let peer = peer(parts)?.ip().to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
     if !is_trusted(peer) {
         return Some(peer);
@@ -97,6 +129,21 @@ mod tests {
         );
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", "198.51.100.1, unknown")]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[cfg(feature = "axum")]
+    #[test]
+    fn the_address_that_axum_notes_counts_where_the_host_notes_none() {
+        let request = http::Request::builder().header("x-request-id", "r-1").header("user-agent", "curl");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        assert_eq!(client_context(&parts, &[]).ip, None);
+        let noted: SocketAddr = "203.0.113.5:1".parse().unwrap();
+        parts.extensions.insert(axum::extract::ConnectInfo(noted));
+        let client = client_context(&parts, &[]);
+        assert_eq!(client.ip, Some(noted.ip()));
+        assert_eq!((client.user_agent.as_deref(), client.request_id.as_deref()), (Some("curl"), Some("r-1")));
+        parts.extensions.insert(PeerAddr("198.51.100.1:1".parse().unwrap()));
+        assert_eq!(client_context(&parts, &[]).ip, Some("198.51.100.1".parse().unwrap()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! stands here.
 
 mod answer;
-mod authorization;
+pub(crate) mod authorization;
 mod body;
 pub mod client;
 mod openapi;
@@ -11,6 +11,7 @@ pub(crate) mod query;
 mod routes;
 mod trace;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -33,8 +34,11 @@ use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::{ClientContext, UserManager};
 
-pub(crate) use answer::{audit_json, export_json, outbox_json, role_json, user_json};
+pub(crate) use answer::export_json;
+#[cfg(feature = "program")]
+pub(crate) use answer::{audit_json, outbox_json, role_json, user_json};
 pub use openapi::openapi;
+pub use routes::Namespace;
 
 use crate::pages::{PageRequest, Pages};
 use answer::Answer;
@@ -61,6 +65,8 @@ pub struct ServiceOptions {
     pub trusted_proxies: Vec<IpNet>,
     /// Origins whose scripts may call the interface (CORS); none by default.
     pub cors_origins: Vec<String>,
+    /// Which groups of routes there are; all by default. The others are not found, nor told of in the document.
+    pub namespaces: BTreeSet<Namespace>,
     /// Whether there are `/openapi.json` and `/docs`; they are by default.
     pub docs: bool,
     /// Pages for people, at the root of the service; none by default.
@@ -74,6 +80,7 @@ impl Default for ServiceOptions {
             max_body: 64 * 1024,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
+            namespaces: Namespace::ALL.into(),
             docs: true,
             pages: None,
         }
@@ -91,9 +98,11 @@ pub struct Answered {
 
 /// Makes the service. It mounts in any program that speaks `http` types: axum's `nest_service`, hyper, tonic.
 ///
-/// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions.
+/// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions, or with the feature
+/// `axum` from the `ConnectInfo<SocketAddr>` of `into_make_service_with_connect_info`. Without either, all clients share
+/// one budget of each limit.
 pub fn service(manager: UserManager, options: ServiceOptions) -> AuthService {
-    let routes = Routes::new(&options.base_path, options.docs);
+    let routes = Routes::new(&options);
     let https = manager.policies().mail.public_url.starts_with("https://");
     AuthService { app: Arc::new(App { manager, options, routes, document: OnceLock::new(), https }) }
 }
@@ -182,7 +191,7 @@ impl App {
                 path: parts.uri.path(),
                 query: parts.uri.query(),
                 headers: &parts.headers,
-                client: self.client(&parts, &request_id),
+                client: client::context(&parts, &self.options.trusted_proxies, &request_id),
                 request_id: &request_id,
             };
             let body = body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT);
@@ -240,7 +249,7 @@ impl App {
             Endpoint::Live => Bytes::new(),
             _ => body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT).await?,
         };
-        let client = self.client(parts, request_id);
+        let client = client::context(parts, &self.options.trusted_proxies, request_id);
         let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
         let call = Call { app: self, manager, headers, query, id, body, client };
         endpoint.run(&call).await
@@ -251,40 +260,13 @@ impl App {
         self.document.get_or_init(make).clone()
     }
 
-    /// The other end of a request.
-    fn client(&self, parts: &http::request::Parts, request_id: &str) -> ClientContext {
-        let mut client = ClientContext::new().with_request_id(request_id);
-        if let Some(ip) = client::address(parts, &self.options.trusted_proxies) {
-            client = client.with_ip(ip);
-        }
-        if let Some(agent) = parts.headers.get(header::USER_AGENT) {
-            client = client.with_user_agent(&String::from_utf8_lossy(agent.as_bytes()));
-        }
-        client
-    }
-
     /// What every answer bears.
     fn finish(&self, parts: &http::request::Parts, response: &mut Response<Full<Bytes>>, request_id: &str) {
         let headers = response.headers_mut();
-        let fixed = |text: &'static str| HeaderValue::from_static(text);
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
-        // A page may bring its own.
-        for (name, value) in [
-            (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-            (header::REFERRER_POLICY, "no-referrer"),
-        ] {
-            headers.entry(name).or_insert(fixed(value));
-        }
-        headers.insert(CROSS_ORIGIN_OPENER_POLICY, fixed("same-origin"));
-        headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, fixed("same-origin"));
+        let fixed = HeaderValue::from_static;
+        seal(headers, request_id);
         if self.https {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, fixed("max-age=63072000; includeSubDomains"));
-        }
-        if !headers.contains_key(header::CACHE_CONTROL) {
-            headers.insert(header::CACHE_CONTROL, fixed("no-store"));
-        }
-        if let Ok(id) = HeaderValue::from_str(request_id) {
-            headers.insert(REQUEST_ID, id);
         }
         if self.options.cors_origins.is_empty() {
             return;
@@ -312,6 +294,24 @@ impl App {
     }
 }
 
+/// What every answer bears, whoever configured the service how. A page may bring its own policies.
+pub(crate) fn seal(headers: &mut http::HeaderMap, request_id: &str) {
+    let fixed = HeaderValue::from_static;
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        headers.entry(name).or_insert(fixed(value));
+    }
+    headers.insert(CROSS_ORIGIN_OPENER_POLICY, fixed("same-origin"));
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, fixed("same-origin"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}
+
 /// Runs what answers a request: not for ever, and a panic ends nothing but the request.
 async fn guarded<T>(request_id: &str, answering: impl Future<Output = T>) -> Result<T, Problem> {
     let answering = AssertUnwindSafe(answering).catch_unwind();
@@ -329,7 +329,7 @@ async fn guarded<T>(request_id: &str, answering: impl Future<Output = T>) -> Res
 }
 
 /// The caller's request id if it sent a sane one, else a new one.
-fn request_id(headers: &http::HeaderMap) -> String {
+pub(crate) fn request_id(headers: &http::HeaderMap) -> String {
     let sane = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };

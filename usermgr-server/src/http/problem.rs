@@ -190,7 +190,7 @@ impl Problem {
         json!(body)
     }
 
-    pub(super) fn into_response(self, language: Language, request_id: &str) -> Response<Full<Bytes>> {
+    pub(crate) fn into_response(self, language: Language, request_id: &str) -> Response<Full<Bytes>> {
         let body = self.body(language, request_id).to_string();
         let Self { status, code, retry_after, allow, challenge, max_age, .. } = self;
         let mut response = Response::new(Full::from(body));

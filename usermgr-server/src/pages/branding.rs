@@ -67,6 +67,7 @@ impl Colour {
 pub struct Accent(Colour);
 
 /// What a text must be to be an accent colour.
+#[cfg(feature = "program")]
 pub(crate) const TAKES_ACCENT: &str =
     "a colour such as #3450c8 that can be read on white, with a contrast of 4.5 at least (WCAG 1.4.3)";
 

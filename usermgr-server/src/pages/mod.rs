@@ -44,6 +44,7 @@ use usermgr_core::port::clock::{Clock as _, SystemClock};
 use usermgr_core::{ClientContext, UserManager};
 
 pub use branding::Accent;
+#[cfg(feature = "program")]
 pub(crate) use branding::TAKES_ACCENT;
 pub(crate) use routes::Found;
 
@@ -79,6 +80,7 @@ pub struct PagesOptions {
 
 impl PagesOptions {
     /// Whether browsers keep the cookies: the pages are read over https, or on the machine itself.
+    #[cfg(feature = "program")]
     pub(crate) fn keeps_cookies(&self) -> bool {
         self.public_url.starts_with("https://") || OwnOrigin::of(&self.public_url).is_loopback()
     }

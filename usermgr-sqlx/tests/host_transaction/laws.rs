@@ -129,6 +129,7 @@ fn creation(email: &str) -> account::CreateUser {
         email_verified_at: None,
         username: None,
         locale: None,
+        profile: None,
         roles: Roles::from([Role::user()]),
         password: None,
         invitation: None,

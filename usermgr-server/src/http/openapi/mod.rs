@@ -53,11 +53,10 @@ const PROFILE: &str = "profile";
 const EXTRA: &str = "extra";
 
 fn document(options: &ServiceOptions, policies: &Policies, refused: &BTreeSet<&str>) -> Value {
-    let base_path = options.base_path.trim_end_matches('/');
     let mut components = Components::default();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut described: BTreeMap<Endpoint, String> = BTreeMap::new();
-    for (path, method, endpoint) in routes::described(base_path, options.docs) {
+    for (path, method, endpoint) in routes::described(options) {
         let same_as = described.get(&endpoint);
         let operation = endpoint.operation().document(path.contains(ID), same_as, &mut components);
         described.entry(endpoint).or_insert_with(|| format!("{method} {path}"));
@@ -66,6 +65,10 @@ fn document(options: &ServiceOptions, policies: &Policies, refused: &BTreeSet<&s
     components.problems();
     components.configured(policies);
     components.without(refused);
+    let tags = options.namespaces.iter().map(|namespace| {
+        let (name, description) = namespace.tag();
+        json!({ "name": name, "description": description })
+    });
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -77,7 +80,7 @@ fn document(options: &ServiceOptions, policies: &Policies, refused: &BTreeSet<&s
         },
         "servers": [{ "url": policies.mail.public_url, "description": "http.public_url" }],
         "security": [],
-        "tags": routes::TAGS.map(|(name, description)| json!({ "name": name, "description": description })),
+        "tags": tags.collect::<Value>(),
         "paths": paths,
         "components": components.into_value(),
     })

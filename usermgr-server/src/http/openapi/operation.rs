@@ -49,6 +49,12 @@ impl Operation {
         }
     }
 
+    /// The namespace it belongs to.
+    #[cfg(test)]
+    pub(in crate::http) const fn tag(&self) -> Tag {
+        self.tag
+    }
+
     /// What else there is to know.
     pub(in crate::http) fn says(mut self, description: &str) -> Self {
         if !self.description.is_empty() {

@@ -15,10 +15,10 @@ use std::future::ready;
 use futures_util::future::BoxFuture;
 use http::Method;
 
-use super::Call;
 use super::answer::Answer;
 use super::openapi::{Operation, Tag};
 use super::problem::Problem;
+use super::{Call, ServiceOptions};
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +65,52 @@ pub(super) enum Endpoint {
     OpenApi,
     Docs,
     DocsAsset,
+}
+
+/// A group of routes that a service has or has not; each is a tag of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Namespace {
+    /// A new account, by a code that is mailed.
+    Registration,
+    /// Setting and changing passwords.
+    Passwords,
+    /// Signing in and out, renewing, one's devices.
+    Sessions,
+    /// One's own account.
+    Account,
+    /// Users, for those who may.
+    Administration,
+    /// Callbacks of the mail service.
+    Mail,
+    /// Health checks and the key set, at the root of the service.
+    Operations,
+}
+
+impl Namespace {
+    /// All that there are, in the order in which they are told of.
+    pub const ALL: [Self; 7] = [
+        Self::Registration,
+        Self::Passwords,
+        Self::Sessions,
+        Self::Account,
+        Self::Administration,
+        Self::Mail,
+        Self::Operations,
+    ];
+
+    /// Its name in the document and what it is about.
+    pub(super) const fn tag(self) -> Tag {
+        match self {
+            Self::Registration => registration::TAG,
+            Self::Passwords => passwords::TAG,
+            Self::Sessions => sessions::TAG,
+            Self::Account => account::TAG,
+            Self::Administration => administration::TAG,
+            Self::Mail => mail::TAG,
+            Self::Operations => operations::TAG,
+        }
+    }
 }
 
 /// Under the base path.
@@ -125,31 +171,24 @@ const DOCS_ROUTES: &[(Method, &str, Endpoint)] = &[
     (Method::GET, "/docs/{id}", Endpoint::DocsAsset),
 ];
 
-/// The namespaces, in the order in which they are told of.
-pub(super) const TAGS: [Tag; 7] = [
-    registration::TAG,
-    passwords::TAG,
-    sessions::TAG,
-    account::TAG,
-    administration::TAG,
-    mail::TAG,
-    operations::TAG,
-];
-
 /// The routes that the document describes: all but the parts of a page.
 pub(super) fn described(
-    base_path: &str,
-    docs: bool,
+    options: &ServiceOptions,
 ) -> impl Iterator<Item = (String, &'static Method, Endpoint)> {
-    all(base_path, docs).filter(|(_, _, endpoint)| *endpoint != Endpoint::DocsAsset)
+    all(options).filter(|(_, _, endpoint)| *endpoint != Endpoint::DocsAsset)
 }
 
-fn all(base_path: &str, docs: bool) -> impl Iterator<Item = (String, &'static Method, Endpoint)> {
-    let docs = if docs { DOCS_ROUTES } else { &[] };
+fn all(options: &ServiceOptions) -> impl Iterator<Item = (String, &'static Method, Endpoint)> {
+    let base_path = options.base_path.trim_end_matches('/');
     let under_base =
         ROUTES.iter().map(move |(method, path, endpoint)| (format!("{base_path}{path}"), method, *endpoint));
-    let at_root = ROOT_ROUTES.iter().chain(docs);
-    under_base.chain(at_root.map(|(method, path, endpoint)| ((*path).to_owned(), method, *endpoint)))
+    let at_root =
+        |(method, path, endpoint): &'static (Method, &str, Endpoint)| ((*path).to_owned(), method, *endpoint);
+    let wanted = |(_, _, endpoint): &(String, &'static Method, Endpoint)| {
+        options.namespaces.contains(&endpoint.namespace())
+    };
+    let docs = if options.docs { DOCS_ROUTES } else { &[] };
+    under_base.chain(ROOT_ROUTES.iter().map(at_root)).filter(wanted).chain(docs.iter().map(at_root))
 }
 
 /// The methods that a path takes, as `Allow` names them.
@@ -165,7 +204,7 @@ pub(super) fn allowed(methods: &[(Method, Endpoint)]) -> String {
 /// What stands in a path where an identifier does.
 pub(super) const ID: &str = "{id}";
 
-/// The routes under one base path.
+/// The routes of one service.
 pub(super) struct Routes {
     fixed: BTreeMap<String, Vec<(Method, Endpoint)>>,
     with_id: Vec<WithId>,
@@ -191,9 +230,9 @@ pub(super) struct Found<'a> {
 }
 
 impl Routes {
-    pub(super) fn new(base_path: &str, docs: bool) -> Self {
+    pub(super) fn new(options: &ServiceOptions) -> Self {
         let mut fixed: BTreeMap<String, Vec<(Method, Endpoint)>> = BTreeMap::new();
-        for (path, method, endpoint) in all(base_path.trim_end_matches('/'), docs) {
+        for (path, method, endpoint) in all(options) {
             fixed.entry(path).or_default().push((method.clone(), endpoint));
         }
         let mut with_id = Vec::new();
@@ -271,6 +310,48 @@ impl Endpoint {
         }
     }
 
+    const fn namespace(self) -> Namespace {
+        match self {
+            Self::Register
+            | Self::Verify
+            | Self::Activate
+            | Self::ResendCode
+            | Self::SetPasswordWithEmailCode => Namespace::Registration,
+            Self::RequestCode | Self::SetWithCode | Self::Forgot | Self::Reset | Self::ChangePassword => {
+                Namespace::Passwords
+            }
+            Self::Login
+            | Self::Refresh
+            | Self::Logout
+            | Self::Sessions
+            | Self::EndSession
+            | Self::EndOtherSessions => Namespace::Sessions,
+            Self::Me
+            | Self::UpdateMe
+            | Self::DeleteMe
+            | Self::ChangeEmail
+            | Self::ConfirmEmail
+            | Self::UndoEmail
+            | Self::Export => Namespace::Account,
+            Self::Users
+            | Self::User
+            | Self::Invite
+            | Self::UpdateUser
+            | Self::SetRoles
+            | Self::DeleteUser
+            | Self::EndUserSessions
+            | Self::Roles
+            | Self::Audit
+            | Self::Outbox
+            | Self::RetryMail
+            | Self::Events => Namespace::Administration,
+            Self::MailCallback => Namespace::Mail,
+            Self::Live | Self::Ready | Self::Jwks | Self::OpenApi | Self::Docs | Self::DocsAsset => {
+                Namespace::Operations
+            }
+        }
+    }
+
     /// What the route takes, answers and refuses.
     pub(super) fn operation(self) -> Operation {
         match self {
@@ -326,7 +407,7 @@ mod tests {
     use usermgr_core::Policies;
 
     use super::*;
-    use crate::http::{ServiceOptions, openapi};
+    use crate::http::openapi;
 
     #[test]
     fn the_matrix_of_roles_has_every_endpoint() {
@@ -356,13 +437,49 @@ mod tests {
         assert_eq!(described.keys().cloned().collect::<Vec<_>>(), routed);
         // No two routes but a route and its other name are told of as one.
         let endpoints: BTreeSet<Endpoint> =
-            super::described("/v1", true).map(|(_, _, endpoint)| endpoint).collect();
+            super::described(&ServiceOptions::default()).map(|(_, _, endpoint)| endpoint).collect();
         assert_eq!(described.into_values().collect::<BTreeSet<_>>().len(), endpoints.len());
     }
 
     #[test]
+    fn a_route_is_told_of_in_its_namespace() {
+        for (_, path, endpoint) in ROUTES.iter().chain(ROOT_ROUTES).chain(DOCS_ROUTES) {
+            assert_eq!(endpoint.operation().tag(), endpoint.namespace().tag(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_neither_found_nor_told_of() {
+        let namespaces = [Namespace::Registration, Namespace::Sessions].into();
+        let options = ServiceOptions { namespaces, ..ServiceOptions::default() };
+        let (routes, document) = (Routes::new(&options), openapi(&options, &Policies::default()));
+        let all = Routes::new(&ServiceOptions::default());
+        // `GET /users` is the administration's, `POST /users` is not.
+        assert_eq!(routes.find("/v1/users").map(|found| allowed(found.methods)).unwrap(), "POST, OPTIONS");
+        for (path, there) in [
+            ("/v1/users/verify", true),
+            ("/v1/sessions/x", true),
+            ("/v1/users/x", false),
+            ("/v1/users/me", false),
+            ("/v1/passwords/forgot", false),
+            ("/v1/mail/callback", false),
+            ("/health/live", false),
+            ("/docs", true),
+        ] {
+            assert!(all.find(path).is_some(), "{path}");
+            assert_eq!(routes.find(path).is_some(), there, "{path}");
+        }
+        let paths = document["paths"].as_object().unwrap();
+        assert!(paths.keys().all(|path| routes.find(&path.replace("{id}", "x")).is_some()), "{paths:?}");
+        assert!(paths["/v1/users"].get("get").is_none());
+        let tags: Vec<_> = document["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+        assert_eq!(tags, ["Registration", "Sessions"]);
+    }
+
+    #[test]
     fn a_path_leads_where_it_says() {
-        let routes = Routes::new("/v1/", true);
+        let options = ServiceOptions { base_path: "/v1/".into(), ..ServiceOptions::default() };
+        let routes = Routes::new(&options);
         let id = |path| routes.find(path).map(|found| (found.pattern, found.id));
         assert_eq!(id("/v1/users/me"), Some(("/v1/users/me", None)));
         assert_eq!(id("/v1/users/x"), Some(("/v1/users/{id}", Some("x"))));
