@@ -11,8 +11,11 @@ use usermgr_core::domain::id::{AuditId, UserId};
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::port::store::account::CreateUser;
+use usermgr_core::port::store::session::{EndSessions, SessionSelector};
 use usermgr_core::port::store::upkeep::{Purge, Purged};
-use usermgr_core::port::store::{AccountStore as _, OutboxStore as _, UpkeepStore as _};
+use usermgr_core::port::store::{
+    AccountStore as _, EventStore as _, OutboxStore as _, SessionStore as _, UpkeepStore as _,
+};
 use usermgr_sqlx::PgStore;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,20 +52,37 @@ async fn another_process_is_woken_and_one_connection_is_enough() {
         password: None,
         invitation: None,
         by: None,
-        audit: AuditDraft {
-            id: AuditId::new(now, &SystemRandom),
-            event: AuditEvent::UserCreation,
-            actor: None,
-            email: None,
-            ip: None,
-            user_agent: None,
-            request_id: None,
-        },
+        audit: audit(now, AuditEvent::UserCreation),
         events: Vec::new(),
     };
+    let user_id = user.id;
     committing.create_user(user).await.unwrap();
     let woken = tokio::time::timeout(Duration::from_secs(20), waiter).await.unwrap().unwrap();
     assert!(woken - committed < Duration::from_secs(10), "{:?}", woken - committed);
+
+    // Where only events can be due, those who wait for events are told.
+    waiting.wait_for_events(Duration::from_secs(59)).await;
+    let waiter = {
+        let waiting = waiting.clone();
+        tokio::spawn(async move { waiting.wait_for_events(Duration::from_secs(59)).await })
+    };
+    let audit = audit(now, AuditEvent::SignOut);
+    let command =
+        EndSessions { now, user_id, which: SessionSelector::All, by: None, audit, events: Vec::new() };
+    committing.end_sessions(command).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), waiter).await.unwrap().unwrap();
+}
+
+fn audit(now: time::OffsetDateTime, event: AuditEvent) -> AuditDraft {
+    AuditDraft {
+        id: AuditId::new(now, &SystemRandom),
+        event,
+        actor: None,
+        email: None,
+        ip: None,
+        user_agent: None,
+        request_id: None,
+    }
 }
 
 /// Reads and commands take another connection when theirs was ended while it lay idle.

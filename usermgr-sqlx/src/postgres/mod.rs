@@ -1,6 +1,7 @@
 //! The store on PostgreSQL: the engine that several servers share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
@@ -58,6 +59,8 @@ use shared::host_transaction::{Joined, Tx};
 /// Held while tables are made, so that instances that start together take turns.
 const MIGRATION_LOCK: i64 = 0x7573_6572_6d67_7200;
 const CHANNEL: &str = "usermgr_outbox";
+/// What is told where no mail is due.
+const ONLY_EVENTS: &str = "events";
 
 /// A store on PostgreSQL 13 or later. Cloning is cheap and shares the pool.
 #[derive(Clone)]
@@ -70,6 +73,7 @@ pub struct PgStore {
     listening: Arc<OnceCell<()>>,
     /// What other processes are to be told of.
     others_due: Arc<Notify>,
+    mails_due_elsewhere: Arc<AtomicBool>,
     telling: Arc<OnceCell<()>>,
 }
 
@@ -106,6 +110,7 @@ impl PgStore {
             events_due: Arc::default(),
             listening: Arc::default(),
             others_due: Arc::default(),
+            mails_due_elsewhere: Arc::default(),
             telling: Arc::default(),
         }
     }
@@ -160,13 +165,21 @@ impl PgStore {
             .map(drop)
     }
 
-    /// Tells the workers of this process and, by NOTIFY, of all others that something is due.
+    /// Tells the workers of this process and, by NOTIFY, of all others that mails and events are due.
     fn wake(&self) {
+        // Of what joined a host's transaction, the commit tells.
+        if self.joined.is_none() {
+            self.due.notify_one();
+            self.mails_due_elsewhere.store(true, Ordering::Release);
+            self.wake_for_events();
+        }
+    }
+
+    /// Tells them that events are due.
+    fn wake_for_events(&self) {
         if self.joined.is_some() {
-            // The commit does.
             return;
         }
-        self.due.notify_one();
         self.events_due.notify_one();
         self.others_due.notify_one();
         if self.telling.set(()).is_err() {
@@ -175,6 +188,7 @@ impl PgStore {
         // After the commit and beside it: NOTIFY inside the transaction would make commits queue for each other. One at a
         // time: what comes to be due meanwhile is told by the next.
         let (pool, others_due) = (self.pool.clone(), Arc::downgrade(&self.others_due));
+        let mails_due = Arc::clone(&self.mails_due_elsewhere);
         tokio::spawn(async move {
             while let Some(due) = others_due.upgrade() {
                 let told = tokio::time::timeout(Duration::from_mins(1), due.notified()).await;
@@ -182,8 +196,9 @@ impl PgStore {
                 if told.is_err() {
                     continue;
                 }
-                let told = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool).await;
-                if let Err(error) = told {
+                let only = if mails_due.swap(false, Ordering::AcqRel) { "" } else { ONLY_EVENTS };
+                let notify = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(only);
+                if let Err(error) = notify.execute(&pool).await {
                     tracing::debug!(%error, "other processes were not woken; they poll");
                 }
             }
@@ -204,12 +219,14 @@ impl PgStore {
                             && let Ok(mut listener) = PgListener::connect_with(&own).await
                             && listener.listen(CHANNEL).await.is_ok()
                         {
-                            while let Ok(_notification) = listener.recv().await {
+                            while let Ok(notification) = listener.recv().await {
                                 let (Some(due), Some(events_due)) = (due.upgrade(), events_due.upgrade())
                                 else {
                                     return;
                                 };
-                                due.notify_one();
+                                if notification.payload() != ONLY_EVENTS {
+                                    due.notify_one();
+                                }
                                 events_due.notify_one();
                             }
                         }

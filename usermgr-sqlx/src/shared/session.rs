@@ -205,7 +205,7 @@ impl Store {
             usermgr_core::User { last_login_at: Some(now), updated_at, ..found.user }
         });
         tx.commit().await.map_err(fault)?;
-        self.wake();
+        self.wake_for_events();
         user.map(|user| SessionOpened::Opened(Box::new(user)))
             .ok_or_else(|| corrupt("usermgr_users", "id", user_id))
     }
@@ -286,7 +286,7 @@ impl Store {
             owe_events(&mut tx, &events, happened, view.user.id, now).await?;
             audit_refused(&mut tx, audit, now, "token_reused", subject).await?;
             tx.commit().await.map_err(fault)?;
-            self.wake();
+            self.wake_for_events();
             return Ok(Rotated::Reused);
         }
         grant_access(&mut tx, id, access).await?;
@@ -330,7 +330,7 @@ impl Store {
         owe_events(&mut tx, &events, happened, user_id, now).await?;
         audit_done(&mut tx, audit, now, Some(user_id)).await?;
         tx.commit().await.map_err(fault)?;
-        self.wake();
+        self.wake_for_events();
         Ok(SessionsEnded::Ended(ended))
     }
 }

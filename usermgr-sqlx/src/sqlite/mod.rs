@@ -158,13 +158,20 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Tells the workers that mails and events are due.
     fn wake(&self) {
-        if self.joined.is_some() {
-            // The commit does.
-            return;
+        // Of what joined a host's transaction, the commit tells.
+        if self.joined.is_none() {
+            self.due.notify_one();
+            self.events_due.notify_one();
         }
-        self.due.notify_one();
-        self.events_due.notify_one();
+    }
+
+    /// Tells the workers that events are due.
+    fn wake_for_events(&self) {
+        if self.joined.is_none() {
+            self.events_due.notify_one();
+        }
     }
 
     #[expect(clippy::unused_async, reason = "the other database connects here; this one has one process")]
