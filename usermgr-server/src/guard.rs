@@ -12,7 +12,7 @@ use http_body_util::{Either, Full};
 use ipnet::IpNet;
 use usermgr_core::domain::role::Permission;
 use usermgr_core::flow::sessions::Authenticated;
-use usermgr_core::{Error, UserManager};
+use usermgr_core::{ClientContext, Error, UserManager};
 
 use crate::http::authorization::authenticated;
 use crate::http::client::client_context;
@@ -24,7 +24,7 @@ use crate::http::{request_id, seal};
 /// # Errors
 /// [`Refusal`]: 401 without a token or with one that does not hold, 503 when the store cannot be asked.
 pub async fn authenticate(users: &UserManager, headers: &HeaderMap) -> Result<Authenticated, Refusal> {
-    authenticated(users, headers).await.map_err(|error| Refusal::new(error, headers))
+    authenticated(users, headers).await.map_err(|error| Refusal::under(request_id(headers), error, headers))
 }
 
 /// A refusal, to be answered as the service answers: problem+json (RFC 9457), in the language of the request, with
@@ -37,9 +37,15 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The refusal that an error is, of a request with these headers.
-    pub fn new(error: Error, headers: &HeaderMap) -> Self {
-        let (problem, request_id) = (Problem::from(error), request_id(headers));
+    /// The refusal that an error is, of a request with these headers. It bears the request id of `client`, under which the
+    /// audit log has it too.
+    pub fn new(error: Error, headers: &HeaderMap, client: &ClientContext) -> Self {
+        let request_id = client.request_id.clone().unwrap_or_else(|| request_id(headers));
+        Self::under(request_id, error, headers)
+    }
+
+    fn under(request_id: String, error: Error, headers: &HeaderMap) -> Self {
+        let problem = Problem::from(error);
         tracing::info!(request_id, code = problem.code(), "refused");
         Self { problem, language: Language::of(headers), request_id }
     }
@@ -86,7 +92,7 @@ impl RequirePermission {
         let caller = authenticate(&self.users, &parts.headers).await?;
         let client = client_context(&parts, &self.trusted_proxies);
         let permitted = self.users.require(&caller, &self.permission, &client).await;
-        permitted.map_err(|error| Refusal::new(error, &parts.headers))?;
+        permitted.map_err(|error| Refusal::new(error, &parts.headers, &client))?;
         parts.extensions.insert(caller);
         Ok(Request::from_parts(parts, body))
     }

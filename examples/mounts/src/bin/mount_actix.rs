@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::json;
 use tower::Service as _;
 use usermgr_core::UserManager;
+use usermgr_core::domain::role::Permission;
 use usermgr_mounts::{SERVED_BY, StartError, arguments, in_part, reports, say, users};
 use usermgr_server::{AuthService, PeerAddr, Refusal, ServiceOptions, authenticate, client_context, service};
 
@@ -27,10 +28,12 @@ async fn main() -> Result<(), StartError> {
     let options = ServiceOptions { base_path: "/auth/v1".into(), ..ServiceOptions::default() };
     let whole = service(users.clone(), options);
     let part = service(users.clone(), in_part("/accounts"));
+    let permission = reports()?;
     let server = HttpServer::new(move || {
         let (whole, part) = (whole.clone(), part.clone());
         App::new()
             .app_data(web::Data::new(users.clone()))
+            .app_data(web::Data::new(permission.clone()))
             .route("/hello", web::get().to(hello))
             .route("/reports", web::get().to(all_reports))
             .service(web::scope("/accounts").default_service(web::to(move |request, body| {
@@ -64,20 +67,21 @@ async fn hello(
 
 async fn all_reports(
     users: web::Data<UserManager>,
+    permission: web::Data<Permission>,
     request: HttpRequest,
 ) -> Result<HttpResponse, actix_web::Error> {
     let (parts, ()) = head(&request)?;
-    Ok(match may_read(&users, &parts).await {
+    Ok(match may_read(&users, &permission, &parts).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "reports": [] })),
         Err(refusal) => back(refusal.into_response()).await?,
     })
 }
 
-async fn may_read(users: &UserManager, parts: &Parts) -> Result<(), Refusal> {
-    let permission = reports().map_err(|_| Refusal::new(usermgr_core::Error::Forbidden, &parts.headers))?;
+async fn may_read(users: &UserManager, permission: &Permission, parts: &Parts) -> Result<(), Refusal> {
     let caller = authenticate(users, &parts.headers).await?;
-    let permitted = users.require(&caller, &permission, &client_context(parts, &[])).await;
-    permitted.map_err(|error| Refusal::new(error, &parts.headers))
+    let client = client_context(parts, &[]);
+    let permitted = users.require(&caller, permission, &client).await;
+    permitted.map_err(|error| Refusal::new(error, &parts.headers, &client))
 }
 
 /// Hands a request of actix to the service, chunk by chunk, and its answer back.

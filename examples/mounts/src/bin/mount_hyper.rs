@@ -78,8 +78,9 @@ impl App {
     async fn reports(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Refusal> {
         let (parts, _) = request.into_parts();
         let caller = authenticate(&self.users, &parts.headers).await?;
-        let permitted = self.users.require(&caller, &self.reports, &client_context(&parts, &[])).await;
-        permitted.map_err(|error| Refusal::new(error, &parts.headers))?;
+        let client = client_context(&parts, &[]);
+        let permitted = self.users.require(&caller, &self.reports, &client).await;
+        permitted.map_err(|error| Refusal::new(error, &parts.headers, &client))?;
         Ok(json(&json!({ "reports": [] })))
     }
 }

@@ -68,8 +68,9 @@ async fn all_reports(
 ) -> Result<Response, Error> {
     let (parts, _) = http::Request::from(request).into_parts();
     let caller = authenticate(&users, &parts.headers).await.map_err(refused)?;
-    let permitted = users.require(&caller, &permission, &client_context(&parts, &[])).await;
-    permitted.map_err(|error| refused(Refusal::new(error, &parts.headers)))?;
+    let client = client_context(&parts, &[]);
+    let permitted = users.require(&caller, &permission, &client).await;
+    permitted.map_err(|error| refused(Refusal::new(error, &parts.headers, &client)))?;
     Ok(Json(json!({ "reports": [] })).into_response())
 }
 
