@@ -273,12 +273,12 @@ fn spend(
                     activate(tx, owner, user_id, Some(password), welcome, now)
                 }
                 RedeemEffect::ChangeEmail { .. } | RedeemEffect::UndoEmailChange { .. } => {
-                    Err(corrupt("code", code.id))
+                    Err(corrupt("code", &code.id))
                 }
             };
         }
     };
-    let mut row = tx.active_user(id)?.ok_or_else(|| corrupt("user", id))?;
+    let mut row = tx.active_user(id)?.ok_or_else(|| corrupt("user", &id))?;
     let before = row.user.clone();
     row.user.updated_at = now;
     let email_verified = row.user.email_verified_at.is_none();
@@ -312,7 +312,7 @@ fn spend(
             }
         }
         RedeemEffect::ChangeEmail { undo, undo_mail } => {
-            change_email(&mut row, new_email.ok_or_else(|| corrupt("code", code.id))?, now);
+            change_email(&mut row, new_email.ok_or_else(|| corrupt("code", &code.id))?, now);
             tx.put(id, &row)?;
             tx.void_codes_of(owner, now, |_| true)?;
             tx.owe_mail(undo_mail, Receiver::user(&before), Some(undo.id), now)?;
@@ -321,7 +321,7 @@ fn spend(
             Happened { email_changed: true, ..Happened::default() }
         }
         RedeemEffect::UndoEmailChange { reset, reset_mail } => {
-            change_email(&mut row, new_email.ok_or_else(|| corrupt("code", code.id))?, now);
+            change_email(&mut row, new_email.ok_or_else(|| corrupt("code", &code.id))?, now);
             row.password = None;
             row.version = row.version.next();
             tx.put(id, &row)?;
@@ -331,7 +331,7 @@ fn spend(
             Happened { email_changed: true, sessions_ended: true, ..Happened::default() }
         }
     };
-    let user = tx.get::<UserRow>(id)?.ok_or_else(|| corrupt("user", id))?.user;
+    let user = tx.get::<UserRow>(id)?.ok_or_else(|| corrupt("user", &id))?.user;
     Ok((user, happened))
 }
 
@@ -340,7 +340,7 @@ fn change_email(row: &mut UserRow, email: Email, now: OffsetDateTime) {
     row.user.email_verified_at = Some(now);
 }
 
-fn corrupt(table: &'static str, row: impl ToString) -> StoreError {
+fn corrupt(table: &'static str, row: &impl ToString) -> StoreError {
     StoreError::Corrupt { table, column: "row", row: row.to_string() }
 }
 
@@ -353,9 +353,9 @@ fn activate(
     welcome: Option<MailDraft>,
     now: OffsetDateTime,
 ) -> Result<(User, Happened), StoreError> {
-    let Owner::Registration(registration) = owner else { return Err(corrupt("code", id)) };
+    let Owner::Registration(registration) = owner else { return Err(corrupt("code", &id)) };
     let row =
-        tx.get::<RegistrationRow>(registration)?.ok_or_else(|| corrupt("registration", registration))?;
+        tx.get::<RegistrationRow>(registration)?.ok_or_else(|| corrupt("registration", &registration))?;
     let RegistrationRow { email, password: registered, username, locale, expires_at: _ } = row;
     let (hash, session) = match password {
         Some(NewPassword { hash, session, notice: _ }) => (hash, session),

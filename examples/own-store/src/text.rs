@@ -39,6 +39,7 @@ pub(crate) mod option {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Serialize as _};
 
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
     pub(crate) fn serialize<T: Text, S: Serializer>(
         value: &Option<T>,
         serializer: S,
@@ -97,7 +98,8 @@ texts! {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }
 
 fn bytes<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {

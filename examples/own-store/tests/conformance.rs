@@ -9,6 +9,7 @@ use usermgr_core::conformance::StoreHarness;
 use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::users::CreateUser;
 use usermgr_core::port::store::Store;
+use usermgr_core::port::store::account::UserQuery;
 use usermgr_core::testing::Mailbox;
 use usermgr_core::{ClientContext, Error, SecretKey, UserManager};
 use usermgr_own_store::{FileStore, OpenError};
@@ -57,7 +58,7 @@ async fn what_was_committed_is_there_again_and_what_a_death_cut_off_is_not() {
     }
     let there = users(&path);
     let all =
-        there.users().list(Principal::Operator, Default::default(), &ClientContext::new()).await.unwrap();
+        there.users().list(Principal::Operator, UserQuery::default(), &ClientContext::new()).await.unwrap();
     assert_eq!(all.items.len(), 4);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
