@@ -210,6 +210,11 @@ pub enum AuditOutcome {
 }
 
 impl AuditOutcome {
+    /// The outcome of a stable name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Done, Self::Refused].into_iter().find(|outcome| outcome.as_str() == name)
+    }
+
     /// The stable name.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -90,13 +90,11 @@ struct AuditRow {
 impl AuditRow {
     fn entry(self) -> Result<AuditEntry, StoreError> {
         let wrong = |column| corrupt("usermgr_audit", column, self.id);
-        let outcome =
-            [AuditOutcome::Done, AuditOutcome::Refused].into_iter().find(|o| o.as_str() == self.outcome);
         Ok(AuditEntry {
             id: AuditId::from_uuid(self.id),
             at: from_ts(self.at),
             event: AuditEvent::from_name(&self.event).ok_or_else(|| wrong("event"))?,
-            outcome: outcome.ok_or_else(|| wrong("outcome"))?,
+            outcome: AuditOutcome::from_name(&self.outcome).ok_or_else(|| wrong("outcome"))?,
             reason: self.reason.map(Cow::Owned),
             actor: self.actor.map(UserId::from_uuid),
             subject: self.subject.map(UserId::from_uuid),

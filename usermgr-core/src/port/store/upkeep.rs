@@ -60,7 +60,8 @@ pub struct Purge {
     pub batch: u32,
 }
 
-/// How many rows of each kind were removed.
+/// How many rows of each kind were removed. What goes with another row is not counted: the codes of a registration, the
+/// access tokens of a session, and all that is a user's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "each field is the number of rows of the kind it names")]
 pub struct Purged {
