@@ -97,7 +97,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The reason as a stable word, the same in every release: see the table in the crate's documentation.
+    /// The reason as a stable word, the same in every release: [the guide](crate::guide::errors) has all of them.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "validation_failed",
