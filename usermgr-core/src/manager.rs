@@ -216,6 +216,7 @@ impl fmt::Debug for UserManagerBuilder {
 /// Everything that keeps a manager from being built, at once.
 #[derive(Debug, thiserror::Error)]
 #[error("the user manager cannot be built: {}", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+#[non_exhaustive]
 pub struct BuildError {
     /// What is missing or wrong.
     pub faults: Vec<BuildFault>,
@@ -268,8 +269,6 @@ impl UserManagerBuilder {
         self
     }
 
-    /// Who is told what happened. Without one, events wait for readers of the feed ([`Users::events`]) until they are too
-    /// old to be kept.
     /// With which the mail service signs its callbacks: one, or two while the second takes the first one's place. Without
     /// any, callbacks are refused.
     #[must_use]
@@ -278,7 +277,8 @@ impl UserManagerBuilder {
         self
     }
 
-    /// Who is told what happened. Without one, no events are written.
+    /// Who is told what happened. Without one, events wait for readers of the feed ([`Users::events`]) until they are too
+    /// old to be kept.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventPublisher>) -> Self {
         self.events = Some(events);

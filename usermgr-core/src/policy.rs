@@ -1,4 +1,9 @@
 //! The rules in force: each with its default and why. They are validated once, when the manager is built.
+#![expect(
+    clippy::exhaustive_structs,
+    clippy::exhaustive_enums,
+    reason = "a host names the rules that it changes and takes the rest from Default"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

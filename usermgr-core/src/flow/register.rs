@@ -29,6 +29,10 @@ impl std::fmt::Debug for Registration<'_> {
 
 /// What somebody who signs up gives.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a caller names what it gives, and takes the rest from `new` or `Default`"
+)]
 pub struct Register {
     /// The address.
     pub email: String,

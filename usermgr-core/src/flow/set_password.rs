@@ -33,6 +33,7 @@ impl std::fmt::Debug for Passwords<'_> {
 
 /// A code and the password to set with it.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a caller gives all of it")]
 pub struct SetWithCode {
     /// The address.
     pub email: String,
@@ -48,6 +49,7 @@ pub struct SetWithCode {
 
 /// A password was set.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_enums, reason = "each asks for something else of the caller")]
 pub enum PasswordSet {
     /// And its user is signed in.
     SignedIn(Box<SignedIn>),

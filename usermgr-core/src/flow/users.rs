@@ -34,6 +34,10 @@ impl std::fmt::Debug for Users<'_> {
 
 /// A user to make without a registration.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a caller names what it gives, and takes the rest from `new` or `Default`"
+)]
 pub struct CreateUser {
     /// The address. With a password it counts as proven: who makes the user vouches for it.
     pub email: String,

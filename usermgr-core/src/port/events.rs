@@ -25,4 +25,5 @@ pub trait EventPublisher: Send + Sync + std::fmt::Debug {
 /// An event that was not taken, with why.
 #[derive(Debug, thiserror::Error)]
 #[error("the event was not published")]
+#[expect(clippy::exhaustive_structs, reason = "a publisher makes it of its own error")]
 pub struct PublishError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

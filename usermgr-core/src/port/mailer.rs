@@ -28,6 +28,7 @@ pub trait Mailer: Send + Sync + fmt::Debug {
 /// # Security
 /// Its texts may carry a live code or link: `Debug` shows neither them nor the receiver.
 #[derive(Clone)]
+#[expect(clippy::exhaustive_structs, reason = "who tests a mailer makes mails")]
 pub struct Mail {
     /// The same for every attempt to deliver this mail.
     pub id: OutboxId,

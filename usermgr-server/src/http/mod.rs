@@ -82,6 +82,7 @@ impl Default for ServiceOptions {
 
 /// What was answered, among the extensions of each response: for whoever counts or logs around the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answered {
     /// The route, with `{id}` where an identifier stands; none when there is no such path.
     pub route: Option<String>,
