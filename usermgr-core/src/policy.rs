@@ -285,6 +285,25 @@ impl Default for RetentionPolicy {
 }
 
 /// Roles beside the built-in ones: `user` permits nothing beyond one's own account, `admin` everything.
+///
+/// ```
+/// use std::collections::{BTreeMap, BTreeSet};
+/// use usermgr_core::domain::role::{Permission, Role};
+/// use usermgr_core::policy::{Policies, RolePolicy};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (editor, publish): (Role, Permission) = ("editor".parse()?, "posts:publish".parse()?);
+/// let roles = RolePolicy {
+///     defined: BTreeMap::from([(editor.clone(), BTreeSet::from([publish.clone()]))]),
+/// };
+/// assert!(roles.permit(&[editor].into(), &publish));
+/// assert!(roles.permit(&[Role::admin()].into(), &publish));
+/// assert!(!roles.permit(&[Role::user()].into(), &publish));
+/// let policies = Policies { roles, ..Policies::default() }; // then `UserManager::require`
+/// # drop(policies);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolePolicy {
     /// Each role and what it permits.

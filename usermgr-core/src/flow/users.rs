@@ -21,6 +21,32 @@ use crate::port::store::account::{
 };
 
 /// Users; see [`UserManager::users`](crate::UserManager::users).
+///
+/// ```
+/// use usermgr_core::ClientContext;
+/// use usermgr_core::flow::permission::Principal;
+/// use usermgr_core::flow::users::CreateUser;
+/// # use std::sync::Arc;
+/// # use usermgr_core::testing::{Mailbox, MemoryStore};
+/// # use usermgr_core::{SecretKey, UserManager};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let users = UserManager::builder()
+/// #     .store(Arc::new(MemoryStore::default()))
+/// #     .mailer(Arc::new(Mailbox::default()))
+/// #     .secret_key(SecretKey::from_bytes([7; 32]))
+/// #     .build()?;
+///
+/// // An invitation: the user sets the first password by the code in the mail.
+/// let client = ClientContext::new();
+/// let ana = users.users().create(Principal::Operator, CreateUser::new("ana@example.org"), &client).await?;
+/// assert!(!ana.email_verified());
+///
+/// // Somebody who signed in acts by their own rights: `Principal::User(&caller)`.
+/// users.users().delete(Principal::Operator, ana.id, &client).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Users<'a> {
     pub(crate) inner: &'a Inner,

@@ -52,6 +52,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How the service is exposed.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a host names what it changes and takes the rest from Default")]
 pub struct ServiceOptions {
     /// What every path of the interface begins with, without a slash at the end; `/v1` by default, may be empty.
     pub base_path: String,
