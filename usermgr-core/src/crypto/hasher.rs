@@ -127,8 +127,8 @@ pub enum HashError {
 #[non_exhaustive]
 pub enum HashPoolError {
     /// The parameters are out of Argon2's bounds.
-    #[error("the hashing parameters are out of bounds")]
-    Parameters(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the hashing parameters are out of bounds: {0}")]
+    Parameters(Box<dyn std::error::Error + Send + Sync>),
     /// A thread could not be started.
     #[error("a hashing thread could not be started")]
     Thread(#[source] std::io::Error),
