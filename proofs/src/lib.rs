@@ -2,6 +2,11 @@
 //! `scripts/prove-races` runs them on SQLite, on PostgreSQL, and on PostgreSQL with two servers.
 //!
 //! [`delivery`] kills workers while they deliver; [`faults`] has the store fail.
+#![expect(
+    clippy::exhaustive_structs,
+    clippy::exhaustive_enums,
+    reason = "the programs of this package use it, nobody else"
+)]
 
 mod chance;
 mod client;

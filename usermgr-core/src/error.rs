@@ -107,6 +107,7 @@ pub enum Error {
 
 /// Why a hook of the host's did not decide.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HookFault {
     /// It took too long.
     #[error("no answer within {HOOK_TIMEOUT:?}")]
@@ -117,7 +118,7 @@ pub enum HookFault {
 }
 
 impl Error {
-    /// The reason as a stable word, the same in every release: see the table in the crate's documentation.
+    /// The reason as a stable word, the same in every release: [the guide](crate::guide::errors) has all of them.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "validation_failed",

@@ -10,6 +10,8 @@ pub mod error;
 #[cfg(feature = "manager")]
 pub mod flow;
 #[cfg(feature = "manager")]
+pub mod guide;
+#[cfg(feature = "manager")]
 pub mod manager;
 #[cfg(feature = "manager")]
 pub mod policy;

@@ -247,6 +247,7 @@ impl fmt::Debug for UserManagerBuilder {
 /// Everything that keeps a manager from being built, at once.
 #[derive(Debug, thiserror::Error)]
 #[error("the user manager cannot be built: {}", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+#[non_exhaustive]
 pub struct BuildError {
     /// What is missing or wrong.
     pub faults: Vec<BuildFault>,

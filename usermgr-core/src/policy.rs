@@ -1,4 +1,9 @@
 //! The rules in force: each with its default and why. They are validated once, when the manager is built.
+#![expect(
+    clippy::exhaustive_structs,
+    clippy::exhaustive_enums,
+    reason = "a host names the rules that it changes and takes the rest from Default"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -280,6 +285,25 @@ impl Default for RetentionPolicy {
 }
 
 /// Roles beside the built-in ones: `user` permits nothing beyond one's own account, `admin` everything.
+///
+/// ```
+/// use std::collections::{BTreeMap, BTreeSet};
+/// use usermgr_core::domain::role::{Permission, Role};
+/// use usermgr_core::policy::{Policies, RolePolicy};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (editor, publish): (Role, Permission) = ("editor".parse()?, "posts:publish".parse()?);
+/// let roles = RolePolicy {
+///     defined: BTreeMap::from([(editor.clone(), BTreeSet::from([publish.clone()]))]),
+/// };
+/// assert!(roles.permit(&[editor].into(), &publish));
+/// assert!(roles.permit(&[Role::admin()].into(), &publish));
+/// assert!(!roles.permit(&[Role::user()].into(), &publish));
+/// let policies = Policies { roles, ..Policies::default() }; // then `UserManager::require`
+/// # drop(policies);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolePolicy {
     /// Each role and what it permits.

@@ -85,6 +85,7 @@ pub struct VerifierSettings {
 /// A leeway of less than nothing or of more than five minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a leeway is between nothing and five minutes")]
+#[expect(clippy::exhaustive_structs, reason = "it holds nothing")]
 pub struct InvalidLeeway;
 
 impl VerifierSettings {
@@ -129,6 +130,7 @@ pub enum JwksError {
 
 /// Why a token does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum VerifyError {
     /// It names a key that is not in the set. Perhaps the key is newer than the set: fetch the set again, at most every
     /// half minute.

@@ -147,6 +147,7 @@ where
 /// Behind a [`RequirePermission`] it is whoever that let pass, and the store is not asked again.
 #[cfg(feature = "axum")]
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "handlers take it apart")]
 pub struct CurrentUser(pub Authenticated);
 
 #[cfg(feature = "axum")]

@@ -30,6 +30,7 @@ use crate::tls::{self, Tls, TlsError};
 /// Why the program cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant says itself what failed")]
+#[non_exhaustive]
 pub enum StartError {
     #[error("database.url: {}", unconnected(.0))]
     Connect(#[from] ConnectError),

@@ -24,6 +24,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Why a certificate and a key cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TlsError {
     #[error("http.tls_cert {path}: {source}")]
     Certificates { path: String, source: io::Error },

@@ -7,6 +7,7 @@ use usermgr_core::port::events::{EventPublisher, PublishError};
 
 /// Prints each event to standard output, as one line of JSON: for a first look and for development.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it holds nothing")]
 pub struct ConsoleEvents;
 
 #[async_trait]

@@ -9,6 +9,7 @@ use url::{Host, Url};
 /// # Security
 /// Mails carry live codes and links. Loopback is always allowed, it leaves no host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
 pub enum PlaintextPolicy {
     /// Only to loopback: `localhost`, `127.0.0.0/8`, `::1`.
     #[default]

@@ -26,6 +26,7 @@ pub struct Sender {
 /// A text that names no sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a sender of the form `Name <address@domain>` or `address@domain`")]
+#[expect(clippy::exhaustive_structs, reason = "it holds nothing")]
 pub struct InvalidSender;
 
 impl Sender {

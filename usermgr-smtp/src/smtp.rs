@@ -74,7 +74,7 @@ impl Smtp {
     /// How many connections wait for a next mail.
     pub const MAX_IDLE: usize = 4;
     /// How long a connection waits for a next mail.
-    pub const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
     /// How many mails one connection carries.
     pub const MAX_MAILS_PER_CONNECTION: u32 = 100;
 

@@ -14,7 +14,7 @@ use usermgr_smtp::testing::{HttpAnswer, HttpSink, SmtpFault, SmtpSink, SmtpStrea
 use usermgr_smtp::{HttpApi, PlaintextPolicy, Smtp};
 
 const SHORT: Duration = Duration::from_millis(150);
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_secs(60);
 
 fn api(url: &str) -> HttpApi {
     HttpApi::from_url(url, sender(), PlaintextPolicy::LoopbackOnly).unwrap()

@@ -2,6 +2,7 @@
 
 /// A pool of connections at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "who watches tells all of them")]
 pub struct PoolGauges {
     /// What it is for: `readers`, `writer`, or `all`.
     pub name: &'static str,

@@ -2,6 +2,7 @@
 
 /// How the tables of a database stand to this program. Versions are those of `usermgr_schema`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "an operator is told all of it")]
 pub struct SchemaStatus {
     /// The version of the tables; 0 when there are none.
     pub found: i64,

@@ -22,6 +22,7 @@ pub(crate) trait Row: Serialize + DeserializeOwned {
 
 /// Why a file cannot be opened.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum OpenError {
     /// The operating system says so.
     Io(std::io::Error),

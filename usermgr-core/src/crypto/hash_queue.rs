@@ -13,6 +13,7 @@ pub struct HashOrigin {
 
 /// What a password is hashed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "the queue serves each in turn")]
 pub enum HashPurpose {
     /// Somebody signs in, or proves anew who they are.
     SignIn,

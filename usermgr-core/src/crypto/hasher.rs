@@ -96,6 +96,7 @@ enum Job {
 
 /// How a comparison ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
 pub enum Verified {
     /// The password is right.
     Match {
@@ -108,6 +109,7 @@ pub enum Verified {
 
 /// Why a password was not hashed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HashError {
     /// Too many wait already.
     #[error("too many passwords wait to be hashed")]
@@ -122,10 +124,11 @@ pub enum HashError {
 
 /// Why a pool could not be started.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HashPoolError {
     /// The parameters are out of Argon2's bounds.
     #[error("the hashing parameters are out of bounds: {0}")]
-    Parameters(argon2::Error),
+    Parameters(Box<dyn std::error::Error + Send + Sync>),
     /// A thread could not be started.
     #[error("a hashing thread could not be started")]
     Thread(#[source] std::io::Error),
@@ -133,6 +136,7 @@ pub enum HashPoolError {
 
 /// How busy a pool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HashGauges {
     /// Jobs that wait.
     pub queued: usize,
@@ -158,7 +162,7 @@ impl HashPool {
     pub fn start(policy: &HashPolicy, random: Arc<dyn Random>) -> Result<Self, HashPoolError> {
         let params =
             Params::new(policy.memory_kib, policy.iterations, policy.parallelism, Some(OUTPUT_BYTES))
-                .map_err(HashPoolError::Parameters)?;
+                .map_err(|error| HashPoolError::Parameters(Box::new(error)))?;
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = policy.threads.unwrap_or_else(cores).max(1);
         let mut dummy = [0_u8; SALT_BYTES + OUTPUT_BYTES];

@@ -70,6 +70,7 @@ pub struct SigningKeyStatus {
 
 /// Why the stored keys cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SigningKeysError {
     /// There is none.
     #[error("there is no signing key")]

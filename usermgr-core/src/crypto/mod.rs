@@ -1,4 +1,5 @@
 //! Bytes and time in, bytes out: nothing here sees a store, a mailer or a clock.
+#![expect(clippy::exhaustive_structs, reason = "who issues or checks something names all of it")]
 
 pub mod access_token;
 #[cfg(feature = "manager")]

@@ -202,6 +202,7 @@ impl AuditEvent {
 
 /// How what the audit log tells of went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "there is no third way")]
 pub enum AuditOutcome {
     /// It was done.
     Done,

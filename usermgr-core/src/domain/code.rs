@@ -65,6 +65,7 @@ impl FromStr for CodePurpose {
 
 /// What the secret looks like when it is mailed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a store keeps each in its own way")]
 pub enum CodeForm {
     /// A decimal code of this many digits, leading zeros kept.
     Digits(CodeLength),

@@ -49,6 +49,7 @@ impl fmt::Display for JobName {
 /// When a job runs: once in each period. Times are UTC, which has no daylight saving: every day has 24 hours and each
 /// time of day once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store keeps each by its name")]
 pub enum Schedule {
     /// Periods of this length, in whole seconds and at least one, counted from 1970-01-01 00:00: every hour begins on
     /// the hour, on all instances together.
@@ -104,6 +105,7 @@ impl fmt::Display for Schedule {
 
 /// On how many of the instances that share a store a job runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store keeps each by its name")]
 pub enum JobScope {
     /// On one of them in each period.
     OncePerPeriod,
@@ -113,6 +115,7 @@ pub enum JobScope {
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a store keeps each by its name")]
 pub enum JobOutcome {
     /// It did what it should.
     Done,

@@ -1,4 +1,5 @@
 //! Plain values of the domain: parsed once, then trusted. No async, no I/O, no clock.
+#![expect(clippy::exhaustive_structs, reason = "a store makes these of its rows and has to fill them whole")]
 
 #[cfg(feature = "manager")]
 pub mod audit;

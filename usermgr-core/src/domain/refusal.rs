@@ -25,6 +25,7 @@ pub struct Refusal {
 
 /// Words that cannot be told to whoever is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidRefusal {
     /// The reason is no word.
     #[error(

@@ -33,6 +33,7 @@ pub struct Session {
 
 /// How somebody proved who they are (`amr`, RFC 8176).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AuthMethod {
     /// With the password.
     Password,

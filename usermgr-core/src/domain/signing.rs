@@ -65,6 +65,7 @@ impl FromStr for SigningAlgorithm {
 
 /// What a signing key is good for at a time. It follows from the time alone, so all instances agree on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "it follows from the time, which has no fourth part")]
 pub enum KeyState {
     /// Published, so that services know it before its first token comes, but it does not sign yet.
     Next,

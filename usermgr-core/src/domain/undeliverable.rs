@@ -17,6 +17,7 @@ pub struct UndeliverableAddress {
 
 /// Why no mail goes to an address. [`as_str`](Self::as_str) is stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum UndeliverableReason {
     /// Mail came back for good: there is no such mailbox.
     Bounce,

@@ -60,6 +60,7 @@ impl User {
 
 /// Whether an account may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "who asks whether somebody may sign in has to know every answer")]
 pub enum UserStatus {
     /// It may sign in.
     Active,
@@ -102,6 +103,7 @@ pub struct Username(String);
 
 /// A text that cannot be a display name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidUsername {
     /// It is empty or blank.
     #[error("a username has at least one visible character")]

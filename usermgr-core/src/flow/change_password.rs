@@ -13,6 +13,7 @@ use crate::port::store::account::{PasswordReplaced, ReplacePassword};
 
 /// The password as it is and as it shall be.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a caller gives all of it")]
 pub struct ChangePassword {
     /// The password as it is.
     pub current_password: Password,

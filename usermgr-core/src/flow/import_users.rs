@@ -124,6 +124,7 @@ impl ImportUser {
 
 /// What became of one user of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each asks for something else of the caller")]
 pub enum ImportOutcome {
     /// The user was added under this identifier.
     Added(UserId),

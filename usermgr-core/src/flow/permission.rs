@@ -10,6 +10,7 @@ use crate::port::store::account::Actor;
 
 /// On whose authority something is done to somebody's account.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_enums, reason = "on whose authority is no place for an unknown")]
 pub enum Principal<'a> {
     /// The operator at the command line, or the host's own program: may do everything.
     Operator,

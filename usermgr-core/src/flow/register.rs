@@ -19,6 +19,40 @@ use crate::port::store::account::{self, Registered, ThrottleQuery};
 use crate::port::store::code::{CodeRequested, CodeTarget, RequestCode};
 
 /// Sign-up; see [`UserManager::registration`](crate::UserManager::registration).
+///
+/// ```
+/// use usermgr_core::flow::register::Register;
+/// use usermgr_core::flow::verify_email::Verify;
+/// use usermgr_core::{ClientContext, Error};
+/// # use std::sync::Arc;
+/// # use usermgr_core::testing::{Mailbox, MemoryStore};
+/// # use usermgr_core::{SecretKey, UserManager};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mailbox = Arc::new(Mailbox::default());
+/// # let users = UserManager::builder()
+/// #     .store(Arc::new(MemoryStore::default()))
+/// #     .mailer(mailbox.clone())
+/// #     .secret_key(SecretKey::from_bytes([7; 32]))
+/// #     .build()?;
+///
+/// let client = ClientContext::new().with_ip([192, 0, 2, 1].into());
+/// let mut request = Register::new("ana@example.org", "correct horse battery");
+/// request.username = Some("Ana".into());
+/// let accepted = users.registration().register(request, &client).await?;
+///
+/// users.mail_worker().run_once().await?; // start_workers() does so by itself
+/// let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
+/// let verify = Verify { registration: Some(accepted.registration), ..Verify::new("ana@example.org", code) };
+/// let user = users.registration().verify(verify.clone(), &client).await?;
+/// assert!(user.email_verified());
+///
+/// // A code is spent once.
+/// let again = users.registration().verify(verify, &client).await;
+/// assert!(matches!(again, Err(Error::InvalidCode)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Registration<'a> {
     pub(crate) inner: &'a Inner,
@@ -32,6 +66,10 @@ impl std::fmt::Debug for Registration<'_> {
 
 /// What somebody who signs up gives.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a caller names what it gives, and takes the rest from `new` or `Default`"
+)]
 pub struct Register {
     /// The address.
     pub email: String,

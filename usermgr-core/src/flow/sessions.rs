@@ -22,6 +22,38 @@ use crate::port::store::session::{
 };
 
 /// Sessions; see [`UserManager::sessions`](crate::UserManager::sessions).
+///
+/// ```
+/// use usermgr_core::{ClientContext, Error, Password};
+/// # use std::sync::Arc;
+/// # use usermgr_core::testing::{Mailbox, MemoryStore};
+/// # use usermgr_core::{SecretKey, UserManager};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mailbox = Arc::new(Mailbox::default());
+/// # let users = UserManager::builder()
+/// #     .store(Arc::new(MemoryStore::default()))
+/// #     .mailer(mailbox.clone())
+/// #     .secret_key(SecretKey::from_bytes([7; 32]))
+/// #     .build()?;
+/// # use usermgr_core::flow::permission::Principal;
+/// # use usermgr_core::flow::users::CreateUser;
+/// # let mut ana = CreateUser::new("ana@example.org");
+/// # ana.password = Some("correct horse battery".into());
+/// # users.users().create(Principal::Operator, ana, &ClientContext::new()).await?;
+///
+/// let client = ClientContext::new();
+/// let password = Password::new("correct horse battery");
+/// let signed_in = users.sessions().login("ana@example.org", &password, &client).await?;
+/// let renewed = users.sessions().refresh(&signed_in.refresh_token, &client).await?;
+///
+/// let caller = users.sessions().authenticate(&renewed.access_token).await?; // at every request
+/// users.sessions().logout(&caller, &client).await?;
+/// let after = users.sessions().authenticate(&renewed.access_token).await;
+/// assert!(matches!(after, Err(Error::SessionEnded)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Sessions<'a> {
     pub(crate) inner: &'a Inner,

@@ -20,6 +20,44 @@ use crate::port::store::account::NewPassword;
 use crate::port::store::code::{CodeTarget, RedeemEffect};
 
 /// Passwords; see [`UserManager::passwords`](crate::UserManager::passwords).
+///
+/// ```
+/// use usermgr_core::flow::set_password::{PasswordSet, SetWithCode};
+/// use usermgr_core::{ClientContext, CodePurpose};
+/// # use std::sync::Arc;
+/// # use usermgr_core::testing::{Mailbox, MemoryStore};
+/// # use usermgr_core::{SecretKey, UserManager};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mailbox = Arc::new(Mailbox::default());
+/// # let users = UserManager::builder()
+/// #     .store(Arc::new(MemoryStore::default()))
+/// #     .mailer(mailbox.clone())
+/// #     .secret_key(SecretKey::from_bytes([7; 32]))
+/// #     .build()?;
+/// # use usermgr_core::flow::permission::Principal;
+/// # use usermgr_core::flow::users::CreateUser;
+/// # let mut ana = CreateUser::new("ana@example.org");
+/// # ana.password = Some("correct horse battery".into());
+/// # users.users().create(Principal::Operator, ana, &ClientContext::new()).await?;
+///
+/// let client = ClientContext::new();
+/// users.passwords().request_code("ana@example.org", CodePurpose::ResetPassword, None, &client).await?;
+/// users.mail_worker().run_once().await?; // start_workers() does so by itself
+/// let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
+///
+/// let request = SetWithCode {
+///     email: "ana@example.org".into(),
+///     code: code.into(),
+///     new_password: "an even better password".into(),
+///     confirmation_password: "an even better password".into(),
+///     purpose: Some(CodePurpose::ResetPassword),
+/// };
+/// let set = users.passwords().set_with_code(request, &client).await?;
+/// assert!(matches!(set, PasswordSet::SignedIn(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Passwords<'a> {
     pub(crate) inner: &'a Inner,
@@ -33,6 +71,7 @@ impl std::fmt::Debug for Passwords<'_> {
 
 /// A code and the password to set with it.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a caller gives all of it")]
 pub struct SetWithCode {
     /// The address.
     pub email: String,
@@ -76,6 +115,7 @@ impl SetWithCode {
 
 /// A password was set.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_enums, reason = "each asks for something else of the caller")]
 pub enum PasswordSet {
     /// And its user is signed in.
     SignedIn(Box<SignedIn>),

@@ -46,6 +46,7 @@ impl fmt::Debug for KeyRing {
 
 /// When a new key begins to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a caller says which")]
 pub enum Rotation {
     /// In ten minutes, when every instance and every service that keeps a key set has it.
     Announced,

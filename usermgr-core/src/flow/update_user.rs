@@ -21,6 +21,10 @@ use crate::port::store::session::{EndSessions, SessionSelector, SessionsEnded, S
 
 /// What to change of a user; what is `None` stays.
 #[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a caller names what it gives, and takes the rest from `new` or `Default`"
+)]
 pub struct UpdateUser {
     /// The display name; `Some(None)` removes it.
     pub username: Option<Option<String>>,

@@ -22,6 +22,32 @@ use crate::port::store::account::{
 };
 
 /// Users; see [`UserManager::users`](crate::UserManager::users).
+///
+/// ```
+/// use usermgr_core::ClientContext;
+/// use usermgr_core::flow::permission::Principal;
+/// use usermgr_core::flow::users::CreateUser;
+/// # use std::sync::Arc;
+/// # use usermgr_core::testing::{Mailbox, MemoryStore};
+/// # use usermgr_core::{SecretKey, UserManager};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let users = UserManager::builder()
+/// #     .store(Arc::new(MemoryStore::default()))
+/// #     .mailer(Arc::new(Mailbox::default()))
+/// #     .secret_key(SecretKey::from_bytes([7; 32]))
+/// #     .build()?;
+///
+/// // An invitation: the user sets the first password by the code in the mail.
+/// let client = ClientContext::new();
+/// let ana = users.users().create(Principal::Operator, CreateUser::new("ana@example.org"), &client).await?;
+/// assert!(!ana.email_verified());
+///
+/// // Somebody who signed in acts by their own rights: `Principal::User(&caller)`.
+/// users.users().delete(Principal::Operator, ana.id, &client).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Users<'a> {
     pub(crate) inner: &'a Inner,
@@ -35,6 +61,10 @@ impl std::fmt::Debug for Users<'_> {
 
 /// A user to make without a registration.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a caller names what it gives, and takes the rest from `new` or `Default`"
+)]
 pub struct CreateUser {
     /// The address. With a password it counts as proven: who makes the user vouches for it.
     pub email: String,

@@ -20,6 +20,10 @@ use crate::port::store::session::{LoginCounted, LoginFailed};
 
 /// A code, and what settles which registration it is for.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a caller names what it gives, and takes the rest from `new` or `Default`"
+)]
 pub struct Verify {
     /// The address.
     pub email: String,
@@ -54,6 +58,7 @@ impl Verify {
 
 /// A code and the registration's password (HTTP Basic activation).
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a caller gives all of it")]
 pub struct Activate {
     /// The address.
     pub email: String,

@@ -11,6 +11,7 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 
 /// The time of the operating system, to the microsecond: as exact as every store keeps it.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it holds nothing")]
 pub struct SystemClock;
 
 impl Clock for SystemClock {

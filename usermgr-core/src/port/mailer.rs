@@ -10,6 +10,33 @@ use crate::domain::email::Email;
 use crate::domain::id::OutboxId;
 
 /// Hands one mail over to whoever delivers it.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use usermgr_core::port::mailer::{Mail, MailError, Mailer};
+///
+/// # #[derive(Debug)]
+/// # struct Api;
+/// # #[derive(Debug, thiserror::Error)]
+/// # #[error("refused")]
+/// # struct Refused { busy: bool }
+/// # impl Api { async fn post(&self, _: &str, _: &Mail) -> Result<(), Refused> { Ok(()) } }
+/// /// Mails by the service that we have anyway.
+/// #[derive(Debug)]
+/// struct OurMails(Api);
+///
+/// #[async_trait]
+/// impl Mailer for OurMails {
+///     async fn send(&self, mail: &Mail) -> Result<(), MailError> {
+///         // The same identifier at every attempt: the service sends a mail that it knows no second time.
+///         let key = mail.id.to_string();
+///         self.0.post(&key, mail).await.map_err(|refused| match refused.busy {
+///             true => MailError::transient("the mail service is busy").with_source(refused),
+///             false => MailError::permanent("the mail service refused the mail").with_source(refused),
+///         })
+///     }
+/// }
+/// ```
 #[cfg_attr(feature = "testing", mockall::automock)]
 #[async_trait]
 pub trait Mailer: Send + Sync + fmt::Debug {
@@ -28,6 +55,7 @@ pub trait Mailer: Send + Sync + fmt::Debug {
 /// # Security
 /// Its texts may carry a live code or link: `Debug` shows neither them nor the receiver.
 #[derive(Clone)]
+#[expect(clippy::exhaustive_structs, reason = "who tests a mailer makes mails")]
 pub struct Mail {
     /// The same for every attempt to deliver this mail.
     pub id: OutboxId,

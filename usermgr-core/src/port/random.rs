@@ -12,6 +12,7 @@ pub trait Random: Send + Sync + std::fmt::Debug {
 
 /// The operating system's cryptographic generator.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it holds nothing")]
 pub struct SystemRandom;
 
 impl Random for SystemRandom {

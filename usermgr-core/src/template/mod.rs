@@ -40,6 +40,7 @@ pub trait MailTemplates: Send + Sync + fmt::Debug {
 /// # Security
 /// It holds a live code or link: `Debug` shows neither them nor the receiver.
 #[derive(Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "who tests templates makes values")]
 pub struct MailValues<'a> {
     /// The service's name.
     pub service_name: &'a str,
@@ -62,6 +63,7 @@ pub struct MailValues<'a> {
 /// # Security
 /// They may carry a live code or link: `Debug` shows nothing of them.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "templates of a host make it")]
 pub struct RenderedMail {
     /// The subject: one line, with nothing in it that a user wrote.
     pub subject: String,

@@ -43,6 +43,7 @@ use crate::port::store::{Store, StoreError};
 
 /// How a [`FaultyStore`] fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StoreFault {
     /// It cannot be reached: nothing is done.
     Down,

@@ -78,6 +78,7 @@ pub struct Mailbox {
 
 /// How a [`Mailbox`] fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a mail fails for now or for good")]
 pub enum Failure {
     /// As if the other side were down: another attempt may succeed.
     Transient,

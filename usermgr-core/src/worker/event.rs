@@ -27,6 +27,7 @@ const WAIT: (Duration, Duration) = (Duration::seconds(5), Duration::minutes(15))
 
 /// What an [`EventWorker`] works with.
 #[derive(Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a worker needs every part")]
 pub struct EventWorkerParts {
     /// Where the events are.
     pub store: Arc<dyn Store>,

@@ -89,6 +89,7 @@ impl fmt::Debug for Job {
 
 /// A run of a job in this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct JobRun {
     /// Which job.
     pub job: JobName,
@@ -100,6 +101,7 @@ pub struct JobRun {
 
 /// What came of asking for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each is told to an operator in words of its own")]
 pub enum JobEnd {
     /// It was done; this is what it did.
     Done(String),
@@ -142,6 +144,7 @@ impl JobEnd {
 
 /// How a job stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct JobStatus {
     /// Which job.
     pub job: JobName,
@@ -158,6 +161,7 @@ pub struct JobStatus {
 
 /// When a job runs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "each is told to an operator in words of its own")]
 pub enum NextRun {
     /// It is due, and whoever runs jobs takes it within a minute.
     Due,

@@ -97,6 +97,7 @@ impl End {
 
 /// How the attempts of one `run_once` ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Delivered {
     /// Taken by the other side.
     pub sent: u32,

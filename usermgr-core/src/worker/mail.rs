@@ -19,6 +19,7 @@ use crate::template::MailTemplates;
 
 /// What a [`MailWorker`] works with.
 #[derive(Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a worker needs every part")]
 pub struct MailWorkerParts {
     /// Where the outbox is.
     pub store: Arc<dyn Store>,

@@ -32,6 +32,7 @@ use crate::pages::PagesOptions;
 /// The configuration in force.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each field is the key it names")]
+#[non_exhaustive]
 pub struct Config {
     pub database_url: SecretString,
     pub max_connections: u32,
@@ -65,6 +66,7 @@ pub struct Config {
 
 /// The files of a server that speaks TLS itself.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TlsFiles {
     /// The certificates, the server's own first, in PEM.
     pub certificates: PathBuf,
@@ -74,6 +76,7 @@ pub struct TlsFiles {
 
 /// Where events go, beside the feed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum EventTarget {
     /// Nowhere.
     Nowhere,
@@ -92,6 +95,7 @@ pub enum EventTarget {
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// For people.
     Pretty,

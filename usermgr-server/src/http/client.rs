@@ -11,6 +11,7 @@ use super::request_id;
 
 /// The other end of the connection. A host that mounts the service puts it among the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a host makes it of the address of a connection")]
 pub struct PeerAddr(pub SocketAddr);
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -56,6 +56,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How the service is exposed.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a host names what it changes and takes the rest from Default")]
 pub struct ServiceOptions {
     /// What every path of the interface begins with, without a slash at the end; `/v1` by default, may be empty.
     pub base_path: String,
@@ -89,6 +90,7 @@ impl Default for ServiceOptions {
 
 /// What was answered, among the extensions of each response: for whoever counts or logs around the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answered {
     /// The route, with `{id}` where an identifier stands; none when there is no such path.
     pub route: Option<String>,

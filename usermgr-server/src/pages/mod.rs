@@ -65,6 +65,7 @@ const LONG: &str = "public, max-age=31536000, immutable";
 
 /// How the pages look.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "a host names what it changes and takes the rest from Default")]
 pub struct PagesOptions {
     /// The name of the service, on every page.
     pub name: String,

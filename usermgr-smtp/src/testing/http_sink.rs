@@ -126,6 +126,7 @@ impl HttpAnswer {
 
 /// A request as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReceivedRequest {
     /// The method.
     pub method: String,

@@ -14,6 +14,7 @@ pub use when::When;
 /// Fewer mails or requests came than were waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{got} came in time, {wanted} were waited for")]
+#[non_exhaustive]
 pub struct TooFew {
     /// How many there were.
     pub got: usize,

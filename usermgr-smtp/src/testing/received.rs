@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 /// A mail as an SMTP server got it.
 #[derive(Clone, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "who tests reading of mails makes them")]
 pub struct ReceivedMail {
     /// The envelope's sender, without angle brackets.
     pub from: String,

@@ -39,6 +39,7 @@ pub struct SmtpSink {
 
 /// What goes wrong in a conversation, instead of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SmtpFault {
     /// Another reply, with its code: `451 4.3.0 busy`. With a code of 4xx or 5xx what was asked for is not done.
     Reply(String),

@@ -23,6 +23,7 @@ pub struct AllowedDomains(BTreeSet<String>);
 /// A text that no address has for its domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no domain of addresses: {0}")]
+#[non_exhaustive]
 pub struct InvalidDomain(pub String);
 
 impl AllowedDomains {

@@ -161,6 +161,7 @@ impl EmailChangeAttempt {
 
 /// Why something is not to be.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HookError {
     /// The host refuses it.
     #[error("refused: {}", .0.reason())]
