@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use usermgr_core::Error;
-use usermgr_core::domain::field::FieldFault;
+use usermgr_core::domain::field::{FieldError, FieldFault};
 use usermgr_core::flow::import_users::ImportRefusal;
 
 const CRATE: &str = env!("CARGO_MANIFEST_DIR");
@@ -47,6 +47,8 @@ fn errors() -> String {
         Error::RegistrationAmbiguous,
         Error::EmailTaken,
         Error::RegistrationClosed,
+        Error::Refused(usermgr_core::domain::refusal::Refusal::new("closed", "Come back.").unwrap()),
+        Error::Undecided(usermgr_core::error::HookFault::TimedOut),
         Error::InvalidCredentials,
         Error::MissingToken,
         Error::InvalidToken,
@@ -85,6 +87,10 @@ fn field_faults() -> String {
         FieldFault::Mismatch,
         FieldFault::Unsupported,
         FieldFault::Unchanged,
+        FieldFault::Unknown,
+        FieldFault::InvalidType,
+        FieldFault::TooLarge { max: 0 },
+        FieldFault::TooDeep { max: 0 },
     ];
     let rows = samples.iter().map(|fault| (variant(fault), fault.as_str()));
     words("src/domain/field.rs", "FieldFault", rows)
@@ -101,6 +107,7 @@ fn import_refusals() -> String {
         ImportRefusal::InvalidRole(InvalidRole),
         ImportRefusal::InvalidUsername(InvalidUsername::Blank),
         ImportRefusal::InvalidLocale,
+        ImportRefusal::InvalidProfile(FieldError::new("profile", FieldFault::Invalid)),
         ImportRefusal::InvalidStatus,
         ImportRefusal::InvalidId,
         ImportRefusal::InvalidCreatedAt,
