@@ -41,7 +41,10 @@ async fn main() {
     for store in stores {
         let mut sites = Vec::new();
         for users in &arguments.users {
-            sites.push(Site::open(store, *users, arguments.calls).await);
+            sites.push(Site::open(store, *users).await);
+        }
+        for site in &mut sites {
+            site.prepare(arguments.calls + warm_up(arguments.calls)).await;
         }
         write_table(&mut out, store, &sites, arguments.calls).await;
         let last = sites.last().unwrap();
@@ -69,13 +72,18 @@ async fn write_table(out: &mut String, store: Store, sites: &[Site], calls: usiz
     }
 }
 
+/// How many calls go before those that are timed.
+const fn warm_up(calls: usize) -> usize {
+    calls / 10
+}
+
 /// Asks all databases in turn, so that a slow minute of the machine meets all alike.
 async fn medians(question: Question, sites: &[Site], calls: usize) -> Vec<f64> {
     let mut times = vec![Vec::with_capacity(calls); sites.len()];
-    for n in 0..calls + calls / 10 {
+    for n in 0..calls + warm_up(calls) {
         for (site, times) in sites.iter().zip(&mut times) {
             let took = question(site, n).await;
-            if n >= calls / 10 {
+            if n >= warm_up(calls) {
                 times.push(took.as_secs_f64() * 1e6);
             }
         }

@@ -36,6 +36,7 @@ pub(crate) struct Site {
     pub(crate) database: Database,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) manager: UserManager,
+    mailbox: Arc<Mailbox>,
     /// Users from all over the table.
     pub(crate) sample: Vec<User>,
     /// An access token of each of them.
@@ -45,8 +46,8 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Fills a database, and prepares what so many calls of each question take.
-    pub(crate) async fn open(engine: Engine, users: u64, calls: usize) -> Self {
+    /// Fills a database.
+    pub(crate) async fn open(engine: Engine, users: u64) -> Self {
         let database = Database::create(engine, &format!("scale_{users}")).await.unwrap();
         let store: Arc<dyn Store> = match engine {
             Engine::Sqlite => {
@@ -73,21 +74,12 @@ impl Site {
             .policies(policies)
             .build()
             .unwrap();
-        let mut site = Self {
-            users,
-            database,
-            store,
-            manager,
-            sample: Vec::new(),
-            tokens: Vec::new(),
-            registrations: Vec::new(),
-        };
-        site.prepare(&mailbox, calls + calls / 10).await;
-        site.database.settle().await.unwrap();
-        site
+        let (sample, tokens, registrations) = (Vec::new(), Vec::new(), Vec::new());
+        Self { users, database, store, manager, mailbox, sample, tokens, registrations }
     }
 
-    async fn prepare(&mut self, mailbox: &Mailbox, calls: usize) {
+    /// Prepares what so many calls of each question take: tokens and codes, which do not live for long.
+    pub(crate) async fn prepare(&mut self, calls: usize) {
         let client = ClientContext::new();
         for n in (1..self.users).step_by(usize::try_from(self.users / 200).unwrap().max(1)) {
             let email = user(n, "").user.email;
@@ -102,9 +94,10 @@ impl Site {
             let register = Register::new(email.clone(), PASSWORD);
             self.manager.registration().register(register, &client).await.unwrap();
         }
-        self.manager.mail_worker().run_once().await.unwrap();
-        let code = |email: String| mailbox.last_code(&email).map(|code| (email, code)).unwrap();
+        while self.manager.mail_worker().run_once().await.unwrap().attempts() > 0 {}
+        let code = |email: String| self.mailbox.last_code(&email).map(|code| (email, code)).unwrap();
         self.registrations = emails.into_iter().map(code).collect();
+        self.database.settle().await.unwrap();
     }
 
     pub(crate) fn user(&self, n: usize) -> &User {
