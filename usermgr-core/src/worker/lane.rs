@@ -1,7 +1,7 @@
 //! One lane of deliveries: claim what is due, hand over as many as may be under way at once, wait, until told to stop.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use super::Stop;
@@ -143,25 +143,37 @@ pub(super) async fn run_once<L: Lane>(lane: &Arc<L>) -> Result<Delivered, StoreE
 pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
     let mut flights = Flights::new(concurrency(lane));
     let mut more_is_due = true;
+    // Since the last signal, nothing was due but to these domains, which had no room.
+    let mut only_to: Option<DomainRoom> = None;
     let mut failures = 0_u32;
     let mut lease = new_lease(lane);
     let settler = Settler::start(lane);
+    let mut signal = pin!(something_is_due(lane));
     while !stop.is_requested() {
         while let Some(landed) = flights.try_land() {
             more_is_due |= landed.frees_a_domain;
         }
-        let limit = flights.free();
+        let (limit, room) = (flights.free(), flights.room());
         if !more_is_due {
-            until(something_is_due(lane), &mut flights, &stop).await;
+            if until(signal.as_mut(), &mut flights, &stop).await {
+                only_to = None;
+                signal.set(something_is_due(lane));
+            }
             more_is_due = true;
         } else if limit == 0 {
             until_one_lands(&mut flights, &stop).await;
+        } else if only_to.as_ref().is_some_and(|only_to| only_to.full().all(|domain| room.is_full(domain))) {
+            // The store would look through all that is due to them, to find nothing again.
+            more_is_due = false;
         } else {
             // After a failure under the same lease: what was committed and not answered is not left to itself.
-            match claim(lane, lease, limit, flights.room()).await {
+            match claim(lane, lease, limit, room.clone()).await {
                 Ok(claimed) => {
                     failures = 0;
                     more_is_due = !claimed.is_empty();
+                    if claimed.is_empty() {
+                        only_to = Some(room);
+                    }
                     launch(lane, &settler, &mut flights, claimed, lease);
                     lease = new_lease(lane);
                 }
@@ -170,7 +182,7 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
                     let wait = jittered(doubled(STORE_WAIT.0, STORE_WAIT.1, failures), lane.random());
                     tracing::error!(error = &error as &dyn std::error::Error, failures, %wait,
                         "the outbox cannot be read; waiting");
-                    until(tokio::time::sleep(wait.unsigned_abs()), &mut flights, &stop).await;
+                    until(pin!(tokio::time::sleep(wait.unsigned_abs())), &mut flights, &stop).await;
                 }
             }
         }
@@ -255,16 +267,14 @@ async fn something_is_due<L: Lane>(lane: &Arc<L>) {
 }
 
 /// Waits for `wake` or `stop`, or until a domain that had all its places has one again; deliveries go on and end
-/// meanwhile.
-async fn until(wake: impl Future<Output = ()>, flights: &mut Flights, stop: &Stop) {
-    // One future over all turns: a signal that comes while a delivery ends is not lost.
-    let mut wake = pin!(wake);
+/// meanwhile. Whether it was `wake`; else that is not over, and what it waits for is not lost.
+async fn until(mut wake: Pin<&mut impl Future>, flights: &mut Flights, stop: &Stop) -> bool {
     loop {
         tokio::select! {
             biased;
-            () = stop.requested() => return,
-            () = &mut wake => return,
-            Some(landed) = flights.land() => if landed.frees_a_domain { return },
+            () = stop.requested() => return false,
+            _ = &mut wake => return true,
+            Some(landed) = flights.land() => if landed.frees_a_domain { return false },
         }
     }
 }

@@ -106,9 +106,10 @@ impl Store {
     /// Whether a claim would find something; nobody waits for the writer to learn that there is nothing.
     async fn claimable(&self, command: Claim) -> Result<Claimable, StoreError> {
         let found: Option<(bool,)> = sqlx::query_as(
+            // In the order of the index, or PostgreSQL may think that one is found as soon by reading the table.
             "SELECT leased FROM (SELECT TRUE AS leased FROM usermgr_outbox WHERE lease = $2 UNION ALL \
-             SELECT FALSE FROM usermgr_outbox WHERE status = 'queued' AND due_at <= $1 \
-             AND (lease_until IS NULL OR lease_until <= $1)) AS found LIMIT 1",
+             SELECT leased FROM (SELECT FALSE AS leased FROM usermgr_outbox WHERE status = 'queued' AND due_at <= $1 \
+             AND (lease_until IS NULL OR lease_until <= $1) ORDER BY due_at, id LIMIT 1) AS due) AS found LIMIT 1",
         )
         .bind(ts(command.now))
         .bind(command.lease.0.as_slice())
@@ -260,10 +261,11 @@ async fn settle_each(tx: &mut Tx, attempts: Vec<(&Settle, &mut Settled)>) -> Res
             .push_bind(settled_at.map(ts))
             .push_bind(error.cloned());
     });
+    // No index but that of identifiers serves: one lease may hold many mails.
     statement.push(
         ") UPDATE usermgr_outbox SET status = ends_as, due_at = COALESCE(due_again, due_at), settled_at = ended_at, \
-         error = why, lease = NULL, lease_until = NULL FROM ended WHERE id = mail AND lease = held \
-         AND status = 'queued' RETURNING id, code_id",
+         error = why, lease = NULL, lease_until = NULL FROM ended WHERE id = mail \
+         AND CASE WHEN lease = held THEN status END = 'queued' RETURNING id, code_id",
     );
     let rows: Vec<(Uuid, Option<Uuid>)> =
         statement.build_query_as().fetch_all(&mut **tx).await.map_err(fault)?;

@@ -380,14 +380,14 @@ impl Run {
                 self.report.add(of, name, Goal::Told, "/s", tally.rate(), None);
             }
         }
+        // What they owe is delivered now, not while the next row is measured.
+        self.deliver(ground, "32").await?;
         Ok(())
     }
 
     /// The outbox, once for each store: with the places that a worker has by default, and with more.
     pub(crate) async fn outbox(&mut self, ground: &Ground) -> Result<(), Trouble> {
         let of = ground.store.name();
-        // What the registrations owe is not of this row.
-        self.deliver(ground, "32").await?;
         for (places, goal) in [("8", Goal::Told), ("32", Goal::AtLeast(2000.0))] {
             let server =
                 Server::start(&self.program, &ground.database, &["serve", "--no-worker"], &[]).await?;

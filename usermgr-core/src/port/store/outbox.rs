@@ -107,6 +107,11 @@ impl DomainRoom {
         self.named.iter().filter(|(_, room)| **room == 0).map(|(domain, _)| domain.as_str())
     }
 
+    /// Whether this domain has none.
+    pub fn is_full(&self, domain: &str) -> bool {
+        self.named.get(domain).copied().unwrap_or(self.each) == 0
+    }
+
     /// Takes one of this domain's; whether there was one.
     pub fn take(&mut self, domain: &str) -> bool {
         let room = match self.named.get_mut(domain) {

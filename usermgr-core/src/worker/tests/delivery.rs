@@ -229,6 +229,20 @@ async fn a_domain_that_has_all_its_places_goes_on_as_they_become_free() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_only_a_domain_without_room_is_owed_others_are_looked_for_at_a_signal_alone() {
+    let bench = Bench::new();
+    for _ in 0..600 {
+        bench.owe_code("ana");
+    }
+    run_for(&bench, Duration::from_millis(900)).await;
+    assert_eq!(bench.post.mails().len(), 600);
+    let (claims, empty) = (&bench.outbox.claims, &bench.outbox.empty_claims);
+    assert!(claims.load(Ordering::SeqCst) >= 100, "six of eight places at a time");
+    // At the begin, at the one signal, and at the end.
+    assert!(empty.load(Ordering::SeqCst) <= 3, "{empty:?} of {claims:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_round_takes_no_more_than_may_be_under_way() {
     let mut bench = Bench::new();
     bench.policies.outbox.concurrency = 4;

@@ -67,6 +67,8 @@ struct Outbox {
     rows: Mutex<BTreeMap<OutboxId, Row>>,
     signal: Notify,
     claims: AtomicU32,
+    /// How many claims found nothing.
+    empty_claims: AtomicU32,
     largest_claim: AtomicU32,
     largest_settlement: AtomicU32,
     /// How many of the next claims fail.
@@ -135,7 +137,8 @@ impl OutboxStore for Outbox {
             row.attempts += 1;
             Claimed { mail: row.mail.clone(), attempt: row.attempts }
         });
-        let claimed = claimed.collect();
+        let claimed: Vec<_> = claimed.collect();
+        self.empty_claims.fetch_add(u32::from(claimed.is_empty()), Ordering::SeqCst);
         if take_one(&self.unanswered_claims) {
             return Err(StoreError::unavailable("planted"));
         }
