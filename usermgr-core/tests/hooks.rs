@@ -21,7 +21,7 @@ use usermgr_core::port::hook::{
 };
 use usermgr_core::port::random::{Random, SystemRandom};
 use usermgr_core::port::store::audit::{AuditQuery, AuditStore as _};
-use usermgr_core::{CodePurpose, Error, Password};
+use usermgr_core::{ClientContext, CodePurpose, Error, Password, UserManager};
 
 /// Notes what it is asked, and answers as it is told.
 #[derive(Debug, Default)]
@@ -277,6 +277,35 @@ async fn only_the_right_password_is_asked_about() {
     assert!(refusals[0].subject.is_some());
     asked.answers(Answer::Yes);
     assert!(world.signs_in(ANA, PASSWORD).await);
+}
+
+/// Refuses, and meanwhile others guess until the limit of failed sign-ins is used up.
+#[derive(Debug, Default)]
+struct Meanwhile(std::sync::OnceLock<(UserManager, ClientContext)>);
+
+#[async_trait]
+impl Hook for Meanwhile {
+    async fn before_sign_in(&self, _: &SignInAttempt) -> Result<(), HookError> {
+        let Some((users, client)) = self.0.get() else { return Ok(()) };
+        let wrong = Password::new(OTHER);
+        while !matches!(users.sessions().login(ANA, &wrong, client).await, Err(Error::TooManyAttempts { .. }))
+        {
+        }
+        Err(Refusal::new("not_today", "Not today.")?.into())
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_past_the_limit_does_not_tell_that_the_password_was_right() {
+    let hook = Arc::new(Meanwhile::default());
+    let asked = Arc::clone(&hook) as Arc<dyn Hook>;
+    let world = World::built(|_| {}, |builder| builder.hook(asked));
+    world.user(ANA, PASSWORD).await;
+    hook.0.set((world.users.clone(), world.client.clone())).ok().unwrap();
+    let error = world.users.sessions().login(ANA, &Password::new(PASSWORD), &world.client).await.unwrap_err();
+    assert!(matches!(error, Error::TooManyAttempts { .. }), "{error:?}");
+    let audit = world.store.audit(AuditQuery::default()).await.unwrap().items;
+    assert!(audit.iter().all(|entry| entry.reason.as_deref() != Some("refused")), "{audit:?}");
 }
 
 /// A code that sets a password.

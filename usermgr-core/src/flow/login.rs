@@ -73,6 +73,11 @@ impl Sessions<'_> {
             client: client.clone(),
         };
         if let Err(error) = inner.ask(Question::SignIn(attempt)).await {
+            // Who guessed in parallel past the limit does not learn by this that one was right.
+            let again = CredentialsQuery { now: inner.clock.now(), email: key.clone(), guard };
+            if let Some(retry_after) = inner.store.credentials(again).await?.throttled {
+                return Err(Error::TooManyAttempts { retry_after: wait(retry_after) });
+            }
             inner.audit_refused_sign_in(&error, &email, found.user.id, client).await?;
             return Err(error);
         }
