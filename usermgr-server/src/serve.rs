@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
@@ -26,6 +27,10 @@ use crate::http::{ServiceOptions, service};
 use crate::observe::{self, Counted, Metrics, ObservedStore, Pools, Watched};
 use crate::pages::{Pages, PagesError};
 use crate::tls::{self, Tls, TlsError};
+
+/// The workers begin when the first requests may have been answered: their connections to PostgreSQL take as long as the
+/// rest of the start.
+const BEFORE_WORKERS: Duration = Duration::from_millis(100);
 
 /// Why the program cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -300,7 +305,13 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let workers = (worker == Worker::Here).then(|| manager.start_workers());
+    let workers = (worker == Worker::Here).then(|| {
+        let manager = manager.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(BEFORE_WORKERS).await;
+            manager.start_workers()
+        })
+    });
     let scheme = if tls.is_some() { "https" } else { "http" };
     // On standard output whatever the log's level: who asked for port 0 reads the port here.
     let _nobody_reads = writeln!(io::stdout(), "listening on {scheme}://{address}{}", config.base_path);
@@ -312,6 +323,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     let service = service(manager, ServiceOptions { pages, ..options(config) });
     connections::serve(listener, tls, Counted::new(service, metrics), stop.requested()).await;
     if let Some(workers) = workers
+        && let Ok(workers) = workers.await
         && tokio::time::timeout(GRACE, workers.stop()).await.is_err()
     {
         tracing::warn!("some mails or jobs did not end in time; they come again");
