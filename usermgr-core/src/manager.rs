@@ -223,7 +223,7 @@ impl Inner {
 /// Builds a [`UserManager`].
 #[derive(Default)]
 pub struct UserManagerBuilder {
-    store: Option<Arc<dyn Store>>,
+    pub(crate) store: Option<Arc<dyn Store>>,
     mailer: Option<Arc<dyn Mailer>>,
     secret_key: Option<SecretKey>,
     previous_keys: Vec<SecretKey>,
@@ -234,7 +234,7 @@ pub struct UserManagerBuilder {
     templates: Option<Arc<dyn MailTemplates>>,
     clock: Option<Arc<dyn Clock>>,
     random: Option<Arc<dyn Random>>,
-    policies: Policies,
+    pub(crate) policies: Policies,
     jobs: Vec<Job>,
 }
 
@@ -352,13 +352,13 @@ impl UserManagerBuilder {
     ///     .build()?;
     /// let (client, operator) = (ClientContext::new(), Principal::Operator);
     ///
-    /// let profile = Some(JsonObject::of(&Customer { number: 7 })?);
-    /// let ana = CreateUser { profile, ..CreateUser::new("ana@example.org") };
+    /// let profile = JsonObject::of(&Customer { number: 7 })?;
+    /// let ana = CreateUser::new("ana@example.org").with_profile(profile);
     /// let ana = users.users().create(operator, ana, &client).await?;
     /// assert_eq!(ana.profile::<Customer>()?.map(|customer| customer.number), Some(7));
     ///
-    /// let profile = Some(JsonObject::of(&serde_json::json!({ "number": "seven" }))?);
-    /// let bob = CreateUser { profile, ..CreateUser::new("bob@example.org") };
+    /// let profile = JsonObject::of(&serde_json::json!({ "number": "seven" }))?;
+    /// let bob = CreateUser::new("bob@example.org").with_profile(profile);
     /// let Err(Error::Invalid(faults)) = users.users().create(operator, bob, &client).await else { panic!() };
     /// assert_eq!(faults[0].field, "profile.number");
     /// # Ok(())

@@ -13,13 +13,13 @@ pub struct ConsoleEvents;
 #[async_trait]
 impl EventPublisher for ConsoleEvents {
     async fn publish(&self, event: &Event) -> Result<(), PublishError> {
-        let mut line = serde_json::to_vec(event).map_err(|error| PublishError(error.into()))?;
+        let mut line = serde_json::to_vec(event).map_err(PublishError::new)?;
         line.push(b'\n');
         let mut stdout = tokio::io::stdout();
         let written = async {
             stdout.write_all(&line).await?;
             stdout.flush().await
         };
-        written.await.map_err(|error| PublishError(error.into()))
+        written.await.map_err(PublishError::new)
     }
 }

@@ -144,7 +144,7 @@ impl Webhook {
 #[async_trait]
 impl EventPublisher for Webhook {
     async fn publish(&self, event: &Event) -> Result<(), PublishError> {
-        self.send(event).await.map_err(|refusal| PublishError(refusal.into()))
+        self.send(event).await.map_err(PublishError::new)
     }
 }
 

@@ -93,6 +93,13 @@ impl ImportUser {
         self
     }
 
+    /// With a profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    #[must_use]
+    pub fn with_profile(mut self, profile: JsonObject) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
     /// With the names of roles beside `user`.
     #[must_use]
     pub fn with_roles(mut self, roles: impl IntoIterator<Item = String>) -> Self {

@@ -37,13 +37,12 @@ use crate::port::store::code::{CodeRequested, CodeTarget, RequestCode};
 /// #     .build()?;
 ///
 /// let client = ClientContext::new().with_ip([192, 0, 2, 1].into());
-/// let mut request = Register::new("ana@example.org", "correct horse battery");
-/// request.username = Some("Ana".into());
+/// let request = Register::new("ana@example.org", "correct horse battery").with_username("Ana").with_locale("es");
 /// let accepted = users.registration().register(request, &client).await?;
 ///
 /// users.mail_worker().run_once().await?; // start_workers() does so by itself
 /// let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
-/// let verify = Verify { registration: Some(accepted.registration), ..Verify::new("ana@example.org", code) };
+/// let verify = Verify::new("ana@example.org", code).with_registration(accepted.registration);
 /// let user = users.registration().verify(verify.clone(), &client).await?;
 /// assert!(user.email_verified());
 ///
@@ -119,6 +118,20 @@ impl Register {
     #[must_use]
     pub fn with_locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = Some(locale.into());
+        self
+    }
+
+    /// With a profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    #[must_use]
+    pub fn with_profile(mut self, profile: JsonObject) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
+    /// With what hooks ask for.
+    #[must_use]
+    pub fn with_extra(mut self, extra: JsonObject) -> Self {
+        self.extra = Some(extra);
         self
     }
 }

@@ -46,13 +46,8 @@ use crate::port::store::code::{CodeTarget, RedeemEffect};
 /// users.mail_worker().run_once().await?; // start_workers() does so by itself
 /// let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
 ///
-/// let request = SetWithCode {
-///     email: "ana@example.org".into(),
-///     code: code.into(),
-///     new_password: "an even better password".into(),
-///     confirmation_password: "an even better password".into(),
-///     purpose: Some(CodePurpose::ResetPassword),
-/// };
+/// let request = SetWithCode::new("ana@example.org", code, "an even better password")
+///     .with_purpose(CodePurpose::ResetPassword);
 /// let set = users.passwords().set_with_code(request, &client).await?;
 /// assert!(matches!(set, PasswordSet::SignedIn(_)));
 /// # Ok(())

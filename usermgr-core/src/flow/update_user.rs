@@ -56,6 +56,13 @@ impl UpdateUser {
         self
     }
 
+    /// With another profile, which replaces the one before as a whole; `None` removes it.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Option<JsonObject>) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
     /// With another status.
     #[must_use]
     pub fn with_status(mut self, status: UserStatus) -> Self {

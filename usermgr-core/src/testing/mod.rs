@@ -110,6 +110,11 @@ impl Mailbox {
         self.last_line(address, |text| text.lines().map(str::trim).find(is_link).map(str::to_owned))
     }
 
+    /// The token of the link in the last mail to an address that has one.
+    pub fn last_link_token(&self, address: &str) -> Option<String> {
+        Some(self.last_link(address)?.rsplit_once("#token=")?.1.to_owned())
+    }
+
     fn last_line(&self, address: &str, find: impl Fn(&str) -> Option<String>) -> Option<String> {
         held(&self.mails)
             .iter()
