@@ -6,6 +6,14 @@ use usermgr_core::domain::event::Event;
 use usermgr_core::port::events::{EventPublisher, PublishError};
 
 /// Prints each event to standard output, as one line of JSON: for a first look and for development.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::UserManager;
+/// use usermgr_smtp::ConsoleEvents;
+///
+/// let builder = UserManager::builder().events(Arc::new(ConsoleEvents));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it holds nothing")]
 pub struct ConsoleEvents;
