@@ -63,7 +63,8 @@ use crate::worker::{
 /// # users.mail_worker().run_once().await?;
 /// # let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
 /// users.registration().verify(Verify::new("ana@example.org", code), &client).await?;
-/// let signed_in = users.sessions().login("ana@example.org", &Password::new("correct horse battery"), &client).await?;
+/// let password = Password::new("correct horse battery");
+/// let signed_in = users.sessions().login("ana@example.org", &password, &client).await?;
 /// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
 /// assert_eq!(caller.user.email.as_str(), "ana@example.org");
 /// # Ok(())
@@ -356,14 +357,15 @@ impl UserManagerBuilder {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     ///
-    /// # let (new, old) = ("q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=", "7Vn1ZqjXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=");
+    /// # let new = "q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=";
+    /// # let old = "7Vn1ZqjXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=";
     /// let users = UserManager::builder()
     /// #     .store(Arc::new(MemoryStore::default()))
     /// #     .mailer(Arc::new(Mailbox::default()))
     ///     .secret_key(SecretKey::from_base64(new)?)
     ///     .previous_keys(vec![SecretKey::from_base64(old)?])
     ///     .build()?;
-    /// // Once every instance has both: afterwards the old one is needed as long as the codes and links live that it made.
+    /// // Once every instance has both. The old one is needed as long as codes and links live that it made.
     /// users.signing_keys().reseal().await?;
     /// # Ok(())
     /// # }

@@ -111,11 +111,11 @@ impl Refusal {
 /// It is no framework's own; with axum: `Router::route_layer`.
 ///
 /// ```
+/// use bytes::Bytes;
 /// use http::{Request, Response};
 /// use http_body_util::Full;
 /// use tower::{Layer as _, ServiceExt as _, service_fn};
 /// use usermgr_server::RequirePermission;
-/// # use bytes::Bytes;
 /// # use std::convert::Infallible;
 /// # use usermgr_core::testing::TestAuth;
 /// # #[tokio::main(flavor = "current_thread")]
@@ -124,7 +124,9 @@ impl Refusal {
 /// # let users = auth.users().clone();
 ///
 /// let guard = RequirePermission::new(users, "reports:read".parse()?);
-/// let reports = service_fn(async |_: Request<Full<Bytes>>| Ok::<_, Infallible>(Response::new(Full::from("all is well"))));
+/// let reports = service_fn(async |_: Request<Full<Bytes>>| {
+///     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("all is well")))
+/// });
 ///
 /// let request = Request::get("/reports").body(Full::default())?; // without a token
 /// assert_eq!(guard.layer(reports).oneshot(request).await?.status(), 401);

@@ -119,7 +119,8 @@ impl Users<'_> {
     /// # let (users, client) = (auth.users(), ClientContext::new());
     ///
     /// # auth.mail_fails(Some(usermgr_core::testing::Failure::Permanent));
-    /// # users.users().create(Principal::Operator, usermgr_core::flow::users::CreateUser::new("ana@example.org"), &client).await?;
+    /// # let ana = usermgr_core::flow::users::CreateUser::new("ana@example.org");
+    /// # users.users().create(Principal::Operator, ana, &client).await?;
     /// # auth.deliver().await;
     /// # auth.mail_fails(None);
     /// let query = OutboxQuery { status: Some(OutboxStatus::Dead), ..OutboxQuery::default() };

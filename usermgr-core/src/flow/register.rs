@@ -283,7 +283,7 @@ impl Registration<'_> {
     /// users.registration().resend("ana@example.org", Some(&accepted.registration), &client).await?;
     ///
     /// # let code = auth.last_code("ana@example.org").await.ok_or("no code")?;
-    /// let verify = |code: String| Verify::new("ana@example.org", code).with_registration(accepted.registration.clone());
+    /// let verify = |code| Verify::new("ana@example.org", code).with_registration(accepted.registration.clone());
     /// assert!(users.registration().verify(verify(first), &client).await.is_err()); // void
     /// users.registration().verify(verify(code), &client).await?;
     /// # Ok(())

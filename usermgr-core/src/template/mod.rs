@@ -32,7 +32,12 @@ pub use sample::SampleMail;
 /// struct Short(BuiltInTemplates);
 ///
 /// impl MailTemplates for Short {
-///     fn render(&self, kind: MailKind, language: &str, values: &MailValues<'_>) -> Result<RenderedMail, TemplateError> {
+///     fn render(
+///         &self,
+///         kind: MailKind,
+///         language: &str,
+///         values: &MailValues<'_>,
+///     ) -> Result<RenderedMail, TemplateError> {
 ///         let mail = self.0.render(kind, language, values)?;
 ///         Ok(RenderedMail { subject: values.service_name.to_owned(), ..mail })
 ///     }

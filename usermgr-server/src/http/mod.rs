@@ -161,6 +161,7 @@ pub struct Answered {
 ///
 ///
 /// ```
+/// use bytes::Bytes;
 /// use http::{Request, StatusCode};
 /// use http_body_util::Full;
 /// use tower::ServiceExt as _;
@@ -177,7 +178,7 @@ pub struct Answered {
 /// let body = r#"{"email": "ana@example.org", "password": "correct horse battery"}"#;
 /// let mut request = Request::post("/v1/users")
 ///     .header("content-type", "application/json")
-///     .body(Full::from(body))?;
+///     .body(Full::<Bytes>::from(body))?;
 /// request.extensions_mut().insert(PeerAddr("192.0.2.1:40000".parse()?));
 /// let response = whole.oneshot(request).await?;
 /// assert_eq!(response.status(), StatusCode::ACCEPTED);

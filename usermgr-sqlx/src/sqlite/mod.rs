@@ -136,11 +136,15 @@ impl SqliteStore {
     /// # let folder = tempfile::tempdir()?;
     /// # let file = folder.path().join("app.db");
     /// // Foreign keys are on in sqlx unless they are switched off.
-    /// let options = SqliteConnectOptions::new().filename(file).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    /// let options = SqliteConnectOptions::new()
+    ///     .filename(file)
+    ///     .create_if_missing(true)
+    ///     .journal_mode(SqliteJournalMode::Wal);
     /// let pool = SqlitePool::connect_with(options).await?;
     /// let store = SqliteStore::with_pool(pool.clone());
     /// store.migrate().await?;
-    /// sqlx::query("CREATE TABLE notes (owner TEXT NOT NULL, text TEXT NOT NULL)").execute(&pool).await?; // yours, beside ours
+    /// // A table of yours, beside ours:
+    /// sqlx::query("CREATE TABLE notes (owner TEXT NOT NULL, text TEXT NOT NULL)").execute(&pool).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -159,7 +163,8 @@ impl SqliteStore {
     }
 
     /// Joins a transaction of the host's in the same file, whose rows and what commands write are then committed together.
-    /// It must be begun with `BEGIN IMMEDIATE` (`begin_with`), so that it waits for other writers before it reads. Until it
+    /// It is begun with `BEGIN IMMEDIATE` (`begin_with`), so that it waits for other writers before it reads; one that has
+    /// read before another wrote is refused ([`TransactionError::NotImmediate`]). Any pool on the file will do. Until it
     /// ends, all others who write wait, up to their time-out; so does a command beside it, which its own task must not wait
     /// for.
     ///
