@@ -334,7 +334,8 @@ impl UserManagerBuilder {
         self
     }
 
-    /// Who takes the mails. Needed.
+    /// Who takes the mails. Needed, also by a program that never sends any, as at the command line: what it owes is sent by
+    /// whoever runs the workers.
     #[must_use]
     pub fn mailer(mut self, mailer: Arc<dyn Mailer>) -> Self {
         self.mailer = Some(mailer);

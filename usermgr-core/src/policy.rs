@@ -91,6 +91,21 @@ impl Default for CodePolicy {
 }
 
 /// Registrations.
+///
+/// ```
+/// use usermgr_core::flow::register::Register;
+/// use usermgr_core::testing::TestAuth;
+/// use usermgr_core::{ClientContext, Error};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// // Nobody signs up by themselves: users are invited, by `Users::create`.
+/// let auth = TestAuth::with(|policies| policies.registration.enabled = false);
+/// let request = Register::new("ana@example.org", "correct horse battery");
+/// let closed = auth.users().registration().register(request, &ClientContext::new()).await;
+/// assert!(matches!(closed, Err(Error::RegistrationClosed)));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct RegistrationPolicy {
     /// Whether anybody may register; yes by default.

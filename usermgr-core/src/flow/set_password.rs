@@ -37,8 +37,7 @@ use crate::port::store::code::{CodeTarget, RedeemEffect};
 /// #     .build()?;
 /// # use usermgr_core::flow::permission::Principal;
 /// # use usermgr_core::flow::users::CreateUser;
-/// # let mut ana = CreateUser::new("ana@example.org");
-/// # ana.password = Some("correct horse battery".into());
+/// # let ana = CreateUser::new("ana@example.org").with_password("correct horse battery");
 /// # users.users().create(Principal::Operator, ana, &ClientContext::new()).await?;
 ///
 /// let client = ClientContext::new();

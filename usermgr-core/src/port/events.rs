@@ -26,6 +26,7 @@ use crate::domain::event::Event;
 /// #[async_trait]
 /// impl EventPublisher for Cleaner {
 ///     async fn publish(&self, event: &Event) -> Result<(), PublishError> {
+///         // Not yet at `UserDeleted`: until the grace is over, users may come back.
 ///         if event.kind == EventKind::UserPurged {
 ///             self.0.remove_of(event.user_id).await.map_err(PublishError::new)?;
 ///         }
