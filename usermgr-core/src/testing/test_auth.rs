@@ -17,7 +17,8 @@ use crate::port::store::Store;
 /// A [`UserManager`] over a store in memory, with all that a test moves: the clock, the mailbox, and what fails.
 ///
 /// Hashing is as cheap as Argon2 can be, chance repeats itself, and the clock stands still until it is moved. All else is
-/// as in production, the limits included: a second code within 30 seconds is refused until the clock is moved.
+/// as in production, the limits included: a second code within 30 seconds is refused until the clock is moved. Hooks, a
+/// type of profiles, a store in a database and other parts of the application come in by [`with_parts`](Self::with_parts).
 ///
 /// ```
 /// use usermgr_core::flow::register::Register;
