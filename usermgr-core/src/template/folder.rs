@@ -35,7 +35,7 @@ const LAYOUT: &str = "layout.html";
 /// std::fs::write(folder.join("es/welcome.subject.txt"), "Te damos la bienvenida a {{ service_name }}")?;
 /// let templates = FolderTemplates::load(&folder)?;
 ///
-/// std::fs::write(folder.join("es/welcome.subject.txt"), "{{ servise_name }}")?;
+/// std::fs::write(folder.join("es/welcome.subject.txt"), "{{ no_such_value }}")?;
 /// let fault = FolderTemplates::load(&folder).expect_err("there is no such value");
 /// println!("{fault}");
 /// # std::fs::remove_dir_all(folder)?;
