@@ -15,6 +15,29 @@ use crate::port::store::StoreError;
 /// [`TooManyAttempts`](Self::TooManyAttempts), [`Overloaded`](Self::Overloaded)); a part is down
 /// ([`Unavailable`](Self::Unavailable), [`Undecided`](Self::Undecided)); or this program is at fault
 /// ([`Internal`](Self::Internal)).
+///
+/// ```
+/// use usermgr_core::{ClientContext, Error, Password};
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let (users, client) = (auth.users(), ClientContext::new());
+///
+/// let password = Password::new("guessed");
+/// match users.sessions().login("ana@example.org", &password, &client).await {
+///     Ok(signed_in) => println!("hello, {}", signed_in.user.email),
+///     Err(Error::Invalid(faults)) => {
+///         for fault in faults {
+///             println!("{}: {}", fault.field, fault.fault.as_str());
+///         }
+///     }
+///     Err(Error::Refused(refusal)) => println!("{}", refusal.text("es")),
+///     Err(error) => println!("{}, again after {:?}", error.reason(), error.retry_after()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -38,6 +38,38 @@ use crate::worker::{
 /// Cloning is cheap and shares everything. Calls hang under namespaces: [`registration`](Self::registration),
 /// [`passwords`](Self::passwords), [`sessions`](Self::sessions),
 /// [`account`](Self::account), [`users`](Self::users).
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::flow::register::Register;
+/// use usermgr_core::flow::verify_email::Verify;
+/// # use usermgr_core::testing::{Mailbox, MemoryStore};
+/// use usermgr_core::{ClientContext, Password, SecretKey, UserManager};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (store, mailer) = (MemoryStore::default(), Arc::new(Mailbox::default()));
+/// # let mailbox = mailer.clone();
+///
+/// let users = UserManager::builder()
+///     .store(Arc::new(store))
+///     .mailer(mailer)
+///     .secret_key(SecretKey::from_base64("q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=")?)
+///     .build()?;
+/// let workers = users.start_workers(); // once in a process
+/// let client = ClientContext::new(); // of a request: its address, its agent
+///
+/// users.registration().register(Register::new("ana@example.org", "correct horse battery"), &client).await?;
+/// # workers.stop().await;
+/// # users.mail_worker().run_once().await?;
+/// # let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
+/// users.registration().verify(Verify::new("ana@example.org", code), &client).await?;
+/// let password = Password::new("correct horse battery");
+/// let signed_in = users.sessions().login("ana@example.org", &password, &client).await?;
+/// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+/// assert_eq!(caller.user.email.as_str(), "ana@example.org");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct UserManager {
     pub(crate) inner: Arc<Inner>,
@@ -164,6 +196,19 @@ impl UserManager {
     /// Starts what works in the background on the current tokio runtime: the delivery of mails and events, and, unless
     /// [`MaintenancePolicy::enabled`] says otherwise, the jobs. Any number of processes may do so on one store.
     ///
+    /// ```
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let users = auth.users();
+    /// let workers = users.start_workers();
+    /// // … until the process is told to stop, and has stopped to serve …
+    /// workers.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// [`MaintenancePolicy::enabled`]: crate::policy::MaintenancePolicy::enabled
     pub fn start_workers(&self) -> Workers {
         let jobs = self.inner.policies.maintenance.enabled.then(|| self.scheduler());
@@ -221,9 +266,19 @@ impl Inner {
 }
 
 /// Builds a [`UserManager`].
+///
+/// ```
+/// use usermgr_core::UserManager;
+///
+/// let error = UserManager::builder().build().expect_err("nothing is given");
+/// assert_eq!(
+///     error.to_string(),
+///     "the user manager cannot be built: a store is missing; a mailer is missing; a secret key is missing"
+/// );
+/// ```
 #[derive(Default)]
 pub struct UserManagerBuilder {
-    store: Option<Arc<dyn Store>>,
+    pub(crate) store: Option<Arc<dyn Store>>,
     mailer: Option<Arc<dyn Mailer>>,
     secret_key: Option<SecretKey>,
     previous_keys: Vec<SecretKey>,
@@ -234,7 +289,7 @@ pub struct UserManagerBuilder {
     templates: Option<Arc<dyn MailTemplates>>,
     clock: Option<Arc<dyn Clock>>,
     random: Option<Arc<dyn Random>>,
-    policies: Policies,
+    pub(crate) policies: Policies,
     jobs: Vec<Job>,
 }
 
@@ -279,7 +334,8 @@ impl UserManagerBuilder {
         self
     }
 
-    /// Who takes the mails. Needed.
+    /// Who takes the mails. Needed, also by a program that never sends any, as at the command line: what it owes is sent by
+    /// whoever runs the workers.
     #[must_use]
     pub fn mailer(mut self, mailer: Arc<dyn Mailer>) -> Self {
         self.mailer = Some(mailer);
@@ -294,6 +350,27 @@ impl UserManagerBuilder {
     }
 
     /// Keys that were the secret key before: what they derived and sealed still holds.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use usermgr_core::testing::{Mailbox, MemoryStore};
+    /// use usermgr_core::{SecretKey, UserManager};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// # let new = "q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=";
+    /// # let old = "7Vn1ZqjXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=";
+    /// let users = UserManager::builder()
+    /// #     .store(Arc::new(MemoryStore::default()))
+    /// #     .mailer(Arc::new(Mailbox::default()))
+    ///     .secret_key(SecretKey::from_base64(new)?)
+    ///     .previous_keys(vec![SecretKey::from_base64(old)?])
+    ///     .build()?;
+    /// // Once every instance has both. The old one is needed as long as codes and links live that it made.
+    /// users.signing_keys().reseal().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn previous_keys(mut self, keys: Vec<SecretKey>) -> Self {
         self.previous_keys = keys;
@@ -310,6 +387,28 @@ impl UserManagerBuilder {
 
     /// Who is told what happened. Without one, events wait for readers of the feed ([`Users::events`]) until they are too
     /// old to be kept.
+    ///
+    /// ```
+    /// use async_trait::async_trait;
+    /// use usermgr_core::UserManager;
+    /// use usermgr_core::domain::event::Event;
+    /// use usermgr_core::port::events::{EventPublisher, PublishError};
+    /// # use std::sync::Arc;
+    ///
+    /// /// Prints what happened; `Webhook` of `usermgr-smtp` posts it.
+    /// #[derive(Debug)]
+    /// struct Print;
+    ///
+    /// #[async_trait]
+    /// impl EventPublisher for Print {
+    ///     async fn publish(&self, event: &Event) -> Result<(), PublishError> {
+    ///         println!("{} {}", event.kind.as_str(), event.user_id);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let builder = UserManager::builder().events(Arc::new(Print));
+    /// ```
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventPublisher>) -> Self {
         self.events = Some(events);
@@ -318,6 +417,15 @@ impl UserManagerBuilder {
 
     /// Whom to ask before somebody registers, signs in or changes their address. May be called again: hooks are asked in
     /// their order, and the first that refuses is heard.
+    ///
+    /// ```
+    /// use usermgr_core::UserManager;
+    /// use usermgr_core::port::hook::AllowedDomains;
+    /// # use std::sync::Arc;
+    ///
+    /// let builder = UserManager::builder().hook(Arc::new(AllowedDomains::new(["example.org", "example.com"])?));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn hook(mut self, hook: Arc<dyn Hook>) -> Self {
         self.hooks.push(hook);
@@ -352,13 +460,13 @@ impl UserManagerBuilder {
     ///     .build()?;
     /// let (client, operator) = (ClientContext::new(), Principal::Operator);
     ///
-    /// let profile = Some(JsonObject::of(&Customer { number: 7 })?);
-    /// let ana = CreateUser { profile, ..CreateUser::new("ana@example.org") };
+    /// let profile = JsonObject::of(&Customer { number: 7 })?;
+    /// let ana = CreateUser::new("ana@example.org").with_profile(profile);
     /// let ana = users.users().create(operator, ana, &client).await?;
     /// assert_eq!(ana.profile::<Customer>()?.map(|customer| customer.number), Some(7));
     ///
-    /// let profile = Some(JsonObject::of(&serde_json::json!({ "number": "seven" }))?);
-    /// let bob = CreateUser { profile, ..CreateUser::new("bob@example.org") };
+    /// let profile = JsonObject::of(&serde_json::json!({ "number": "seven" }))?;
+    /// let bob = CreateUser::new("bob@example.org").with_profile(profile);
     /// let Err(Error::Invalid(faults)) = users.users().create(operator, bob, &client).await else { panic!() };
     /// assert_eq!(faults[0].field, "profile.number");
     /// # Ok(())
@@ -373,6 +481,21 @@ impl UserManagerBuilder {
     }
 
     /// The texts of mails; the built-in ones by default.
+    ///
+    /// ```
+    /// use usermgr_core::UserManager;
+    /// use usermgr_core::template::FolderTemplates;
+    /// # use std::sync::Arc;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = std::env::temp_dir().join(format!("usermgr-texts-{}", std::process::id()));
+    /// # std::fs::create_dir_all(folder.join("es"))?;
+    /// # std::fs::write(folder.join("es/welcome.subject.txt"), "Hola")?;
+    /// let builder = UserManager::builder().templates(Arc::new(FolderTemplates::load(&folder)?));
+    /// # std::fs::remove_dir_all(folder)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn templates(mut self, templates: Arc<dyn MailTemplates>) -> Self {
         self.templates = Some(templates);
@@ -394,6 +517,18 @@ impl UserManagerBuilder {
     }
 
     /// The rules.
+    ///
+    /// ```
+    /// use usermgr_core::policy::{Policies, TokenFormat};
+    /// use usermgr_core::UserManager;
+    ///
+    /// let mut policies = Policies::default();
+    /// policies.mail.public_url = "https://app.example.org".into();
+    /// policies.mail.service_name = "Example".into();
+    /// policies.tokens.format = TokenFormat::Opaque;
+    /// policies.sessions.idle_ttl = time::Duration::days(30);
+    /// let builder = UserManager::builder().policies(policies);
+    /// ```
     #[must_use]
     pub fn policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
@@ -401,6 +536,18 @@ impl UserManagerBuilder {
     }
 
     /// A job of the host's, which [`UserManager::start_workers`] runs beside those of the upkeep. May be called again.
+    ///
+    /// ```
+    /// use usermgr_core::UserManager;
+    /// use usermgr_core::domain::job::Schedule;
+    /// use usermgr_core::worker::Job;
+    ///
+    /// let report = Job::new("report".parse()?, Schedule::DailyAt(time::macros::time!(06:00)), |_stop| async {
+    ///     Ok("sent to three".to_owned())
+    /// });
+    /// let builder = UserManager::builder().job(report);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn job(mut self, job: Job) -> Self {
         self.jobs.push(job);

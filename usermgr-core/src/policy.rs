@@ -15,6 +15,19 @@ use crate::domain::signing::SigningAlgorithm;
 use crate::domain::user::Locale;
 
 /// Every rule. Change what you need: `Policies { codes: CodePolicy { ttl, ..Default::default() }, ..Default::default() }`.
+///
+/// ```
+/// use usermgr_core::policy::Policies;
+///
+/// let mut policies = Policies::default();
+/// policies.mail.public_url = "https://app.example.org".into();
+/// policies.codes.ttl = time::Duration::minutes(5);
+/// policies.passwords.min_length = 12;
+/// assert!(policies.faults().is_empty());
+///
+/// policies.passwords.min_length = 6;
+/// assert_eq!(policies.faults()[0].setting, "passwords.min_length");
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
     /// Mailed codes.
@@ -78,6 +91,21 @@ impl Default for CodePolicy {
 }
 
 /// Registrations.
+///
+/// ```
+/// use usermgr_core::flow::register::Register;
+/// use usermgr_core::testing::TestAuth;
+/// use usermgr_core::{ClientContext, Error};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// // Nobody signs up by themselves: users are invited, by `Users::create`.
+/// let auth = TestAuth::with(|policies| policies.registration.enabled = false);
+/// let request = Register::new("ana@example.org", "correct horse battery");
+/// let closed = auth.users().registration().register(request, &ClientContext::new()).await;
+/// assert!(matches!(closed, Err(Error::RegistrationClosed)));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct RegistrationPolicy {
     /// Whether anybody may register; yes by default.
@@ -187,6 +215,14 @@ impl Default for LinkPolicy {
 }
 
 /// Access tokens.
+///
+/// ```
+/// use usermgr_core::policy::{Policies, TokenFormat, TokenPolicy};
+///
+/// // Nobody but this program reads the tokens: no keys to publish, and nothing to read in a stolen one.
+/// let tokens = TokenPolicy { format: TokenFormat::Opaque, ..TokenPolicy::default() };
+/// let policies = Policies { tokens, ..Policies::default() };
+/// ```
 #[derive(Debug, Clone)]
 pub struct TokenPolicy {
     /// What an access token is; a JWT by default.
@@ -374,9 +410,21 @@ impl Default for DeletionPolicy {
 }
 
 /// What mails say about the service.
+///
+/// ```
+/// use usermgr_core::domain::user::Locale;
+/// use usermgr_core::policy::MailPolicy;
+///
+/// let mail = MailPolicy {
+///     public_url: "https://app.example.org".into(),
+///     service_name: "Example".into(),
+///     default_locale: Locale::parse("es")?,
+/// };
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct MailPolicy {
-    /// What links begin with, without a slash at the end; `http://localhost:8000` by default. Never taken from a
+    /// What links begin with, a slash at the end being dropped; `http://localhost:8000` by default. Never taken from a
     /// request.
     pub public_url: String,
     /// The service's name in mails; `usermgr` by default.

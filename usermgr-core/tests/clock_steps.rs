@@ -28,7 +28,7 @@ async fn holds(world: &World, signed_in: &SignedIn) -> bool {
 
 /// The secret of the last link to an address.
 fn link(world: &World) -> LinkToken {
-    LinkToken::new(world.mailbox.last_link(ANA).unwrap().split_once("#token=").unwrap().1)
+    LinkToken::new(world.mailbox.last_link_token(ANA).unwrap())
 }
 
 async fn reset(world: &World, link: &LinkToken) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use usermgr_core::{Error, LinkToken, Password};
 async fn forgot(world: &World) -> LinkToken {
     world.users.passwords().forgot(ANA, &world.client).await.unwrap();
     world.deliver().await;
-    world.mailbox.last_link(ANA).unwrap().split_once("#token=").unwrap().1.into()
+    LinkToken::new(world.mailbox.last_link_token(ANA).unwrap())
 }
 
 async fn reset(world: &World, token: &LinkToken, password: &str) -> Result<(), Error> {

@@ -23,12 +23,54 @@ use crate::http::{request_id, seal};
 ///
 /// # Errors
 /// [`Refusal`]: 401 without a token or with one that does not hold, 503 when the store cannot be asked.
+///
+/// ```
+/// use http::HeaderMap;
+/// use usermgr_server::authenticate;
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users().clone();
+///
+/// # let signed_in = auth.signed_in("user").await;
+/// let mut headers = HeaderMap::new(); // of a request
+/// headers.insert("authorization", format!("Bearer {}", signed_in.access_token.expose()).parse()?);
+/// let caller = authenticate(&users, &headers).await.map_err(|refusal| refusal.status().to_string())?;
+/// assert_eq!(caller.user.id, signed_in.user.id);
+///
+/// let refused = authenticate(&users, &HeaderMap::new()).await.expect_err("no token");
+/// assert_eq!(refused.status(), 401);
+/// # Ok(())
+/// # }
+/// ```
 pub async fn authenticate(users: &UserManager, headers: &HeaderMap) -> Result<Authenticated, Refusal> {
     authenticated(users, headers).await.map_err(|error| Refusal::under(request_id(headers), error, headers))
 }
 
 /// A refusal, to be answered as the service answers: problem+json (RFC 9457), in the language of the request, with
 /// `WWW-Authenticate` where it is a 401.
+///
+/// ```
+/// use http::Request;
+/// use usermgr_core::Password;
+/// use usermgr_server::{Refusal, client_context};
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users().clone();
+///
+/// # let (parts, ()) = Request::post("/login").header("accept-language", "es").body(())?.into_parts();
+/// // Of a request: its parts, which axum gives a handler as an argument.
+/// let client = client_context(&parts, &[]);
+/// let signed_in = users.sessions().login("ana@example.org", &Password::new("wrong"), &client).await;
+/// let refused = signed_in.map_err(|error| Refusal::new(error, &parts.headers, &client));
+/// # let refused = refused.expect_err("there is no such user");
+/// assert_eq!(refused.into_response().status(), 401);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Refusal {
     problem: Problem,
@@ -67,6 +109,30 @@ impl Refusal {
 /// may not, which is audited. Whoever passes is among the request's extensions, as [`Authenticated`].
 ///
 /// It is no framework's own; with axum: `Router::route_layer`.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Layer as _, ServiceExt as _, service_fn};
+/// use usermgr_server::RequirePermission;
+/// # use std::convert::Infallible;
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users().clone();
+///
+/// let guard = RequirePermission::new(users, "reports:read".parse()?);
+/// let reports = service_fn(async |_: Request<Full<Bytes>>| {
+///     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("all is well")))
+/// });
+///
+/// let request = Request::get("/reports").body(Full::default())?; // without a token
+/// assert_eq!(guard.layer(reports).oneshot(request).await?.status(), 401);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct RequirePermission {
     users: UserManager,
@@ -145,6 +211,22 @@ where
 /// [`UserManager`] (`FromRef`).
 ///
 /// Behind a [`RequirePermission`] it is whoever that let pass, and the store is not asked again.
+///
+/// ```
+/// use axum::Router;
+/// use axum::routing::get;
+/// use usermgr_core::UserManager;
+/// use usermgr_server::CurrentUser;
+///
+/// async fn who(CurrentUser(caller): CurrentUser) -> String {
+///     format!("{}, signed in since {}", caller.user.email, caller.session.authenticated_at)
+/// }
+///
+/// # fn app(users: UserManager) -> Router {
+/// let app: Router = Router::new().route("/who", get(who)).with_state(users);
+/// # app
+/// # }
+/// ```
 #[cfg(feature = "axum")]
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "handlers take it apart")]

@@ -14,6 +14,13 @@ use crate::sender::Sender;
 ///
 /// # Security
 /// The mail is printed with its code or link. Where output is collected as a log, use another transport.
+///
+/// ```
+/// use usermgr_smtp::Console;
+///
+/// let console = Console::new("Example <noreply@example.org>".parse()?);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Console {
     sender: Sender,

@@ -17,6 +17,13 @@ static ATTEMPT: AtomicU64 = AtomicU64::new(0);
 /// Writes each mail to `{id}.eml` in a folder, readable by its owner only.
 ///
 /// A file appears whole or not at all. The same mail handed over again replaces its own file.
+///
+/// ```
+/// use usermgr_smtp::{Folder, Sender};
+///
+/// let folder = Folder::new("/var/lib/app/mails", Sender::parse("Example <noreply@example.org>")?);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,

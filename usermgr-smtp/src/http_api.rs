@@ -42,6 +42,17 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// # Security
 /// Certificates are always checked against Mozilla's roots. Errors hold the status code only. `Debug` shows the
 /// origin and neither path nor credentials, since either may be a secret.
+///
+/// ```
+/// use usermgr_smtp::{HttpApi, PlaintextPolicy, Sender};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let sender = Sender::parse("Example <noreply@example.org>")?;
+/// let api = HttpApi::from_url("https://:token@api.mail.example/v1/send", sender, PlaintextPolicy::LoopbackOnly)?;
+/// assert!(!format!("{api:?}").contains("token"));
+/// # Ok(())
+/// # }
+/// ```
 pub struct HttpApi {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     endpoint: Uri,

@@ -26,6 +26,30 @@ const MAX_ENCODED_WORD: usize = 45;
 ///
 /// # Errors
 /// [`MailError`] when no message can be built of it.
+///
+/// ```
+/// use usermgr_core::Email;
+/// use usermgr_core::domain::id::OutboxId;
+/// use usermgr_core::port::clock::{Clock as _, SystemClock};
+/// use usermgr_core::port::mailer::Mail;
+/// use usermgr_core::port::random::SystemRandom;
+/// use usermgr_smtp::{Sender, build_message};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let now = SystemClock.now();
+/// let mail = Mail {
+///     id: OutboxId::new(now, &SystemRandom),
+///     to: Email::parse("ana@example.org")?,
+///     subject: "Hello".into(),
+///     text: "Hello, Ana".into(),
+///     html: "<p>Hello, Ana</p>".into(),
+///     date: now,
+/// };
+/// let message = build_message(&mail, &Sender::parse("Example <noreply@example.org>")?)?;
+/// assert!(message.starts_with(b"From: Example <noreply@example.org>"));
+/// # Ok(())
+/// # }
+/// ```
 pub fn build_message(mail: &Mail, sender: &Sender) -> Result<Vec<u8>, MailError> {
     let to = receiver(mail);
     let envelope =

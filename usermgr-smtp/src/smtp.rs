@@ -45,6 +45,30 @@ use crate::sender::Sender;
 ///
 /// Connections are kept for the next mail. One that failed, timed out or whose mail was cancelled is never used
 /// again: its replies could no longer be matched to commands.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::UserManager;
+/// use usermgr_smtp::{PlaintextPolicy, Sender, Smtp};
+/// # use usermgr_core::{ClientContext, SecretKey, testing::MemoryStore};
+/// # use usermgr_core::flow::{permission::Principal, users::CreateUser};
+/// # use usermgr_smtp::testing::SmtpSink;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// # let sink = SmtpSink::start().await?;
+/// # let url = sink.url();
+/// let sender = Sender::parse("Example <noreply@example.org>")?;
+/// // smtp://user:password@mail.example.org:587
+/// let smtp = Smtp::from_url(&url, sender, PlaintextPolicy::LoopbackOnly)?;
+/// let builder = UserManager::builder().mailer(Arc::new(smtp));
+/// # let users = builder.store(Arc::new(MemoryStore::default())).secret_key(SecretKey::from_bytes([7; 32])).build()?;
+/// # users.users().create(Principal::Operator, CreateUser::new("ana@example.org"), &ClientContext::new()).await?;
+/// # users.mail_worker().run_once().await?;
+/// # assert!(sink.mails()[0].code().is_some());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Smtp {
     server: Server,
     sender: Sender,
@@ -52,6 +76,18 @@ pub struct Smtp {
 }
 
 /// An [`Smtp`] in the making.
+///
+/// ```
+/// use std::time::Duration;
+/// use usermgr_smtp::{Sender, Smtp};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let smtp = Smtp::builder("smtps://app:secret@mail.example.org", Sender::parse("noreply@example.org")?)?
+///     .connect_timeout(Duration::from_secs(5))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct SmtpBuilder {
     url: SmtpUrl,
     sender: Sender,

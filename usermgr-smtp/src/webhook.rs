@@ -31,6 +31,38 @@ use crate::mail_url::{PlaintextPolicy, host, is_loopback};
 /// # Security
 /// Certificates are always checked against Mozilla's roots. Errors hold the status code only. `Debug` shows the origin
 /// and no path, since it may be a secret.
+///
+/// The receiver checks it by [`verify_webhook`](usermgr_core::crypto::webhook::verify_webhook), or any library of Standard
+/// Webhooks.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::UserManager;
+/// use usermgr_core::port::clock::SystemClock;
+/// use usermgr_smtp::{PlaintextPolicy, Webhook};
+/// # use usermgr_core::{ClientContext, SecretKey, testing::{Mailbox, MemoryStore}};
+/// # use usermgr_core::flow::{permission::Principal, users::CreateUser};
+/// # use usermgr_smtp::testing::HttpSink;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// # let sink = HttpSink::start().await?;
+/// # let url = format!("http://{}/events", sink.address());
+/// let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?; // echo "whsec_$(openssl rand -base64 32)"
+/// // https://app.example.org/user-events
+/// let webhook = Webhook::new(&url, vec![secret], PlaintextPolicy::LoopbackOnly, Arc::new(SystemClock))?;
+/// let builder = UserManager::builder().events(Arc::new(webhook));
+/// # let users = builder
+/// #     .store(Arc::new(MemoryStore::default()))
+/// #     .mailer(Arc::new(Mailbox::default()))
+/// #     .secret_key(SecretKey::from_bytes([7; 32]))
+/// #     .build()?;
+/// # users.users().create(Principal::Operator, CreateUser::new("ana@example.org"), &ClientContext::new()).await?;
+/// # users.event_worker().ok_or("nobody is to be told")?.run_once().await?;
+/// # assert_eq!(sink.requests()[0].json().ok_or("no JSON")?["kind"], "user_registered");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Webhook {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     endpoint: Uri,
@@ -144,7 +176,7 @@ impl Webhook {
 #[async_trait]
 impl EventPublisher for Webhook {
     async fn publish(&self, event: &Event) -> Result<(), PublishError> {
-        self.send(event).await.map_err(|refusal| PublishError(refusal.into()))
+        self.send(event).await.map_err(PublishError::new)
     }
 }
 

@@ -12,7 +12,8 @@ macro_rules! migrations {
     ($store:ident, $url:expr) => {{
         let url: &str = $url;
         let first = $store::connect(url, 4).await.unwrap();
-        assert!(first.ping().await.is_err(), "not ready before its tables are there");
+        let unready = first.ping().await.unwrap_err().to_string();
+        assert!(unready.ends_with("run the migrations"), "not ready before its tables are there: {unready}");
         let empty = first.schema().await.unwrap();
         assert_eq!((empty.found, empty.pending.first().copied()), (0, Some("0001_initial")));
         assert!(!empty.is_rolling());

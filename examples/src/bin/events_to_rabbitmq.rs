@@ -47,11 +47,12 @@ impl RabbitMq {
         if let Some(channel) = kept.as_ref().filter(|channel| channel.status().connected()) {
             return Ok(channel.clone());
         }
-        let connection =
-            Connection::connect(&self.url, ConnectionProperties::default()).await.map_err(failed)?;
-        let channel = connection.create_channel().await.map_err(failed)?;
-        declare(&channel).await.map_err(failed)?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
+        let connection = Connection::connect(&self.url, ConnectionProperties::default())
+            .await
+            .map_err(PublishError::new)?;
+        let channel = connection.create_channel().await.map_err(PublishError::new)?;
+        declare(&channel).await.map_err(PublishError::new)?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(PublishError::new)?;
         Ok(kept.insert(channel).clone())
     }
 }
@@ -64,7 +65,7 @@ impl EventPublisher for RabbitMq {
             "id": event.id,
             "position": event.position,
             "type": event.kind.as_str(),
-            "at": event.at.format(&Rfc3339).map_err(failed)?,
+            "at": event.at.format(&Rfc3339).map_err(PublishError::new)?,
             "user_id": event.user_id,
         });
         let properties = BasicProperties::default()
@@ -80,17 +81,13 @@ impl EventPublisher for RabbitMq {
                 properties,
             )
             .await
-            .map_err(failed)?
+            .map_err(PublishError::new)?
             .await
-            .map_err(failed)?;
+            .map_err(PublishError::new)?;
         // An event counts as published when the broker says that it has it, and a queue to put it in.
         let is_taken = confirmed.is_ack() && confirmed.take_message().is_none();
-        if is_taken { Ok(()) } else { Err(failed("the broker did not take it")) }
+        if is_taken { Ok(()) } else { Err(PublishError::new("the broker did not take it")) }
     }
-}
-
-fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PublishError {
-    PublishError(error.into())
 }
 
 async fn declare(channel: &Channel) -> Result<(), lapin::Error> {

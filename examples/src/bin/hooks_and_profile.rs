@@ -123,11 +123,9 @@ async fn follow(users: &UserManager, invitations: &Invitations) -> Result<(), Er
 }
 
 fn invited(email: &str, token: &str, number: &str) -> Result<Register, Box<dyn std::error::Error>> {
-    Ok(Register {
-        extra: Some(JsonObject::of(&HashMap::from([("invite", token)]))?),
-        profile: Some(JsonObject::of(&HashMap::from([("number", number)]))?),
-        ..Register::new(email, "correct horse battery")
-    })
+    Ok(Register::new(email, "correct horse battery")
+        .with_extra(JsonObject::of(&HashMap::from([("invite", token)]))?)
+        .with_profile(JsonObject::of(&HashMap::from([("number", number)]))?))
 }
 
 #[tokio::main]
@@ -183,9 +181,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let password = Password::new("correct horse battery");
     let signed_in = users.sessions().login("ana@example.org", &password, &client).await?;
     let caller = users.sessions().authenticate(&signed_in.access_token).await?;
-    let profile = Some(Some(JsonObject::of(&Customer { newsletter: true, ..customer })?));
-    let user =
-        users.account().update(&caller, UpdateUser { profile, ..UpdateUser::default() }, &client).await?;
+    let profile = JsonObject::of(&Customer { newsletter: true, ..customer })?;
+    let change = UpdateUser::new().with_profile(Some(profile));
+    let user = users.account().update(&caller, change, &client).await?;
     println!("the profile is {}", user.profile.as_ref().map_or("none", |profile| profile.as_str()));
 
     std::fs::remove_dir_all(&folder)?;

@@ -3,13 +3,14 @@
 //! A law is an async function over a [`StoreHarness`]; it panics when it is broken. [`conformance_suite!`] makes a test
 //! of each:
 //!
-//! ```ignore
+//! ```
+//! # use usermgr_core::testing::MemoryStore as MyStore;
 //! struct MyHarness;
 //!
 //! #[async_trait::async_trait]
 //! impl usermgr_core::conformance::StoreHarness for MyHarness {
 //!     async fn fresh(&self) -> std::sync::Arc<dyn usermgr_core::port::store::Store> {
-//!         std::sync::Arc::new(MyStore::new_and_empty().await)
+//!         std::sync::Arc::new(MyStore::new())
 //!     }
 //! }
 //!

@@ -4,6 +4,17 @@ use std::net::IpAddr;
 
 /// The other end of a request. It is recorded with sessions and audit entries, and its address counts towards
 /// limits; nothing in it is trusted as proof of anything.
+///
+/// ```
+/// use usermgr_core::ClientContext;
+///
+/// let client = ClientContext::new()
+///     .with_ip("::ffff:192.0.2.1".parse()?)
+///     .with_user_agent("Mozilla/5.0 (X11; Linux x86_64)")
+///     .with_request_id("3f1b9c0a");
+/// assert_eq!(client.ip, Some([192, 0, 2, 1].into()));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientContext {

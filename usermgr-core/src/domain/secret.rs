@@ -79,6 +79,15 @@ secret_text!(
 ///
 /// # Security
 /// Who has it and the database can derive live codes. Keep it apart from the database and its backups.
+///
+/// ```
+/// use usermgr_core::SecretKey;
+///
+/// let key = SecretKey::from_base64("q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=")?; // openssl rand -base64 32
+/// assert!(!format!("{key:?}").contains("q5X0"));
+/// assert!(SecretKey::from_base64("too short").is_err());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct SecretKey(zeroize::Zeroizing<[u8; 32]>);
 

@@ -48,6 +48,32 @@ impl User {
     ///
     /// # Errors
     /// [`ProfileError`] when the type does not read it, as a type that was changed since may not.
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use usermgr_core::domain::json::JsonObject;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::flow::users::CreateUser;
+    /// use usermgr_core::ClientContext;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::with_parts(|builder| builder.profile::<Person>());
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Person {
+    ///     city: String,
+    /// }
+    ///
+    /// let profile = JsonObject::of(&Person { city: "Madrid".into() })?;
+    /// let request = CreateUser::new("ana@example.org").with_profile(profile);
+    /// let user = users.users().create(Principal::Operator, request, &client).await?;
+    /// let person: Option<Person> = user.profile()?;
+    /// assert_eq!(person.map(|person| person.city).as_deref(), Some("Madrid"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn profile<T: DeserializeOwned>(&self) -> Result<Option<T>, ProfileError> {
         self.profile.as_ref().map(Profile::read).transpose()
     }

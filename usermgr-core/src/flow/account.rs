@@ -13,6 +13,32 @@ use crate::port::store::outbox::{OutboxEntry, OutboxQuery};
 use crate::port::store::session::SessionsQuery;
 
 /// One's own account; see [`UserManager::account`](crate::UserManager::account).
+///
+/// ```
+/// use usermgr_core::flow::update_user::UpdateUser;
+/// use usermgr_core::{ClientContext, Error};
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let (users, client) = (auth.users(), ClientContext::new());
+///
+/// # let signed_in = auth.signed_in("user").await;
+/// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+/// let change = UpdateUser::new().with_username(Some("Ana".into())).with_locale(Some("es".into()));
+/// let user = users.account().update(&caller, change, &client).await?;
+/// assert_eq!(user.username.as_ref().map(|name| name.as_str()), Some("Ana"));
+///
+/// let export = users.account().export(&caller, &client).await?;
+/// assert_eq!(export.sessions.len(), 1);
+///
+/// // Within a quarter of an hour of the sign-in no password is asked for; later it comes along.
+/// users.account().delete(&caller, None, &client).await?;
+/// let gone = users.sessions().authenticate(&signed_in.access_token).await;
+/// assert!(matches!(gone, Err(Error::SessionEnded)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Account<'a> {
     pub(crate) inner: &'a Inner,

@@ -1,4 +1,6 @@
 //! Changing an account's address: proven at the new one before it counts, and undone from the old one for a while.
+//!
+//! [`Account::request_email_change`], [`Account::confirm_email_change`], [`Account::undo_email_change`].
 
 use super::account::Account;
 use super::hooks::Question;
@@ -90,6 +92,29 @@ impl Account<'_> {
     /// # Errors
     /// [`Error::Invalid`], [`Error::InvalidCode`] (also when somebody else registered the address meanwhile),
     /// [`Error::CodeExpired`], [`Error::TooManyAttempts`], [`Error::Unavailable`].
+    ///
+    /// ```
+    /// use usermgr_core::{ClientContext, Code, LinkToken};
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # let signed_in = auth.signed_in("user").await;
+    /// # let old = signed_in.user.email.as_str();
+    /// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+    /// users.account().request_email_change(&caller, "ana@example.net", None, &client).await?;
+    /// # let code = Code::new(auth.last_code("ana@example.net").await.ok_or("no code")?);
+    /// let user = users.account().confirm_email_change(&caller, &code, &client).await?;
+    /// assert_eq!(user.email.as_str(), "ana@example.net");
+    ///
+    /// // Whoever still has the old mailbox may take it back, by the link that was mailed there.
+    /// # let token = LinkToken::new(auth.last_link_token(old).await.ok_or("no link")?);
+    /// users.account().undo_email_change(&token, &client).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn confirm_email_change(
         &self,
         caller: &Authenticated,

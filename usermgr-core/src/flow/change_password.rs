@@ -52,6 +52,24 @@ impl Passwords<'_> {
     ///
     /// # Security
     /// A wrong current password counts as a failed sign-in: there is no second path to guess on.
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::flow::change_password::ChangePassword;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # let signed_in = auth.signed_in("user").await;
+    /// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+    /// let request = ChangePassword::new("correct horse battery", "an even better password");
+    /// users.passwords().change(&caller, request, &client).await?;
+    /// assert!(users.sessions().authenticate(&signed_in.access_token).await.is_ok()); // this session stays
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn change(
         &self,
         caller: &Authenticated,

@@ -1,4 +1,6 @@
 //! Deleting an account: one's own, with a way back, or as an administrator.
+//!
+//! [`Account::delete`], [`Users::delete`].
 
 use super::account::Account;
 use super::permission::Principal;

@@ -22,6 +22,26 @@ use crate::port::store::EventDraft;
 use crate::port::store::account::{ImportUsers, ImportedUser, UserImported};
 
 /// A user as another system tells of one.
+///
+/// ```
+/// use usermgr_core::domain::password::PasswordHash;
+/// use usermgr_core::flow::import_users::{ImportOutcome, ImportUser};
+/// use usermgr_core::ClientContext;
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let (users, client) = (auth.users(), ClientContext::new());
+///
+/// let ana = ImportUser::new("ana@example.org")
+///     .with_username("Ana")
+///     .with_roles(["admin".to_owned()])
+///     .with_password(PasswordHash::new("pbkdf2_sha256$1000$saltsalt$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="));
+/// let outcomes = users.users().import(vec![ana], &client).await?;
+/// assert!(matches!(outcomes[..], [ImportOutcome::Added(_)]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ImportUser {
@@ -90,6 +110,13 @@ impl ImportUser {
     #[must_use]
     pub fn with_locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = Some(locale.into());
+        self
+    }
+
+    /// With a profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    #[must_use]
+    pub fn with_profile(mut self, profile: JsonObject) -> Self {
+        self.profile = Some(profile);
         self
     }
 

@@ -1,4 +1,6 @@
 //! Signing in with a password.
+//!
+//! [`Sessions::login`](super::sessions::Sessions::login).
 
 use super::hooks::Question;
 use super::input::Input;

@@ -1,4 +1,6 @@
 //! What those see and do who keep the installation running: the audit log, owed mails, and the feed of events.
+//!
+//! [`Users::audit`], [`Users::outbox`], [`Users::events`], [`Users::retry_mail`].
 
 use super::permission::Principal;
 use super::users::Users;
@@ -17,6 +19,25 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `audit:read`.
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::domain::audit::AuditEvent;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::port::store::audit::AuditQuery;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # let user = auth.signed_in("user").await.user;
+    /// let query = AuditQuery { subject: Some(user.id), event: Some(AuditEvent::SignIn), ..AuditQuery::default() };
+    /// let page = users.users().audit(Principal::Operator, query, &client).await?;
+    /// assert_eq!(page.items.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn audit(
         &self,
         by: Principal<'_>,
@@ -46,6 +67,31 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `events:read`.
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::port::store::event::{EventFeed, EventQuery};
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # auth.signed_in("user").await;
+    /// let mut query = EventQuery::default(); // with the position that was remembered, if there is one
+    /// match users.users().events(Principal::Operator, query, &client).await? {
+    ///     EventFeed::Page { events, next } => {
+    ///         for event in events {
+    ///             println!("{}: {} {}", event.at, event.user_id, event.kind.as_str());
+    ///         }
+    ///         query.after = Some(next); // remember it with what was done
+    ///     }
+    ///     EventFeed::Gap { resume_after } => query.after = Some(resume_after), // and read all users anew
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn events(
         &self,
         by: Principal<'_>,
@@ -61,6 +107,30 @@ impl Users<'_> {
     /// # Errors
     /// [`Error::NotFound`] when there is no such item or it is not dead, [`Error::Unavailable`]; of a user who acts,
     /// [`Error::Forbidden`] without `outbox:manage`.
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::port::store::outbox::{OutboxQuery, OutboxStatus};
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # auth.mail_fails(Some(usermgr_core::testing::Failure::Permanent));
+    /// # let ana = usermgr_core::flow::users::CreateUser::new("ana@example.org");
+    /// # users.users().create(Principal::Operator, ana, &client).await?;
+    /// # auth.deliver().await;
+    /// # auth.mail_fails(None);
+    /// let query = OutboxQuery { status: Some(OutboxStatus::Dead), ..OutboxQuery::default() };
+    /// for entry in users.users().outbox(Principal::Operator, query, &client).await?.items {
+    ///     users.users().retry_mail(Principal::Operator, entry.mail.id, &client).await?;
+    /// }
+    /// # assert!(auth.last_code("ana@example.org").await.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn retry_mail(
         &self,
         by: Principal<'_>,

@@ -30,6 +30,24 @@ impl UserManager {
     ///
     /// # Errors
     /// [`Error::Forbidden`], [`Error::Unavailable`].
+    ///
+    /// ```
+    /// use usermgr_core::domain::role::Permission;
+    /// use usermgr_core::{ClientContext, Error};
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// let permission: Permission = "notes:read-all".parse()?; // granted to roles by `RolePolicy`
+    /// # let signed_in = auth.signed_in("user").await;
+    /// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+    /// let refused = users.require(&caller, &permission, &client).await;
+    /// assert!(matches!(refused, Err(Error::Forbidden)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn require(
         &self,
         caller: &Authenticated,

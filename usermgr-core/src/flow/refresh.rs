@@ -1,4 +1,6 @@
 //! Renewing a session by its refresh token.
+//!
+//! [`Sessions::refresh`](super::sessions::Sessions::refresh).
 
 use super::sessions::{Sessions, SignedIn, TokenFacts};
 use crate::crypto::digest::token_digest;

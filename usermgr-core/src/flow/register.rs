@@ -37,13 +37,12 @@ use crate::port::store::code::{CodeRequested, CodeTarget, RequestCode};
 /// #     .build()?;
 ///
 /// let client = ClientContext::new().with_ip([192, 0, 2, 1].into());
-/// let mut request = Register::new("ana@example.org", "correct horse battery");
-/// request.username = Some("Ana".into());
+/// let request = Register::new("ana@example.org", "correct horse battery").with_username("Ana").with_locale("es");
 /// let accepted = users.registration().register(request, &client).await?;
 ///
 /// users.mail_worker().run_once().await?; // start_workers() does so by itself
 /// let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
-/// let verify = Verify { registration: Some(accepted.registration), ..Verify::new("ana@example.org", code) };
+/// let verify = Verify::new("ana@example.org", code).with_registration(accepted.registration);
 /// let user = users.registration().verify(verify.clone(), &client).await?;
 /// assert!(user.email_verified());
 ///
@@ -65,6 +64,18 @@ impl std::fmt::Debug for Registration<'_> {
 }
 
 /// What somebody who signs up gives.
+///
+/// ```
+/// use usermgr_core::domain::json::JsonObject;
+/// use usermgr_core::flow::register::Register;
+///
+/// let request = Register::new("ana@example.org", "correct horse battery")
+///     .with_confirmation("correct horse battery") // what a form asks for twice
+///     .with_username("Ana")
+///     .with_locale("es")
+///     .with_extra(JsonObject::of(&serde_json::json!({ "invite": "spring-2026" }))?);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[expect(
     clippy::exhaustive_structs,
@@ -119,6 +130,20 @@ impl Register {
     #[must_use]
     pub fn with_locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = Some(locale.into());
+        self
+    }
+
+    /// With a profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    #[must_use]
+    pub fn with_profile(mut self, profile: JsonObject) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
+    /// With what hooks ask for.
+    #[must_use]
+    pub fn with_extra(mut self, extra: JsonObject) -> Self {
+        self.extra = Some(extra);
         self
     }
 }
@@ -240,6 +265,30 @@ impl Registration<'_> {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::RateLimited`], [`Error::Unavailable`].
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::flow::register::Register;
+    /// use usermgr_core::flow::verify_email::Verify;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// let request = Register::new("ana@example.org", "correct horse battery");
+    /// let accepted = users.registration().register(request, &client).await?;
+    /// # let first = auth.last_code("ana@example.org").await.ok_or("no code")?;
+    /// # auth.clock().advance(time::Duration::seconds(30));
+    /// users.registration().resend("ana@example.org", Some(&accepted.registration), &client).await?;
+    ///
+    /// # let code = auth.last_code("ana@example.org").await.ok_or("no code")?;
+    /// let verify = |code| Verify::new("ana@example.org", code).with_registration(accepted.registration.clone());
+    /// assert!(users.registration().verify(verify(first), &client).await.is_err()); // void
+    /// users.registration().verify(verify(code), &client).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn resend(
         &self,
         email: &str,

@@ -1,4 +1,6 @@
 //! Passwords set by a mailed link.
+//!
+//! [`Passwords::forgot`], [`Passwords::reset`].
 
 use super::input::Input;
 use super::redeem::CLOCK_SKEW;
@@ -55,6 +57,26 @@ impl Passwords<'_> {
     ///
     /// # Security
     /// A token that was not made by us is refused before anything is read. A weak password spends no link.
+    ///
+    /// ```
+    /// use usermgr_core::{ClientContext, LinkToken, Password};
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # let email = auth.signed_in("user").await.user.email;
+    /// # let email = email.as_str();
+    /// users.passwords().forgot(email, &client).await?;
+    /// // The page that the link leads to reads what follows `#token=`, and posts it.
+    /// # let token = auth.last_link_token(email).await.ok_or("no link")?;
+    /// let (token, password) = (LinkToken::new(token), Password::new("an even better password"));
+    /// users.passwords().reset(&token, &password, &password, &client).await?;
+    /// users.sessions().login(email, &password, &client).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn reset(
         &self,
         token: &LinkToken,

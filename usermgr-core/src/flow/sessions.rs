@@ -38,8 +38,7 @@ use crate::port::store::session::{
 /// #     .build()?;
 /// # use usermgr_core::flow::permission::Principal;
 /// # use usermgr_core::flow::users::CreateUser;
-/// # let mut ana = CreateUser::new("ana@example.org");
-/// # ana.password = Some("correct horse battery".into());
+/// # let ana = CreateUser::new("ana@example.org").with_password("correct horse battery");
 /// # users.users().create(Principal::Operator, ana, &ClientContext::new()).await?;
 ///
 /// let client = ClientContext::new();
@@ -98,7 +97,8 @@ impl Sessions<'_> {
     ///
     /// # Errors
     /// [`Error::InvalidToken`] for a token that is not ours, was altered or ran out, [`Error::SessionEnded`] when its
-    /// session is over, [`Error::Unavailable`].
+    /// session is over, [`Error::Unavailable`]. An opaque token of a session that is over is [`Error::InvalidToken`] too:
+    /// nothing is left to tell it by.
     pub async fn authenticate(&self, token: &AccessToken) -> Result<Authenticated, Error> {
         let inner = self.inner;
         let now = inner.clock.now();
@@ -143,6 +143,25 @@ impl Sessions<'_> {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # let signed_in = auth.signed_in("user").await;
+    /// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+    /// for session in users.sessions().list(&caller).await? {
+    ///     let is_this = session.id == caller.session.id;
+    ///     println!("{:?} since {}{}", session.user_agent, session.created_at, if is_this { ", here" } else { "" });
+    /// }
+    /// # let _: ClientContext = client;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn list(&self, caller: &Authenticated) -> Result<Vec<Session>, Error> {
         let query = SessionsQuery { now: self.inner.clock.now(), user_id: caller.user.id };
         Ok(self.inner.store.sessions(query).await?)
@@ -164,10 +183,28 @@ impl Sessions<'_> {
         }
     }
 
-    /// Ends all of the caller's sessions but this one. Answers how many there were.
+    /// Ends all of the caller's sessions but this one, which [`logout`](Self::logout) ends. Answers how many there were.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # let signed_in = auth.signed_in("user").await;
+    /// # let password = usermgr_core::Password::new(TestAuth::PASSWORD);
+    /// # users.sessions().login(signed_in.user.email.as_str(), &password, &client).await?;
+    /// let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+    /// assert_eq!(users.sessions().end_others(&caller, &client).await?, 1);
+    /// users.sessions().logout(&caller, &client).await?; // and here: signed out everywhere
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn end_others(&self, caller: &Authenticated, client: &ClientContext) -> Result<u64, Error> {
         self.end_own(caller, SessionSelector::AllBut(caller.session.id), client).await
     }

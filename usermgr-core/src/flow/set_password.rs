@@ -37,8 +37,7 @@ use crate::port::store::code::{CodeTarget, RedeemEffect};
 /// #     .build()?;
 /// # use usermgr_core::flow::permission::Principal;
 /// # use usermgr_core::flow::users::CreateUser;
-/// # let mut ana = CreateUser::new("ana@example.org");
-/// # ana.password = Some("correct horse battery".into());
+/// # let ana = CreateUser::new("ana@example.org").with_password("correct horse battery");
 /// # users.users().create(Principal::Operator, ana, &ClientContext::new()).await?;
 ///
 /// let client = ClientContext::new();
@@ -46,13 +45,8 @@ use crate::port::store::code::{CodeTarget, RedeemEffect};
 /// users.mail_worker().run_once().await?; // start_workers() does so by itself
 /// let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
 ///
-/// let request = SetWithCode {
-///     email: "ana@example.org".into(),
-///     code: code.into(),
-///     new_password: "an even better password".into(),
-///     confirmation_password: "an even better password".into(),
-///     purpose: Some(CodePurpose::ResetPassword),
-/// };
+/// let request = SetWithCode::new("ana@example.org", code, "an even better password")
+///     .with_purpose(CodePurpose::ResetPassword);
 /// let set = users.passwords().set_with_code(request, &client).await?;
 /// assert!(matches!(set, PasswordSet::SignedIn(_)));
 /// # Ok(())
@@ -169,6 +163,25 @@ impl Passwords<'_> {
     /// # Errors
     /// As [`set_with_code`](Self::set_with_code); where there are hooks, [`Error::Refused`] and [`Error::Undecided`] when the
     /// sign-in is refused. The password is set then all the same.
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::flow::register::Register;
+    /// use usermgr_core::flow::set_password::SetWithCode;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// users.registration().register(Register::new("ana@example.org", "typed in a hurry"), &client).await?;
+    /// # let code = auth.last_code("ana@example.org").await.ok_or("no code")?;
+    /// let request = SetWithCode::new("ana@example.org", code, "correct horse battery");
+    /// let signed_in = users.passwords().set_with_email_code(request, &client).await?;
+    /// assert!(signed_in.user.email_verified());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_with_email_code(
         &self,
         request: SetWithCode,
@@ -191,6 +204,29 @@ impl Passwords<'_> {
     ///
     /// # Security
     /// A weak password is refused before the code is looked at, and spends nothing.
+    ///
+    /// ```
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::flow::set_password::{PasswordSet, SetWithCode};
+    /// use usermgr_core::flow::users::CreateUser;
+    /// use usermgr_core::ClientContext;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// // Whoever is invited sets the first password by the code in the invitation.
+    /// users.users().create(Principal::Operator, CreateUser::new("ana@example.org"), &client).await?;
+    /// # let code = auth.last_code("ana@example.org").await.ok_or("no code")?;
+    /// let request = SetWithCode::new("ana@example.org", code, "correct horse battery");
+    /// match users.passwords().set_with_code(request, &client).await? {
+    ///     PasswordSet::SignedIn(signed_in) => println!("{}", signed_in.user.email),
+    ///     PasswordSet::Set(user) => println!("{}, please sign in", user.email),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set_with_code(
         &self,
         request: SetWithCode,

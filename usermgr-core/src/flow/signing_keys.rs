@@ -29,6 +29,27 @@ const READ_AGAIN: Duration = Duration::minutes(1);
 const READ_AGAIN_FOR_UNKNOWN: Duration = Duration::seconds(5);
 
 /// The signing keys of one installation; see [`UserManager::signing_keys`](crate::UserManager::signing_keys).
+///
+/// ```
+/// use usermgr_core::ClientContext;
+/// use usermgr_core::flow::signing_keys::Rotation;
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let (users, client) = (auth.users(), ClientContext::new());
+///
+/// # let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+/// # users.jwks().await?;
+/// // The key may be in other hands.
+/// users.signing_keys().rotate(Rotation::AtOnce, &client, now).await?;
+/// for key in users.signing_keys().list(now).await? {
+///     println!("{key:?}");
+/// }
+/// # assert_eq!(users.signing_keys().list(now).await?.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
 pub struct KeyRing {
     store: Arc<dyn Store>,
     secrets: SecretKeys,

@@ -49,6 +49,36 @@ impl MailCallbacks<'_> {
     /// [`Error::NotFound`] without a [secret](crate::UserManagerBuilder::mail_callback_secrets),
     /// [`Error::InvalidSignature`] when nobody who knows it signed this within five minutes, [`Error::Invalid`] when the
     /// body is not of the form, [`Error::Unavailable`]. Nothing is marked then.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use time::OffsetDateTime;
+    /// use usermgr_core::crypto::webhook::{WebhookSecret, sign_webhook};
+    /// # use usermgr_core::testing::{Mailbox, MemoryStore};
+    /// use usermgr_core::{ClientContext, SecretKey, UserManager};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// let secret: WebhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
+    /// let users = UserManager::builder()
+    /// #     .store(Arc::new(MemoryStore::default()))
+    /// #     .mailer(Arc::new(Mailbox::default()))
+    /// #     .secret_key(SecretKey::from_bytes([7; 32]))
+    ///     .mail_callback_secrets(vec![secret.clone()])
+    ///     .build()?;
+    ///
+    /// // What the mail service sends:
+    /// let body = br#"{"events": [{"type": "bounce", "email": "ana@example.org"}]}"#;
+    /// # let now = usermgr_core::port::clock::Clock::now(&usermgr_core::port::clock::SystemClock);
+    /// let signature = sign_webhook(&[secret], "msg-1", now, body);
+    /// let seconds = now.unix_timestamp().to_string();
+    /// let headers = [("webhook-id", "msg-1"), ("webhook-timestamp", &seconds), ("webhook-signature", &signature)];
+    ///
+    /// assert_eq!(users.mail_callbacks().receive(headers, body, &ClientContext::new()).await?, 1);
+    /// # let _: OffsetDateTime = now;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn receive<'h>(
         &self,
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,

@@ -20,6 +20,15 @@ use crate::port::store::account::{self, RolesChange, UserChange, UserUpdated};
 use crate::port::store::session::{EndSessions, SessionSelector, SessionsEnded, SessionsQuery};
 
 /// What to change of a user; what is `None` stays.
+///
+/// ```
+/// use usermgr_core::domain::user::UserStatus;
+/// use usermgr_core::flow::update_user::UpdateUser;
+///
+/// let renamed = UpdateUser::new().with_username(Some("Ana".into()));
+/// let nameless = UpdateUser::new().with_username(None);
+/// let disabled = UpdateUser::new().with_status(UserStatus::Disabled); // as an administrator
+/// ```
 #[derive(Debug, Clone, Default)]
 #[expect(
     clippy::exhaustive_structs,
@@ -53,6 +62,13 @@ impl UpdateUser {
     #[must_use]
     pub fn with_locale(mut self, locale: Option<String>) -> Self {
         self.locale = Some(locale);
+        self
+    }
+
+    /// With another profile, which replaces the one before as a whole; `None` removes it.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Option<JsonObject>) -> Self {
+        self.profile = Some(profile);
         self
     }
 
@@ -114,6 +130,31 @@ impl Users<'_> {
     /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `roles:assign` and for roles that permit
     /// more than the user may, [`Error::ReauthenticationRequired`], [`Error::InvalidCredentials`],
     /// [`Error::TooManyAttempts`].
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::domain::user::UserStatus;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::flow::update_user::UpdateUser;
+    /// use usermgr_core::port::store::account::RolesChange;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # let (root, user) = (auth.signed_in("admin").await, auth.signed_in("user").await.user);
+    /// // The program itself, as from its command line:
+    /// let grant = RolesChange::Grant("admin".parse()?);
+    /// users.users().change_roles(Principal::Operator, user.id, grant, None, &client).await?;
+    ///
+    /// // Somebody who signed in, by their own rights:
+    /// let caller = users.sessions().authenticate(&root.access_token).await?;
+    /// let disable = UpdateUser::new().with_status(UserStatus::Disabled);
+    /// users.users().update(Principal::User(&caller), user.id, disable, &client).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn change_roles(
         &self,
         by: Principal<'_>,

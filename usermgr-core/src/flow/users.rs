@@ -60,6 +60,17 @@ impl std::fmt::Debug for Users<'_> {
 }
 
 /// A user to make without a registration.
+///
+/// ```
+/// use usermgr_core::flow::users::CreateUser;
+///
+/// let invited = CreateUser::new("ana@example.org").with_locale("es");
+/// let editor = CreateUser::new("eva@example.org")
+///     .with_password("correct horse battery")
+///     .with_username("Eva")
+///     .with_roles(["editor".parse()?]);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[expect(
     clippy::exhaustive_structs,
@@ -111,6 +122,13 @@ impl CreateUser {
     #[must_use]
     pub fn with_locale(mut self, locale: impl Into<String>) -> Self {
         self.locale = Some(locale.into());
+        self
+    }
+
+    /// With a profile, for the type of [`UserManagerBuilder::profile`](crate::UserManagerBuilder::profile).
+    #[must_use]
+    pub fn with_profile(mut self, profile: JsonObject) -> Self {
+        self.profile = Some(profile);
         self
     }
 
@@ -273,6 +291,32 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:read`.
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::flow::permission::Principal;
+    /// use usermgr_core::port::store::account::UserQuery;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// # auth.signed_in("user").await;
+    /// let mut query = UserQuery::default();
+    /// loop {
+    ///     let page = users.users().list(Principal::Operator, query.clone(), &client).await?;
+    ///     for user in &page.items {
+    ///         println!("{} {}", user.id, user.email);
+    ///     }
+    ///     match page.next {
+    ///         Some(next) => query.after = Some(next),
+    ///         None => break,
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn list(
         &self,
         by: Principal<'_>,

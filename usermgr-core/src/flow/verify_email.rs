@@ -19,6 +19,15 @@ use crate::port::store::code::{Candidate, CodeOwner, RedeemEffect};
 use crate::port::store::session::{LoginCounted, LoginFailed};
 
 /// A code, and what settles which registration it is for.
+///
+/// ```
+/// use usermgr_core::flow::verify_email::Verify;
+///
+/// # let accepted = "as register answered it";
+/// let alone = Verify::new("ana@example.org", "123456");
+/// let this_one = Verify::new("ana@example.org", "123456").with_registration(accepted);
+/// let by_password = Verify::new("ana@example.org", "123456").with_password("correct horse battery");
+/// ```
 #[derive(Debug, Clone)]
 #[expect(
     clippy::exhaustive_structs,
@@ -118,6 +127,25 @@ impl Registration<'_> {
     /// # Errors
     /// [`Error::InvalidCredentials`] for a wrong password or an address without a registration; otherwise as
     /// [`verify`](Self::verify), but never ambiguous.
+    ///
+    /// ```
+    /// use usermgr_core::ClientContext;
+    /// use usermgr_core::flow::register::Register;
+    /// use usermgr_core::flow::verify_email::Activate;
+    /// # use usermgr_core::testing::TestAuth;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let auth = TestAuth::new();
+    /// # let (users, client) = (auth.users(), ClientContext::new());
+    ///
+    /// users.registration().register(Register::new("ana@example.org", "correct horse battery"), &client).await?;
+    /// # let code = auth.last_code("ana@example.org").await.ok_or("no code")?;
+    /// let request = Activate::new("ana@example.org", "correct horse battery", code);
+    /// let user = users.registration().activate(request, &client).await?;
+    /// assert!(user.email_verified());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn activate(&self, request: Activate, client: &ClientContext) -> Result<User, Error> {
         let Activate { email, password, code } = request;
         let mut input = Input::default();

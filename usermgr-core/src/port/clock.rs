@@ -3,6 +3,23 @@
 use time::OffsetDateTime;
 
 /// Tells the time. The core asks nobody else.
+///
+/// ```
+/// use time::{Duration, OffsetDateTime};
+/// use usermgr_core::port::clock::{Clock, SystemClock};
+///
+/// /// The time as the database has it.
+/// #[derive(Debug)]
+/// struct DatabaseTime {
+///     ahead: Duration,
+/// }
+///
+/// impl Clock for DatabaseTime {
+///     fn now(&self) -> OffsetDateTime {
+///         SystemClock.now() + self.ahead
+///     }
+/// }
+/// ```
 #[cfg_attr(feature = "testing", mockall::automock)]
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The time now, in UTC.

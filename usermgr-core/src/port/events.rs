@@ -26,8 +26,9 @@ use crate::domain::event::Event;
 /// #[async_trait]
 /// impl EventPublisher for Cleaner {
 ///     async fn publish(&self, event: &Event) -> Result<(), PublishError> {
+///         // Not yet at `UserDeleted`: until the grace is over, users may come back.
 ///         if event.kind == EventKind::UserPurged {
-///             self.0.remove_of(event.user_id).await.map_err(|error| PublishError(Box::new(error)))?;
+///             self.0.remove_of(event.user_id).await.map_err(PublishError::new)?;
 ///         }
 ///         Ok(())
 ///     }
@@ -50,3 +51,10 @@ pub trait EventPublisher: Send + Sync + std::fmt::Debug {
 #[error("the event was not published")]
 #[expect(clippy::exhaustive_structs, reason = "a publisher makes it of its own error")]
 pub struct PublishError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+impl PublishError {
+    /// The event was not taken, with why.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}

@@ -25,6 +25,23 @@ const LAYOUT: &str = "layout.html";
 /// The files are minijinja templates. All get `language` and `service_name`; text and HTML get `email`, `public_url`
 /// and `username` (which may be none) too; those of mails with a code or a link also `code` and `code_spaced`, or
 /// `link`, and `ttl` in words (English or Spanish), `ttl_minutes` and `ttl_seconds`.
+///
+/// ```
+/// use usermgr_core::template::FolderTemplates;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = std::env::temp_dir().join(format!("usermgr-folder-{}", std::process::id()));
+/// # std::fs::create_dir_all(folder.join("es"))?;
+/// std::fs::write(folder.join("es/welcome.subject.txt"), "Te damos la bienvenida a {{ service_name }}")?;
+/// let templates = FolderTemplates::load(&folder)?;
+///
+/// std::fs::write(folder.join("es/welcome.subject.txt"), "{{ no_such_value }}")?;
+/// let fault = FolderTemplates::load(&folder).expect_err("there is no such value");
+/// println!("{fault}");
+/// # std::fs::remove_dir_all(folder)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct FolderTemplates {
     texts: Texts,

@@ -21,6 +21,30 @@ pub use folder::FolderTemplates;
 pub use sample::SampleMail;
 
 /// Writes mails.
+///
+/// ```
+/// use usermgr_core::domain::mail::MailKind;
+/// use usermgr_core::domain::user::Locale;
+/// use usermgr_core::template::{BuiltInTemplates, MailTemplates, MailValues, RenderedMail, TemplateError};
+///
+/// /// Short subjects, and the rest as it is.
+/// #[derive(Debug)]
+/// struct Short(BuiltInTemplates);
+///
+/// impl MailTemplates for Short {
+///     fn render(
+///         &self,
+///         kind: MailKind,
+///         language: &str,
+///         values: &MailValues<'_>,
+///     ) -> Result<RenderedMail, TemplateError> {
+///         let mail = self.0.render(kind, language, values)?;
+///         Ok(RenderedMail { subject: values.service_name.to_owned(), ..mail })
+///     }
+/// }
+///
+/// let templates = Short(BuiltInTemplates::new(&Locale::english()));
+/// ```
 pub trait MailTemplates: Send + Sync + fmt::Debug {
     /// Writes the mail of this kind in this language, or in another one if this one is not known. The same values
     /// always give the same texts: a mail that is sent again is the same mail.

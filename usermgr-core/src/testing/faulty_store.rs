@@ -54,6 +54,25 @@ pub enum StoreFault {
 }
 
 /// A store that fails when it is told to, over any other: to see what an application answers then.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::testing::{FaultyStore, Mailbox, MemoryStore, StoreFault};
+/// use usermgr_core::{SecretKey, UserManager};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = FaultyStore::new(Arc::new(MemoryStore::default()));
+/// let users = UserManager::builder()
+///     .store(Arc::new(store.clone()))
+///     .mailer(Arc::new(Mailbox::default()))
+///     .secret_key(SecretKey::from_bytes([7; 32]))
+///     .build()?;
+/// store.fail(Some(StoreFault::Down));
+/// assert!(users.ping().await.is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct FaultyStore {
     inner: Arc<dyn Store>,

@@ -21,6 +21,20 @@ pub use faulty_store::{FaultyStore, StoreFault};
 pub use test_auth::TestAuth;
 
 /// A clock that stands still until it is moved. It begins on 1 January 2026 at noon, UTC.
+///
+/// ```
+/// use usermgr_core::testing::TestAuth;
+/// use usermgr_core::Error;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let auth = TestAuth::new();
+/// let ana = auth.signed_in("user").await;
+/// auth.clock().advance(time::Duration::minutes(16));
+/// let late = auth.users().sessions().authenticate(&ana.access_token).await;
+/// assert!(matches!(late, Err(Error::InvalidToken)));
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct TestClock(Mutex<OffsetDateTime>);
 
@@ -70,6 +84,32 @@ impl Random for TestRandom {
 }
 
 /// A mailbox: takes every mail, keeps it, and can be told to fail.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::flow::permission::Principal;
+/// use usermgr_core::flow::users::CreateUser;
+/// use usermgr_core::testing::{Mailbox, MemoryStore};
+/// use usermgr_core::{ClientContext, SecretKey, UserManager};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mailbox = Arc::new(Mailbox::default());
+/// let users = UserManager::builder()
+///     .store(Arc::new(MemoryStore::default()))
+///     .mailer(mailbox.clone())
+///     .secret_key(SecretKey::from_bytes([7; 32]))
+///     .build()?;
+/// let request = CreateUser::new("ana@example.org").with_locale("es");
+/// users.users().create(Principal::Operator, request, &ClientContext::new()).await?;
+/// users.mail_worker().run_once().await?;
+///
+/// let mail = mailbox.last("ana@example.org").ok_or("no mail")?;
+/// assert!(mail.text.contains("código"));
+/// assert!(mailbox.last_code("ana@example.org").is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub struct Mailbox {
     mails: Mutex<Vec<Mail>>,
@@ -108,6 +148,11 @@ impl Mailbox {
     pub fn last_link(&self, address: &str) -> Option<String> {
         let is_link = |line: &&str| line.contains("#token=");
         self.last_line(address, |text| text.lines().map(str::trim).find(is_link).map(str::to_owned))
+    }
+
+    /// The token of the link in the last mail to an address that has one.
+    pub fn last_link_token(&self, address: &str) -> Option<String> {
+        Some(self.last_link(address)?.rsplit_once("#token=")?.1.to_owned())
     }
 
     fn last_line(&self, address: &str, find: impl Fn(&str) -> Option<String>) -> Option<String> {

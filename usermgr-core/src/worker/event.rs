@@ -43,6 +43,28 @@ pub struct EventWorkerParts {
 ///
 /// An event that is not taken is tried again until it is, or until it is too old to be kept. Cloning is cheap and shares
 /// everything.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::testing::TestAuth;
+///
+/// # use usermgr_core::port::events::{EventPublisher, PublishError};
+/// # use usermgr_core::domain::event::Event;
+/// # #[derive(Debug)]
+/// # struct Cleaner;
+/// # #[async_trait::async_trait]
+/// # impl EventPublisher for Cleaner {
+/// #     async fn publish(&self, _event: &Event) -> Result<(), PublishError> { Ok(()) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let auth = TestAuth::with_parts(|builder| builder.events(Arc::new(Cleaner)));
+/// auth.signed_in("user").await;
+/// let worker = auth.users().event_worker().ok_or("nobody is to be told")?;
+/// while worker.run_once().await?.attempts() > 0 {} // of one user, one event a round
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct EventWorker {
     pub(super) inner: Arc<Events>,
@@ -123,8 +145,8 @@ impl EventWorker {
         Self { inner: Arc::new(Events { store, publisher, clock, random }) }
     }
 
-    /// Makes one attempt at each event that is due, of eight users at most, and returns when all have ended. None
-    /// attempted means that none was due.
+    /// Makes one attempt at the oldest event of each of eight users at most, as far as it is due, and returns when all have
+    /// ended. None attempted means that none was due: call it again until then.
     ///
     /// Like [`run`](Self::run) it must be called within a tokio runtime. Dropping the future cuts deliveries off;
     /// what was cut off is due again when its lease of five minutes has passed.

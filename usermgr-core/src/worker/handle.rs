@@ -52,6 +52,18 @@ impl Stop {
 /// The workers of a process, running on tokio.
 ///
 /// [`stop`](Self::stop) ends them in order. Dropping the handle tells them to end and does not wait.
+///
+/// ```
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users();
+/// let workers = users.start_workers();
+/// tokio::time::timeout(std::time::Duration::from_secs(10), workers.stop()).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping the handle stops the workers"]
 pub struct Workers {

@@ -41,6 +41,22 @@ pub struct MailWorkerParts {
 ///
 /// Codes and links are derived when their mail is written, anew for each attempt and the same each time, so a mail
 /// that is sent again is the same mail under the same identifier. Cloning is cheap and shares everything.
+///
+/// ```
+/// use usermgr_core::ClientContext;
+/// use usermgr_core::flow::register::Register;
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let (users, client) = (auth.users(), ClientContext::new());
+///
+/// users.registration().register(Register::new("ana@example.org", "correct horse battery"), &client).await?;
+/// let delivered = users.mail_worker().run_once().await?;
+/// assert_eq!((delivered.sent, delivered.retried), (1, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct MailWorker {
     pub(super) inner: Arc<Inner>,

@@ -39,6 +39,20 @@ const END_TRIES: u32 = 5;
 /// Runs jobs, each on a task of its own, so that none holds up another.
 ///
 /// Any number of processes may do so on one store: of a job that runs once in each period, the run is leased to one of them.
+///
+/// ```
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users();
+/// for job in users.scheduler().list().await? {
+///     println!("{} {:?}", job.job, job.next);
+/// }
+/// # assert!(users.scheduler().list().await?.len() >= 3);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Scheduler {
     pub(super) jobs: Arc<[Job]>,

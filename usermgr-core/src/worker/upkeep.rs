@@ -28,6 +28,24 @@ const UNDELIVERABLE_FOR: time::Duration = time::Duration::days(180);
 
 /// Removes what nothing needs any more: registrations that are over, spent codes, ended sessions, delivered mails, old events
 /// and audit entries, and counters. Any number of processes may do so on one store.
+///
+/// ```
+/// use usermgr_core::ClientContext;
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let (users, client) = (auth.users(), ClientContext::new());
+///
+/// # let signed_in = auth.signed_in("user").await;
+/// # let caller = users.sessions().authenticate(&signed_in.access_token).await?;
+/// users.account().delete(&caller, None, &client).await?;
+/// auth.clock().advance(time::Duration::days(31)); // past the grace
+/// let purged = users.upkeep().run_once().await?;
+/// assert_eq!(purged.users, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Upkeep {
     pub(super) store: Arc<dyn UpkeepStore>,

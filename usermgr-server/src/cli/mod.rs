@@ -121,6 +121,12 @@ enum Command {
 }
 
 /// Runs the program: exit code 0 done, 1 refused or failed, 2 wrong usage.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     usermgr_server::cli::main()
+/// }
+/// ```
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -16,8 +16,22 @@ pub struct PeerAddr(pub SocketAddr);
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What the outside knows of who sent a request, for calls that a host makes itself: the address of the
-/// [`PeerAddr`], or what a trusted proxy says of it, the `User-Agent`, and the `X-Request-Id`, or a new one.
+/// What the outside knows of who sent a request, for calls that a host makes itself: the address of the [`PeerAddr`] (with
+/// the feature `axum` also of the `ConnectInfo`), or what a trusted proxy says of it, the `User-Agent`, and the
+/// `X-Request-Id`, or a new one.
+///
+/// ```
+/// use http::Request;
+/// use usermgr_server::{PeerAddr, client_context};
+///
+/// let mut request = Request::get("/").header("x-forwarded-for", "203.0.113.7").body(())?;
+/// request.extensions_mut().insert(PeerAddr("10.0.0.2:40000".parse()?));
+/// let (parts, ()) = request.into_parts();
+/// let proxies = ["10.0.0.0/8".parse()?];
+/// assert_eq!(client_context(&parts, &proxies).ip, Some([203, 0, 113, 7].into()));
+/// assert_eq!(client_context(&parts, &[]).ip, Some([10, 0, 0, 2].into()));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub fn client_context(parts: &Parts, trusted_proxies: &[IpNet]) -> ClientContext {
     context(parts, trusted_proxies, &request_id(&parts.headers))
 }

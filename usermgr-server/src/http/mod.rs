@@ -55,6 +55,26 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How the service is exposed.
+///
+/// ```
+/// use usermgr_server::{Namespace, ServiceOptions, service};
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users().clone();
+///
+/// let options = ServiceOptions {
+///     base_path: "/accounts".into(),
+///     namespaces: [Namespace::Registration, Namespace::Sessions].into(),
+///     trusted_proxies: vec!["10.0.0.0/8".parse()?],
+///     docs: false,
+///     ..ServiceOptions::default()
+/// };
+/// let part = service(users, options);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_structs, reason = "a host names what it changes and takes the rest from Default")]
 pub struct ServiceOptions {
@@ -89,6 +109,26 @@ impl Default for ServiceOptions {
 }
 
 /// What was answered, among the extensions of each response: for whoever counts or logs around the service.
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::Empty;
+/// use tower::ServiceExt as _;
+/// use usermgr_server::{Answered, ServiceOptions, service};
+/// # use bytes::Bytes;
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users().clone();
+///
+/// let service = service(users, ServiceOptions::default());
+/// let response = service.oneshot(Request::get("/v1/users/me").body(Empty::<Bytes>::new())?).await?;
+/// let answered = response.extensions().get::<Answered>().ok_or("each response has it")?;
+/// assert_eq!((answered.route.as_deref(), answered.code), (Some("/v1/users/me"), Some("missing_token")));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answered {
@@ -103,6 +143,48 @@ pub struct Answered {
 /// The client's address comes from a [`PeerAddr`](client::PeerAddr) among the request's extensions, or with the feature
 /// `axum` from the `ConnectInfo<SocketAddr>` of `into_make_service_with_connect_info`. Without either, all clients share
 /// one budget of each limit.
+///
+/// The paths, under [`base_path`](ServiceOptions::base_path); the document (`/openapi.json`, [`openapi`]) has their fields,
+/// answers and refusals:
+///
+/// | to | method and path |
+/// |---|---|
+/// | sign up | `POST /users`, `POST /users/resend-code`, `POST /users/verify`, `POST /users/activate` |
+/// | sign in and out | `POST /users/login`, `POST /sessions/refresh`, `POST /sessions/logout` |
+/// | see and end one's sessions | `GET /sessions`, `DELETE /sessions/{id}`, `DELETE /sessions` (all but this one) |
+/// | set a password | `POST /passwords/forgot`, `reset`, `request-code`, `set-with-code`, `change` |
+/// | one's own account | `GET`, `PATCH`, `DELETE /users/me`, `POST /users/me/email`, `GET /users/me/export` |
+/// | administer | `GET /users`, `POST /users/invite`, `PATCH`, `DELETE /users/{id}`, `PUT /users/{id}/roles`, `GET /audit` |
+///
+/// A refusal is `application/problem+json`, whose `code` is the [reason](usermgr_core::Error::reason); what a hook refuses has
+/// the code `refused`, and the hook's own reason as `reason`.
+///
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{Request, StatusCode};
+/// use http_body_util::Full;
+/// use tower::ServiceExt as _;
+/// use usermgr_server::{PeerAddr, ServiceOptions, service};
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users().clone();
+///
+/// let whole = service(users, ServiceOptions::default());
+///
+/// // In axum: `Router::new().nest_service("/auth", whole)`. By hand:
+/// let body = r#"{"email": "ana@example.org", "password": "correct horse battery"}"#;
+/// let mut request = Request::post("/v1/users")
+///     .header("content-type", "application/json")
+///     .body(Full::<Bytes>::from(body))?;
+/// request.extensions_mut().insert(PeerAddr("192.0.2.1:40000".parse()?));
+/// let response = whole.oneshot(request).await?;
+/// assert_eq!(response.status(), StatusCode::ACCEPTED);
+/// # Ok(())
+/// # }
+/// ```
 pub fn service(manager: UserManager, options: ServiceOptions) -> AuthService {
     let routes = Routes::new(&options);
     let https = manager.policies().mail.public_url.starts_with("https://");

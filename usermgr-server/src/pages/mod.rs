@@ -64,8 +64,32 @@ const FRAGMENT_SCRIPT: &str = include_str!("templates/fragment.js");
 const LONG: &str = "public, max-age=31536000, immutable";
 
 /// How the pages look.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_server::pages::{Accent, Pages, PagesOptions};
+/// use usermgr_server::{ServiceOptions, service};
+/// # use usermgr_core::testing::TestAuth;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let auth = TestAuth::new();
+/// # let users = auth.users().clone();
+///
+/// let options = PagesOptions {
+///     name: "Example".into(),
+///     logo: None,
+///     accent: Accent::parse("#0b6e4f").ok_or("a colour")?,
+///     templates: None,
+///     public_url: "https://app.example.org".into(),
+/// };
+/// let pages = Some(Arc::new(Pages::load(&options)?));
+/// // Pages link to each other from the root: this is mounted there.
+/// let whole = service(users, ServiceOptions { pages, ..ServiceOptions::default() });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_structs, reason = "a host names what it changes and takes the rest from Default")]
+#[expect(clippy::exhaustive_structs, reason = "a host gives all of it")]
 pub struct PagesOptions {
     /// The name of the service, on every page.
     pub name: String,

@@ -32,6 +32,19 @@ use super::{TooFew, When};
 /// not the answer arrives; the same key again changes nothing, and with another body it is answered 422.
 ///
 /// It stops when the last clone of it is dropped.
+///
+/// ```
+/// use usermgr_smtp::testing::{HttpAnswer, HttpSink, When};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let sink = HttpSink::start().await?;
+/// let mail_url = sink.url();
+/// sink.plan(HttpAnswer::new(503).header("retry-after", "30"), When::always().times(1)); // then as ever
+/// assert!(sink.requests().is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct HttpSink {
     shared: Arc<Shared>,

@@ -21,13 +21,31 @@ use super::{ReceivedMail, TooFew, When};
 /// It stops when the last clone of it is dropped.
 ///
 /// ```
+/// # use std::sync::Arc;
+/// use std::time::Duration;
+/// use usermgr_smtp::{PlaintextPolicy, Sender, from_url};
+/// use usermgr_smtp::testing::SmtpSink;
+/// # use usermgr_core::flow::{permission::Principal, users::CreateUser};
+/// # use usermgr_core::testing::MemoryStore;
+/// # use usermgr_core::{ClientContext, SecretKey, UserManager};
+///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use usermgr_smtp::testing::SmtpSink;
-///
 /// let sink = SmtpSink::start().await?;
-/// let mail_url = sink.url();
-/// assert!(sink.mails().is_empty());
+/// let sender = Sender::parse("Example <noreply@example.org>")?;
+/// let users = UserManager::builder()
+///     .mailer(from_url(&sink.url(), sender, PlaintextPolicy::LoopbackOnly)?)
+/// #     .store(Arc::new(MemoryStore::default()))
+/// #     .secret_key(SecretKey::from_bytes([7; 32]))
+///     .build()?;
+/// let workers = users.start_workers();
+/// let ana = CreateUser::new("ana@example.org");
+/// users.users().create(Principal::Operator, ana, &ClientContext::new()).await?;
+///
+/// let mails = sink.wait_for(1, Duration::from_secs(10)).await?;
+/// assert_eq!(mails[0].to, ["ana@example.org"]);
+/// assert!(mails[0].code().is_some());
+/// # workers.stop().await;
 /// # Ok(())
 /// # }
 /// ```

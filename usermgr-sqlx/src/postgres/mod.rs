@@ -63,6 +63,19 @@ const CHANNEL: &str = "usermgr_outbox";
 const ONLY_EVENTS: &str = "events";
 
 /// A store on PostgreSQL 13 or later. Cloning is cheap and shares the pool.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use usermgr_core::UserManager;
+/// use usermgr_sqlx::PgStore;
+///
+/// # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = PgStore::connect("postgres://app@localhost/app", 10).await?;
+/// store.migrate().await?; // safe when several instances start together
+/// let builder = UserManager::builder().store(Arc::new(store));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct PgStore {
     pool: PgPool,
@@ -126,6 +139,24 @@ impl PgStore {
     ///
     /// # Errors
     /// [`TransactionError`]; the transaction is rolled back.
+    ///
+    /// ```no_run
+    /// # use usermgr_core::{ClientContext, UserManager, flow::verify_email::Verify};
+    /// # async fn join(
+    /// #     pool: sqlx::PgPool, store: usermgr_sqlx::PgStore, users: UserManager, code: &str,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = ClientContext::new();
+    /// let transaction = store.in_tx(pool.begin().await?).await?;
+    /// let within = users.over(transaction.store());
+    /// let ana = within.registration().verify(Verify::new("ana@example.org", code), &client).await?;
+    /// sqlx::query("INSERT INTO notes (owner, text) VALUES ($1, 'hello')")
+    ///     .bind(ana.id.as_uuid())
+    ///     .execute(&mut *transaction.connection().await?)
+    ///     .await?;
+    /// transaction.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn in_tx(
         &self,
         tx: sqlx::Transaction<'static, sqlx::Postgres>,

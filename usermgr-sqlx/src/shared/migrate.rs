@@ -114,13 +114,22 @@ impl Store {
 
     /// Whether this program works on the tables as they are.
     pub(super) async fn fits(connection: &mut Connection) -> Result<(), MigrateError> {
-        match Found::read(connection).await? {
-            Found { version, .. } if version < known() => {
-                Err(MigrateError::SchemaTooOld { found: version, known: known() })
-            }
-            _ => Ok(()),
+        let version = match Found::read(connection).await {
+            Err(MigrateError::Database(error)) if is_without_tables(&error) => 0,
+            found => found?.version,
+        };
+        if version < known() {
+            return Err(MigrateError::SchemaTooOld { found: version, known: known() });
         }
+        Ok(())
     }
+}
+
+/// Whether nothing was ever made: PostgreSQL's `undefined_table`, or what SQLite says in words alone.
+fn is_without_tables(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+    })
 }
 
 async fn make_schema_table(connection: &mut Connection) -> Result<(), sqlx::Error> {

@@ -64,6 +64,22 @@ mod group;
 use group::{Turns, Tx as OwnTx};
 
 /// A store in an SQLite file. Cloning is cheap and shares the pools.
+///
+/// ```
+/// use std::sync::Arc;
+/// use usermgr_core::UserManager;
+/// use usermgr_sqlx::SqliteStore;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let url = format!("sqlite://{}", folder.path().join("users.db").display());
+/// let store = SqliteStore::connect(&url, 4).await?; // sqlite://users.db
+/// store.migrate().await?; // makes the tables, or upgrades them
+/// let builder = UserManager::builder().store(Arc::new(store));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SqliteStore {
     writer: SqlitePool,
@@ -110,6 +126,28 @@ impl SqliteStore {
 
     /// A store on a pool that the host made; foreign keys must be on. Its tables begin with `usermgr_` and live beside
     /// the host's own. While it writes it holds one connection of the pool.
+    ///
+    /// ```
+    /// use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool};
+    /// use usermgr_sqlx::SqliteStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("app.db");
+    /// // Foreign keys are on in sqlx unless they are switched off.
+    /// let options = SqliteConnectOptions::new()
+    ///     .filename(file)
+    ///     .create_if_missing(true)
+    ///     .journal_mode(SqliteJournalMode::Wal);
+    /// let pool = SqlitePool::connect_with(options).await?;
+    /// let store = SqliteStore::with_pool(pool.clone());
+    /// store.migrate().await?;
+    /// // A table of yours, beside ours:
+    /// sqlx::query("CREATE TABLE notes (owner TEXT NOT NULL, text TEXT NOT NULL)").execute(&pool).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_pool(pool: SqlitePool) -> Self {
         Self::of(pool.clone(), pool)
     }
@@ -125,12 +163,55 @@ impl SqliteStore {
     }
 
     /// Joins a transaction of the host's in the same file, whose rows and what commands write are then committed together.
-    /// It must be begun with `BEGIN IMMEDIATE` (`begin_with`), so that it waits for other writers before it reads. Until it
+    /// It is begun with `BEGIN IMMEDIATE` (`begin_with`), so that it waits for other writers before it reads; one that has
+    /// read before another wrote is refused ([`TransactionError::NotImmediate`]). Any pool on the file will do. Until it
     /// ends, all others who write wait, up to their time-out; so does a command beside it, which its own task must not wait
     /// for.
     ///
     /// # Errors
     /// [`TransactionError`]; the transaction is rolled back.
+    ///
+    /// ```
+    /// use usermgr_core::flow::register::Register;
+    /// use usermgr_core::flow::verify_email::Verify;
+    /// use usermgr_core::{ClientContext, UserManager};
+    /// # use std::sync::Arc;
+    /// # use usermgr_core::{SecretKey, testing::Mailbox};
+    /// # use usermgr_sqlx::SqliteStore;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let url = format!("sqlite://{}", folder.path().join("app.db").display());
+    /// # let store = SqliteStore::connect(&url, 4).await?;
+    /// # store.migrate().await?;
+    /// # let pool = sqlx::SqlitePool::connect(&url).await?; // any pool on the same file
+    /// # sqlx::query("CREATE TABLE notes (owner TEXT NOT NULL, text TEXT NOT NULL)").execute(&pool).await?;
+    /// # let mailbox = Arc::new(Mailbox::default());
+    /// # let users = UserManager::builder()
+    /// #     .store(Arc::new(store.clone()))
+    /// #     .mailer(mailbox.clone())
+    /// #     .secret_key(SecretKey::from_bytes([7; 32]))
+    /// #     .build()?;
+    /// # let client = ClientContext::new();
+    /// # users.registration().register(Register::new("ana@example.org", "correct horse battery"), &client).await?;
+    /// # users.mail_worker().run_once().await?;
+    /// # let code = mailbox.last_code("ana@example.org").ok_or("no code")?;
+    /// // The code makes a user, and the first note is theirs: both or neither.
+    /// let transaction = store.in_tx(pool.begin_with("BEGIN IMMEDIATE").await?).await?;
+    /// let within = users.over(transaction.store());
+    /// let ana = within.registration().verify(Verify::new("ana@example.org", code), &client).await?;
+    /// sqlx::query("INSERT INTO notes (owner, text) VALUES ($1, 'hello')")
+    ///     .bind(ana.id.to_string())
+    ///     .execute(&mut *transaction.connection().await?)
+    ///     .await?;
+    /// transaction.commit().await?;
+    /// # let notes: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&pool).await?;
+    /// # assert_eq!(notes, 1);
+    /// # assert_eq!(users.users().by_email("ana@example.org").await?.id, ana.id);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn in_tx(
         &self,
         tx: sqlx::Transaction<'static, sqlx::Sqlite>,

@@ -44,7 +44,7 @@ impl EventPublisher for Host {
             std::future::pending::<()>().await;
         }
         let deaf = *self.deaf_to.lock().unwrap() == Some(event.user_id);
-        if deaf || take_one(&self.failing) { Err(PublishError("the queue is full".into())) } else { Ok(()) }
+        if deaf || take_one(&self.failing) { Err(PublishError::new("the queue is full")) } else { Ok(()) }
     }
 }
 

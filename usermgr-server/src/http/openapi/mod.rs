@@ -36,6 +36,15 @@ one. It finds the request in the log. `traceparent` (W3C Trace Context) is noted
 A request for a code or a link, a registration among them, answers the same whether or not the address is known.";
 
 /// The document of a service with these options and policies, as OpenAPI 3.1; without a host's hooks and type of profiles.
+///
+/// ```
+/// use usermgr_core::Policies;
+/// use usermgr_server::{ServiceOptions, openapi};
+///
+/// let document = openapi(&ServiceOptions::default(), &Policies::default());
+/// assert_eq!(document["openapi"], "3.1.0");
+/// assert!(document["paths"]["/v1/users/login"]["post"].is_object());
+/// ```
 pub fn openapi(options: &ServiceOptions, policies: &Policies) -> Value {
     document(options, policies, &BTreeSet::from(HOSTS_FIELDS))
 }
