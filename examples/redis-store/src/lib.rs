@@ -1,0 +1,118 @@
+#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+
+mod account;
+mod code;
+mod limits;
+mod redis_keys;
+mod session;
+mod under;
+mod upkeep;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tracing::Instrument as _;
+use usermgr_core::port::store::{Store, StoreError};
+
+/// How long a connection to Redis may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// How long Redis may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How often a connection is tried again before whoever waits for it is told.
+const RETRIES: usize = 1;
+
+/// Why a Redis is not taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// It cannot be reached, or refuses us.
+    #[error("Redis cannot be reached: {0}")]
+    Unreachable(#[from] redis::RedisError),
+    /// It removes keys when its memory is full, and a limit that was removed limits nobody.
+    #[error("Redis evicts keys: its maxmemory-policy must be noeviction, and is {0}")]
+    Evicts(String),
+}
+
+/// A store that keeps limits, and of sessions what lets one in, in Redis, and everything else in the store under it.
+///
+/// Clones share both.
+#[derive(Clone)]
+pub struct RedisStore {
+    under: Arc<dyn Store>,
+    redis: Redis,
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisStore")
+    }
+}
+
+impl RedisStore {
+    /// A store over another one. All that it keeps in Redis stands under `prefix`: those who are to share it use one prefix,
+    /// and under a new one nobody has a session.
+    ///
+    /// # Errors
+    /// [`OpenError`], also when Redis may evict keys.
+    ///
+    /// # Security
+    /// Whoever writes to this Redis can sign in as anybody: keep it as the database. How to reach it, with which password and
+    /// over which TLS, is the client's.
+    pub async fn connect(
+        client: redis::Client,
+        prefix: &str,
+        under: Arc<dyn Store>,
+    ) -> Result<Self, OpenError> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_number_of_retries(RETRIES);
+        let mut connection = ConnectionManager::new_with_config(client, config).await?;
+        let memory: redis::InfoDict =
+            redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
+        match memory.get::<String>("maxmemory_policy") {
+            Some(policy) if policy != "noeviction" => return Err(OpenError::Evicts(policy)),
+            _ => {}
+        }
+        // One hash tag for all: the scripts take several keys.
+        Ok(Self { under, redis: Redis { connection, prefix: format!("{{{prefix}}}").into() } })
+    }
+
+    /// Runs a command to its end, also when whoever asked for it goes away between the two places.
+    async fn to_its_end<T: Send + 'static, F>(
+        &self,
+        command: impl FnOnce(Self) -> F + Send,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        tokio::spawn(command(self.clone()).in_current_span()).await.map_err(StoreError::unavailable)?
+    }
+}
+
+/// What is kept in Redis: see `limits` and `session`.
+#[derive(Clone)]
+struct Redis {
+    connection: ConnectionManager,
+    prefix: Arc<str>,
+}
+
+impl Redis {
+    async fn run<T: redis::FromRedisValue>(
+        &self,
+        script: &redis::ScriptInvocation<'_>,
+    ) -> Result<T, StoreError> {
+        script.invoke_async(&mut self.connection.clone()).await.map_err(StoreError::unavailable)
+    }
+}
+
+/// Tells that something was left in Redis that does no harm there.
+fn left_behind(outcome: Result<(), StoreError>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "Redis was not told how a command ended");
+    }
+}
