@@ -72,8 +72,7 @@ impl RedisStore {
             .set_response_timeout(Some(ANSWER_WITHIN))
             .set_number_of_retries(RETRIES);
         let mut connection = ConnectionManager::new_with_config(client, config).await?;
-        let memory: redis::InfoDict =
-            redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
+        let memory: redis::InfoDict = redis::cmd("INFO").arg("memory").query_async(&mut connection).await?;
         match memory.get::<String>("maxmemory_policy") {
             Some(policy) if policy != "noeviction" => return Err(OpenError::Evicts(policy)),
             _ => {}

@@ -294,10 +294,8 @@ impl Redis {
         for id in ids {
             reading.cmd("HMGET").arg(self.half(*id)).arg(&FIELDS);
         }
-        let rows: Vec<Fields> = reading
-            .query_async(&mut self.connection.clone())
-            .await
-            .map_err(StoreError::unavailable)?;
+        let rows: Vec<Fields> =
+            reading.query_async(&mut self.connection.clone()).await.map_err(StoreError::unavailable)?;
         rows.into_iter().zip(ids).map(|(row, id)| read(row, *id)).collect()
     }
 
