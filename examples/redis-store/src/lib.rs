@@ -6,17 +6,18 @@ mod code;
 mod limits;
 mod redis_keys;
 mod session;
+mod to_its_end;
 mod under;
 mod upkeep;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use tracing::Instrument as _;
 use usermgr_core::port::store::{Store, StoreError};
+
+use to_its_end::Left;
 
 /// How long a connection to Redis may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ pub enum OpenError {
 pub struct RedisStore {
     under: Arc<dyn Store>,
     redis: Redis,
+    left: Arc<Left>,
 }
 
 impl fmt::Debug for RedisStore {
@@ -78,18 +80,8 @@ impl RedisStore {
             _ => {}
         }
         // One hash tag for all: the scripts take several keys.
-        Ok(Self { under, redis: Redis { connection, prefix: format!("{{{prefix}}}").into() } })
-    }
-
-    /// Runs a command to its end, also when whoever asked for it goes away between the two places.
-    async fn to_its_end<T: Send + 'static, F>(
-        &self,
-        command: impl FnOnce(Self) -> F + Send,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>> + Send + 'static,
-    {
-        tokio::spawn(command(self.clone()).in_current_span()).await.map_err(StoreError::unavailable)?
+        let redis = Redis { connection, prefix: format!("{{{prefix}}}").into() };
+        Ok(Self { under, redis, left: Arc::default() })
     }
 }
 
