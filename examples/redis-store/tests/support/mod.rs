@@ -131,3 +131,25 @@ pub async fn sqlite() -> (SqliteStore, tempfile::TempDir) {
 pub async fn open_sqlite(folder: &Path) -> SqliteStore {
     SqliteStore::connect(&format!("sqlite://{}", folder.join("users.db").display()), 4).await.unwrap()
 }
+
+/// Waits until something is so, and gives up when that takes too long.
+pub async fn until<F: Future<Output = bool>>(what: &str, so: impl Fn() -> F) {
+    let begun = Instant::now();
+    while !so().await {
+        assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
