@@ -1,5 +1,23 @@
+//! Sessions and limits in Redis, over any other store for the rest: a store of two places.
+//!
+//! It passes the whole conformance suite beside SQLite and beside PostgreSQL. What stands where, and what every outage leaves
+//! behind, is told in `docs/adr/0025-a-store-of-two-places-decides-in-one.md`, and how Redis is to be run in the README.
+//!
+//! ```no_run
+//! # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use usermgr_redis_store::RedisStore;
+//! use usermgr_sqlx::PgStore;
+//!
+//! let under = PgStore::connect("postgres://app@localhost/app", 10).await?;
+//! under.migrate().await?;
+//! let redis = redis::Client::open("redis://:password@redis.internal/")?;
+//! let store = RedisStore::connect(redis, "usermgr", Arc::new(under)).await?;
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
-#![doc = include_str!("../README.md")]
 
 mod account;
 mod code;

@@ -167,6 +167,7 @@ impl Pair {
         command.throttle = vec![rule(&format!("request {address}"), 4, Duration::minutes(10))];
         command.expires_at = self.now + [Duration::HOUR, Duration::DAY][self.dice.roll(2)];
         command.profile = self.profile();
+        command.tries = command.tries.filter(|_| !self.dice.one_in(8));
         self.codes.push(command.code.id);
         self.registrations.push(command.id);
         both!(self.register(command), twice if Registered::Pending)
@@ -436,6 +437,7 @@ impl Pair {
         command.throttle = vec![rule(&format!("change {address}"), 3, Duration::minutes(10))];
         let expect = [None, None, None, Some(PasswordVersion::FIRST)];
         command.expect = expect[self.dice.roll(4)];
+        command.tries = command.tries.filter(|_| !self.dice.one_in(8));
         self.codes.push(command.code.id);
         both!(self.request_email_change(command))
     }
