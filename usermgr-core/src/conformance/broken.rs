@@ -218,9 +218,8 @@ impl CodeStore for Broken {
                 self.inner.redeem(command).await
             }
             Fault::RightGuessCounted if command.hit.is_some() => {
-                for rule in command.tries.iter().chain(&command.budget) {
-                    self.inner.state()?.count(rule, command.now);
-                }
+                let wrong = Redeem { hit: None, candidates: Vec::new(), ..command.clone() };
+                self.inner.redeem(wrong).await?;
                 self.inner.redeem(command).await
             }
             Fault::UnguardedUpdate => {
