@@ -379,7 +379,8 @@ async fn a_failure_that_died_was_counted() {
     places.die_between(async move |service| drop(service.try_sign_in(ANA, OTHER).await)).await;
     let refused = service.try_sign_in(ANA, PASSWORD).await;
     assert!(matches!(refused, Err(Error::TooManyAttempts { .. })), "{refused:?}");
-    assert_eq!(service.audited(AuditEvent::SignIn).await.len() as u32, allowed - 1);
+    let audited = u32::try_from(service.audited(AuditEvent::SignIn).await.len()).unwrap();
+    assert_eq!(audited, allowed - 1);
 }
 
 /// A renewal that died: asked again it is answered and audited; by a token that waits too long it is over.
@@ -398,7 +399,7 @@ async fn a_renewal_that_died_is_asked_again_or_over() {
         match service.refresh(&session).await {
             Ok(renewed) => assert!(asked_again && service.holds(&renewed).await, "{address}"),
             Err(error) => {
-                assert!(!asked_again && matches!(error, Error::SessionEnded), "{address}: {error:?}")
+                assert!(!asked_again && matches!(error, Error::SessionEnded), "{address}: {error:?}");
             }
         }
         let since = service.audited(AuditEvent::SessionRefresh).await.split_off(before);
@@ -460,9 +461,9 @@ async fn without_redis_nothing_is_done_and_with_it_everything_again() {
     let session = service.sign_in(ANA).await;
     for killed in [false, true] {
         if killed {
-            redis.kill()
+            redis.kill();
         } else {
-            redis.freeze()
+            redis.freeze();
         }
         let audited = service.audited(AuditEvent::SignIn).await;
         let user = service.users.users().by_email(ANA).await.unwrap();
@@ -478,9 +479,9 @@ async fn without_redis_nothing_is_done_and_with_it_everything_again() {
         assert_eq!(service.users.users().by_email(ANA).await.unwrap(), user);
         assert_eq!(service.audited(AuditEvent::SignIn).await, audited);
         if killed {
-            redis.start_again()
+            redis.start_again();
         } else {
-            redis.thaw()
+            redis.thaw();
         }
         until("Redis is reached again", async || service.try_sign_in(ANA, PASSWORD).await.is_ok()).await;
         assert!(sessions.authenticate(&session.access_token).await.is_ok(), "killed: {killed}");
