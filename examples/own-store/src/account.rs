@@ -90,14 +90,16 @@ fn register(tx: &mut Transaction<'_>, command: Register) -> Result<Registered, S
     if tx.get::<RegistrationRow>(id)?.is_some() {
         return Ok(Registered::Pending);
     }
-    tx.clamp(throttle.iter().chain([&tries]), now)?;
+    tx.clamp(throttle.iter().chain(&tries), now)?;
     if let Some(retry_after) = tx.used_up(&throttle, now)? {
         return Ok(Registered::Throttled { retry_after });
     }
     for rule in &throttle {
         tx.count(rule, now)?;
     }
-    tx.reset(&tries, now)?;
+    if let Some(tries) = &tries {
+        tx.reset(tries, now)?;
+    }
     if let Some(owner) = tx.user_of(email.key())? {
         tx.owe_mail(taken_mail, Receiver::user(&owner.user), None, now)?;
         tx.audit_refused(audit, now, "email_taken", Some(owner.user.id))?;
@@ -358,14 +360,16 @@ fn request_email_change(
     if tx.get::<CodeRow>(code.id)?.is_some() {
         return Ok(EmailChangeRequested::Queued);
     }
-    tx.clamp(throttle.iter().chain([&tries]), now)?;
+    tx.clamp(throttle.iter().chain(&tries), now)?;
     if let Some(retry_after) = tx.used_up(&throttle, now)? {
         return Ok(EmailChangeRequested::Throttled { retry_after });
     }
     for rule in &throttle {
         tx.count(rule, now)?;
     }
-    tx.reset(&tries, now)?;
+    if let Some(tries) = &tries {
+        tx.reset(tries, now)?;
+    }
     let Some(row) = tx.active_user(user_id)? else {
         tx.audit_refused(audit, now, "gone", Some(user_id))?;
         return Ok(EmailChangeRequested::Gone);

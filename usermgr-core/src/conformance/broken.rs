@@ -53,6 +53,10 @@ enum Fault {
     AuditAfterCommit,
     /// Limits are not counted.
     LostThrottle,
+    /// Of several counters, one that is used up refuses.
+    OneCounterRefuses,
+    /// A guess is counted before it is judged, and stays counted when it was right.
+    RightGuessCounted,
     /// Wrong tries are not counted.
     LostAttemptCount,
     /// A refresh token that was used up is refused, and its session goes on.
@@ -208,6 +212,16 @@ impl CodeStore for Broken {
 
     async fn redeem(&self, command: Redeem) -> Result<Redeemed, StoreError> {
         match self.fault {
+            Fault::OneCounterRefuses => {
+                let mut command = command;
+                command.tries.truncate(1);
+                self.inner.redeem(command).await
+            }
+            Fault::RightGuessCounted if command.hit.is_some() => {
+                let wrong = Redeem { hit: None, candidates: Vec::new(), ..command.clone() };
+                self.inner.redeem(wrong).await?;
+                self.inner.redeem(command).await
+            }
             Fault::UnguardedUpdate => {
                 if let Some(code) = command.hit.and_then(|id| Some((id, self.inner.state().ok()?))) {
                     let (id, mut state) = code;
@@ -448,6 +462,9 @@ caught! {
     a_get_then_update_is_caught: GetThenUpdate by races::no_more_than_the_allowed_guesses_are_judged
     an_audit_after_the_commit_is_caught: AuditAfterCommit by drops::a_dropped_command_is_all_or_nothing
     a_lost_throttle_is_caught: LostThrottle by limits::a_limit_holds_to_the_second
+    a_counter_that_refuses_alone_is_caught:
+        OneCounterRefuses by limits::a_guess_is_judged_while_one_counter_is_free
+    a_right_guess_that_is_counted_is_caught: RightGuessCounted by limits::a_right_guess_counts_nothing
     a_lost_attempt_count_is_caught: LostAttemptCount by codes::wrong_tries_use_a_code_up
     an_unnoticed_reuse_is_caught: ReuseUnnoticed by refresh::a_used_token_ends_its_session
     an_early_look_for_administrators_is_caught:

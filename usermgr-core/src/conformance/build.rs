@@ -131,7 +131,7 @@ pub(super) fn register(address: &str, now: OffsetDateTime) -> Register {
         code_mail: mail(MailKind::VerifyEmail),
         taken_mail: mail(MailKind::AccountExists),
         throttle: Vec::new(),
-        tries: tries(address, CodePurpose::EmailVerification),
+        tries: Some(tries(address, CodePurpose::EmailVerification)),
         audit: audit(AuditEvent::Registration),
     }
 }
@@ -326,7 +326,7 @@ pub(super) fn change_email(user_id: UserId, new: &str, now: OffsetDateTime) -> R
         taken_mail: mail(MailKind::AccountExists),
         notice: mail(MailKind::EmailChangeRequested),
         throttle: Vec::new(),
-        tries: tries(&format!("{}@example.org", user_id.as_uuid()), CodePurpose::ChangeEmail),
+        tries: Some(tries(&format!("{}@example.org", user_id.as_uuid()), CodePurpose::ChangeEmail)),
         audit: audit(AuditEvent::EmailChangeRequest),
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::audit::AuditEvent;
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::account::{CreateUser, CredentialsQuery, Registered, ThrottleQuery};
-use crate::port::store::code::{CodeRequested, Redeemed};
+use crate::port::store::code::{CodeRequested, Redeem, Redeemed};
 use crate::port::store::session::{LoginCounted, LoginFailed, SessionOpened};
 
 const ANA: &str = "ana@example.org";
@@ -139,6 +139,47 @@ pub async fn the_day_budget_counts_across_codes(harness: &dyn StoreHarness) {
         Redeemed::Expired,
         "the budget is free, the code is not live"
     );
+}
+
+/// A guess at codes of several purposes is judged while the counter of one of them is free.
+pub async fn a_guess_is_judged_while_one_counter_is_free(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let [one, other] = [CodePurpose::ResetPassword, CodePurpose::EmailVerification];
+    let at_both = |now| {
+        let mut guess = guess(ANA, one, &[], None, set_password("x", None), now);
+        guess.tries.push(super::build::tries(ANA, other));
+        guess
+    };
+    for n in 0..ATTEMPTS {
+        let at_one = guess(ANA, one, &[], None, set_password("x", None), NOW);
+        assert_eq!(store.redeem(at_one).await.unwrap(), Redeemed::Wrong, "guess {n}");
+    }
+    for n in 0..ATTEMPTS {
+        assert_eq!(store.redeem(at_both(NOW)).await.unwrap(), Redeemed::Wrong, "guess {n} at both");
+    }
+    let refused = store.redeem(at_both(NOW)).await.unwrap();
+    assert!(matches!(refused, Redeemed::Exhausted { .. }), "{refused:?}");
+}
+
+/// A guess that is right counts nothing and begins no window, also when it is refused.
+pub async fn a_right_guess_counts_nothing(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let code = registered(&store, ANA).await;
+    registered(&store, ANA).await;
+    let attempt = |guess: Redeem| Redeem {
+        tries: vec![rule("two", 2, Duration::minutes(10))],
+        budget: Some(rule("three", 3, Duration::DAY)),
+        ..guess
+    };
+    let hit = attempt(right(ANA, code, NOW));
+    assert_eq!(store.redeem(hit).await.unwrap(), Redeemed::Ambiguous);
+    for seconds in [599, 601] {
+        let guess = attempt(wrong(ANA, &[], later(seconds)));
+        assert_eq!(store.redeem(guess).await.unwrap(), Redeemed::Wrong, "after {seconds} s");
+    }
+    let refused = store.redeem(attempt(wrong(ANA, &[], later(601)))).await.unwrap();
+    let retry_after = Duration::seconds(599 + 600 - 601);
+    assert_eq!(refused, Redeemed::Exhausted { retry_after }, "the window began with the first wrong one");
 }
 
 /// Failures of an address from a network are counted to the cap, refuse even the right password, and are forgiven by a

@@ -94,6 +94,7 @@ macro_rules! conformance_suite {
             limits: a_limit_holds_to_the_second, the_longest_wait_is_told, a_refused_request_changes_nothing,
                 a_refusal_counts_as_much_as_a_success, a_look_sees_what_a_command_would_be_told, a_clock_set_back_neither_unlocks_nor_freezes,
                 the_day_budget_counts_across_codes, the_day_budget_counts_across_purposes,
+                a_guess_is_judged_while_one_counter_is_free, a_right_guess_counts_nothing,
                 failed_sign_ins_are_counted_and_forgiven, a_sign_in_forgives_no_other_failures,
                 failures_look_alike_without_a_user, known_networks_are_not_locked_out,
                 a_network_is_known_for_a_while;

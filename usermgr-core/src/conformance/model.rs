@@ -167,6 +167,7 @@ impl Pair {
         command.throttle = vec![rule(&format!("request {address}"), 4, Duration::minutes(10))];
         command.expires_at = self.now + [Duration::HOUR, Duration::DAY][self.dice.roll(2)];
         command.profile = self.profile();
+        command.tries = command.tries.filter(|_| !self.dice.one_in(8));
         self.codes.push(command.code.id);
         self.registrations.push(command.id);
         both!(self.register(command), twice if Registered::Pending)
@@ -436,6 +437,7 @@ impl Pair {
         command.throttle = vec![rule(&format!("change {address}"), 3, Duration::minutes(10))];
         let expect = [None, None, None, Some(PasswordVersion::FIRST)];
         command.expect = expect[self.dice.roll(4)];
+        command.tries = command.tries.filter(|_| !self.dice.one_in(8));
         self.codes.push(command.code.id);
         both!(self.request_email_change(command))
     }
@@ -465,12 +467,18 @@ impl Pair {
             known_before: age(),
             ..purge(now)
         };
-        // How a store keeps a limit of which nothing is counted is its own affair.
+        let (tested, model) = (self.tested.purge(command).await, self.model.purge(command).await);
+        let least = model.as_ref().map_or(0, |purged| purged.access_tokens);
+        // How a store keeps a limit of which nothing is counted is its own affair, and so is whether an access token goes
+        // with its session or is counted when it runs out.
         let count = |outcome: Result<Purged, StoreError>| {
-            answer(&outcome.map(|purged| Purged { throttles: 0, ..purged }))
+            answer(&outcome.map(|purged| Purged {
+                throttles: 0,
+                access_tokens: purged.access_tokens.min(least),
+                ..purged
+            }))
         };
-        let tested = count(self.tested.purge(command).await);
-        (format!("{command:?}"), tested, count(self.model.purge(command).await))
+        (format!("{command:?}"), count(tested), count(model))
     }
 
     /// Everything that can be seen through the port.

@@ -71,7 +71,7 @@ impl Account<'_> {
             taken_mail: inner.mail(MailKind::AccountExists, now),
             notice: inner.mail(MailKind::EmailChangeRequested, now),
             throttle: inner.request_limits(&key, PURPOSE.as_str(), client),
-            tries: inner.tries(own, PURPOSE),
+            tries: Some(inner.tries(own, PURPOSE)),
             audit,
         };
         match inner.store.request_email_change(command).await? {

@@ -244,7 +244,7 @@ impl Registration<'_> {
             code_mail: self.inner.mail(MailKind::VerifyEmail, now),
             taken_mail: self.inner.mail(MailKind::AccountExists, now),
             throttle,
-            tries: self.inner.tries(&key, purpose),
+            tries: Some(self.inner.tries(&key, purpose)),
             audit: self.inner.audit_draft(AuditEvent::Registration, Some(&key), None, client, now),
         };
         match self.inner.store.register(command).await? {

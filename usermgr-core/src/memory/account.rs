@@ -41,14 +41,16 @@ impl AccountStore for MemoryStore {
         if state.registrations.contains_key(&id) {
             return Ok(Registered::Pending);
         }
-        state.clamp(throttle.iter().chain([&tries]), now);
+        state.clamp(throttle.iter().chain(&tries), now);
         if let Some(retry_after) = state.used_up(&throttle, now) {
             return Ok(Registered::Throttled { retry_after });
         }
         for rule in &throttle {
             state.count(rule, now);
         }
-        state.reset(&tries, now);
+        if let Some(tries) = &tries {
+            state.reset(tries, now);
+        }
         if let Some(owner) = state.user_of(email.key()).map(|row| row.user.clone()) {
             state.owe_mail(taken_mail, &Receiver::user(&owner), None, now);
             state.audit_refused(audit, now, "email_taken", Some(owner.id));
@@ -338,14 +340,16 @@ impl AccountStore for MemoryStore {
         if state.codes.contains_key(&code.id) {
             return Ok(EmailChangeRequested::Queued);
         }
-        state.clamp(throttle.iter().chain([&tries]), now);
+        state.clamp(throttle.iter().chain(&tries), now);
         if let Some(retry_after) = state.used_up(&throttle, now) {
             return Ok(EmailChangeRequested::Throttled { retry_after });
         }
         for rule in &throttle {
             state.count(rule, now);
         }
-        state.reset(&tries, now);
+        if let Some(tries) = &tries {
+            state.reset(tries, now);
+        }
         let Some(row) = state.users.get(&user_id).filter(|row| row.is_active()).cloned() else {
             state.audit_refused(audit, now, "gone", Some(user_id));
             return Ok(EmailChangeRequested::Gone);

@@ -156,7 +156,7 @@ impl Store {
             audit,
         } = command;
         let mut tx = self.begin().await?;
-        let mut limits = Limits::lock(&mut tx, throttle.iter().chain([&tries]), now).await?;
+        let mut limits = Limits::lock(&mut tx, throttle.iter().chain(&tries), now).await?;
         let before: Option<i64> =
             sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_registrations WHERE id = $1")
                 .bind(id.as_uuid())
@@ -173,7 +173,9 @@ impl Store {
         for rule in &throttle {
             limits.count(rule);
         }
-        limits.reset(&tries);
+        if let Some(tries) = &tries {
+            limits.reset(tries);
+        }
         limits.write(&mut tx).await?;
         let outcome = if let Some(owner) = user_of(&mut *tx, email.key()).await? {
             owe_mail(&mut tx, taken_mail, &Receiver::user(&owner.user), None, now).await?;
@@ -450,7 +452,7 @@ impl Store {
             audit,
         } = command;
         let mut tx = self.begin().await?;
-        let mut limits = Limits::lock(&mut tx, throttle.iter().chain([&tries]), now).await?;
+        let mut limits = Limits::lock(&mut tx, throttle.iter().chain(&tries), now).await?;
         if code_exists(&mut tx, code.id).await? {
             return Ok(EmailChangeRequested::Queued);
         }
@@ -461,7 +463,9 @@ impl Store {
         for rule in &throttle {
             limits.count(rule);
         }
-        limits.reset(&tries);
+        if let Some(tries) = &tries {
+            limits.reset(tries);
+        }
         limits.write(&mut tx).await?;
         let found = locked_user(&mut tx, user_id).await?;
         let refused = match &found {

@@ -24,7 +24,7 @@ pub trait AccountStore: Send + Sync {
     ///
     /// 1. The same `id` was registered before: answer `Pending`, change nothing.
     /// 2. A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once.
-    /// 3. Set `tries` to 0 with a whole window, whatever follows.
+    /// 3. Set `tries` (if any) to 0 with a whole window, whatever follows.
     /// 4. A user (also a disabled one) has the address: owe `taken_mail` to that user, audit as refused
     ///    (`email_taken`), answer `Taken`.
     /// 5. Else insert the registration and its code, owe `code_mail`, audit as done, answer `Pending`.
@@ -102,8 +102,8 @@ pub trait AccountStore: Send + Sync {
     /// Begins the change of a user's address. The change comes true when the code is redeemed.
     ///
     /// 1. The same code id was issued before: answer `Queued`, change nothing.
-    /// 2. A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once, and set `tries` to 0
-    ///    with a whole window.
+    /// 2. A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once, and set `tries`
+    ///    (if any) to 0 with a whole window.
     /// 3. The user is deleted or disabled: `Gone`; `expect` is set and is not the version of the password: `Stale`.
     ///    Audit as refused (`gone`, `stale`), change nothing else.
     /// 4. Void the user's open codes of `ChangeEmail` that are digits, and owe the notice to the address as it is.
@@ -153,8 +153,8 @@ pub struct Register {
     pub taken_mail: MailDraft,
     /// The limits.
     pub throttle: Vec<ThrottleRule>,
-    /// The counter of wrong tries for this address and purpose, set to 0.
-    pub tries: ThrottleRule,
+    /// The counter of wrong tries for this address and purpose, set to 0, unless it is kept elsewhere.
+    pub tries: Option<ThrottleRule>,
     /// The audit entry.
     pub audit: AuditDraft,
 }
@@ -453,8 +453,8 @@ pub struct RequestEmailChange {
     pub notice: MailDraft,
     /// The limits.
     pub throttle: Vec<ThrottleRule>,
-    /// The counter of wrong tries, set to 0.
-    pub tries: ThrottleRule,
+    /// The counter of wrong tries, set to 0, unless it is kept elsewhere.
+    pub tries: Option<ThrottleRule>,
     /// The audit entry.
     pub audit: AuditDraft,
 }

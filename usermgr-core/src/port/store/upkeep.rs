@@ -61,7 +61,8 @@ pub struct Purge {
 }
 
 /// How many rows of each kind were removed. What goes with another row is not counted: the codes of a registration, the
-/// access tokens of a session, and all that is a user's.
+/// access tokens of a session, and all that is a user's. A store that keeps access tokens in another place than sessions
+/// counts them when they run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(missing_docs, reason = "each field is the number of rows of the kind it names")]
 pub struct Purged {

@@ -1,0 +1,89 @@
+//! What counts before it does something to an account. All else is done by the store under this one.
+
+use async_trait::async_trait;
+use time::Duration;
+use usermgr_core::domain::id::UserId;
+use usermgr_core::domain::page::Page;
+use usermgr_core::domain::user::User;
+use usermgr_core::port::store::StoreError;
+use usermgr_core::port::store::account::{
+    AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
+    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery,
+    UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+};
+
+use super::RedisStore;
+
+#[async_trait]
+impl AccountStore for RedisStore {
+    async fn register(&self, mut command: Register) -> Result<Registered, StoreError> {
+        let (throttle, tries) = (std::mem::take(&mut command.throttle), command.tries.take());
+        self.to_its_end(async move |store| {
+            let counted = store.redis.count(command.id.as_uuid(), &throttle, tries.as_ref(), command.now);
+            match counted.await? {
+                Some(retry_after) => Ok(Registered::Throttled { retry_after }),
+                None => store.under.register(command).await,
+            }
+        })
+        .await
+    }
+
+    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
+        let ThrottleQuery { now, rules } = query;
+        self.redis.look(&rules, now).await
+    }
+
+    async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
+        self.under.create_user(command).await
+    }
+
+    async fn credentials(&self, mut query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
+        let (guard, now) = (query.guard.take(), query.now);
+        let mut view = self.under.credentials(query).await?;
+        if let Some(guard) = guard {
+            let user = view.user.as_ref().map(|found| found.user.id);
+            view.throttled = self.redis.look_at_guard(&guard, user, now).await?;
+        }
+        Ok(view)
+    }
+
+    async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
+        self.under.replace_password(command).await
+    }
+
+    async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        self.under.user(id).await
+    }
+
+    async fn users(&self, query: UserQuery) -> Result<Page<User, UserCursor>, StoreError> {
+        self.under.users(query).await
+    }
+
+    async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
+        self.under.update_user(command).await
+    }
+
+    async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
+        self.under.delete_user(command).await
+    }
+
+    async fn request_email_change(
+        &self,
+        mut command: RequestEmailChange,
+    ) -> Result<EmailChangeRequested, StoreError> {
+        let (throttle, tries) = (std::mem::take(&mut command.throttle), command.tries.take());
+        self.to_its_end(async move |store| {
+            let counted =
+                store.redis.count(command.code.id.as_uuid(), &throttle, tries.as_ref(), command.now);
+            match counted.await? {
+                Some(retry_after) => Ok(EmailChangeRequested::Throttled { retry_after }),
+                None => store.under.request_email_change(command).await,
+            }
+        })
+        .await
+    }
+
+    async fn import_users(&self, command: ImportUsers) -> Result<Vec<UserImported>, StoreError> {
+        self.under.import_users(command).await
+    }
+}

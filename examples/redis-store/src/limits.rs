@@ -1,0 +1,191 @@
+//! Limits and known networks. Each command judges and counts its rules in one script: all of them or none.
+
+use std::sync::LazyLock;
+
+use redis::{Script, ScriptInvocation};
+use time::{Duration, OffsetDateTime};
+use usermgr_core::domain::id::{SessionId, UserId};
+use usermgr_core::domain::secret::Digest;
+use usermgr_core::port::store::StoreError;
+use usermgr_core::port::store::throttle::{LoginGuard, ThrottleRule};
+use uuid::Uuid;
+
+use super::Redis;
+use super::redis_keys::{length, micros, network_of};
+
+macro_rules! script {
+    ($($file:literal),+) => {
+        LazyLock::new(|| Script::new(concat!($(include_str!(concat!("lua/", $file)), "\n"),+)))
+    };
+}
+pub(super) use script;
+
+static LOOK: LazyLock<Script> = script!("limits.lua", "look.lua");
+static COUNT: LazyLock<Script> = script!("limits.lua", "count.lua");
+static GUESS: LazyLock<Script> = script!("limits.lua", "guess.lua");
+static GIVE_BACK: LazyLock<Script> = script!("limits.lua", "give_back.lua");
+static GUARD_LOOK: LazyLock<Script> = script!("limits.lua", "guard.lua", "guard_look.lua");
+static GUARD_COUNT: LazyLock<Script> = script!("limits.lua", "guard.lua", "guard_count.lua");
+static GUARD_JUDGE: LazyLock<Script> = script!("limits.lua", "guard.lua", "guard_judge.lua");
+static SIGNED_IN: LazyLock<Script> = script!("signed_in.lua");
+
+/// What became of a guess before it was judged.
+pub(super) enum Guess {
+    /// It is counted as a wrong one.
+    Counted(Counted),
+    /// The budget is used up.
+    OverBudget(Duration),
+    /// Every counter of wrong tries is used up; nothing is counted.
+    Exhausted(Duration),
+}
+
+/// What counting a guess has changed, to give it back.
+pub(super) struct Counted {
+    keys: Vec<Vec<u8>>,
+    values: Vec<i64>,
+}
+
+/// How a guard judged a sign-in.
+pub(super) enum Judged {
+    /// It may go on; so many failures are forgiven when it has succeeded.
+    Passed { failures: i64 },
+    /// Too many failures.
+    Refused(Duration),
+}
+
+impl Redis {
+    fn invocation<'a>(
+        &self,
+        script: &'a Script,
+        rules: impl IntoIterator<Item = &'a ThrottleRule>,
+        now: OffsetDateTime,
+    ) -> ScriptInvocation<'a> {
+        let mut invocation = script.arg(micros(now));
+        for rule in rules {
+            invocation.key(self.limit(&rule.key)).arg(rule.limit).arg(length(rule.window));
+        }
+        invocation
+    }
+
+    async fn wait(&self, script: &ScriptInvocation<'_>) -> Result<Option<Duration>, StoreError> {
+        Ok(self.run::<Option<i64>>(script).await?.map(Duration::microseconds))
+    }
+
+    /// The longest wait of some rules, by a look that changes nothing.
+    pub(super) async fn look(
+        &self,
+        rules: &[ThrottleRule],
+        now: OffsetDateTime,
+    ) -> Result<Option<Duration>, StoreError> {
+        self.wait(&self.invocation(&LOOK, rules, now)).await
+    }
+
+    /// Counts the rules of a command that creates something, once for each identifier, and sets a counter of wrong tries to
+    /// 0. Answers the longest wait when a rule is used up, and then nothing changes.
+    pub(super) async fn count(
+        &self,
+        created: Uuid,
+        rules: &[ThrottleRule],
+        tries: Option<&ThrottleRule>,
+        now: OffsetDateTime,
+    ) -> Result<Option<Duration>, StoreError> {
+        let mut invocation = self.invocation(&COUNT, rules.iter().chain(tries), now);
+        invocation.key(self.counted(created)).arg(rules.len());
+        self.wait(&invocation).await
+    }
+
+    /// Counts a guess as a wrong one, before it is judged.
+    pub(super) async fn guess(
+        &self,
+        tries: &[ThrottleRule],
+        budget: Option<&ThrottleRule>,
+        now: OffsetDateTime,
+    ) -> Result<Guess, StoreError> {
+        let rules = || tries.iter().chain(budget);
+        let mut invocation = self.invocation(&GUESS, rules(), now);
+        let answer: Vec<i64> = self.run(invocation.arg(tries.len())).await?;
+        Ok(match answer.as_slice() {
+            [1, wait] => Guess::OverBudget(Duration::microseconds(*wait)),
+            [2, wait] => Guess::Exhausted(Duration::microseconds(*wait)),
+            [_, values @ ..] => Guess::Counted(Counted {
+                keys: rules().map(|rule| self.limit(&rule.key)).collect(),
+                values: values.to_vec(),
+            }),
+            [] => return Err(StoreError::unavailable("Redis answered nothing")),
+        })
+    }
+
+    /// Gives back what a guess that was not wrong has counted.
+    pub(super) async fn give_back(&self, counted: Counted, now: OffsetDateTime) -> Result<(), StoreError> {
+        let mut invocation = GIVE_BACK.arg(micros(now));
+        for key in counted.keys {
+            invocation.key(key);
+        }
+        self.run(invocation.arg(counted.values)).await
+    }
+
+    fn guard<'a>(
+        &self,
+        script: &'a Script,
+        guard: &'a LoginGuard,
+        user: Option<UserId>,
+        now: OffsetDateTime,
+    ) -> ScriptInvocation<'a> {
+        let LoginGuard { own, network, far, network_key, known_since } = guard;
+        let mut invocation = self.invocation(script, [own, network, far], now);
+        invocation
+            .key(self.networks())
+            .arg(user.map_or_else(Vec::new, |user| network_of(user, network_key)))
+            .arg(micros(*known_since));
+        invocation
+    }
+
+    /// How long a guard refuses, by a look that changes nothing.
+    pub(super) async fn look_at_guard(
+        &self,
+        guard: &LoginGuard,
+        user: Option<UserId>,
+        now: OffsetDateTime,
+    ) -> Result<Option<Duration>, StoreError> {
+        self.wait(&self.guard(&GUARD_LOOK, guard, user, now)).await
+    }
+
+    /// Counts a failed sign-in. Answers the wait when the guard refuses, and then nothing is counted.
+    pub(super) async fn count_failure(
+        &self,
+        guard: &LoginGuard,
+        user: Option<UserId>,
+        now: OffsetDateTime,
+    ) -> Result<Option<Duration>, StoreError> {
+        self.wait(&self.guard(&GUARD_COUNT, guard, user, now)).await
+    }
+
+    /// Judges a sign-in with the right password, unless its session is there already.
+    pub(super) async fn judge(
+        &self,
+        guard: &LoginGuard,
+        user: UserId,
+        session: SessionId,
+        now: OffsetDateTime,
+    ) -> Result<Judged, StoreError> {
+        let mut invocation = self.guard(&GUARD_JUDGE, guard, Some(user), now);
+        let (wait, failures): (i64, i64) = self.run(invocation.key(self.half(session))).await?;
+        Ok(if wait < 0 { Judged::Passed { failures } } else { Judged::Refused(Duration::microseconds(wait)) })
+    }
+
+    /// Makes a network a known one, and forgives the failures that a sign-in was judged by.
+    pub(super) async fn signed_in(
+        &self,
+        user: UserId,
+        network: &Digest,
+        forgiven: Option<(ThrottleRule, i64)>,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let mut invocation = SIGNED_IN.key(self.networks());
+        invocation.arg(micros(now)).arg(network_of(user, network));
+        if let Some((own, failures)) = forgiven {
+            invocation.key(self.limit(&own.key)).arg(failures);
+        }
+        self.run(&invocation).await
+    }
+}

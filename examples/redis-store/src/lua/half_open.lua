@@ -1,0 +1,3 @@
+-- Writes a half that is not there. Answers whether it did.
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+return write()
