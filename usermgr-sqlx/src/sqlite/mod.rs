@@ -52,9 +52,12 @@ macro_rules! migration {
 }
 
 #[path = "../shared/mod.rs"]
-#[expect(
-    clippy::duplicate_mod,
-    reason = "the statements stand once and are compiled for each database's types"
+#[cfg_attr(
+    feature = "postgres",
+    expect(
+        clippy::duplicate_mod,
+        reason = "the statements stand once and are compiled for each database's types"
+    )
 )]
 mod shared;
 pub use shared::host_transaction::HostTransaction;
