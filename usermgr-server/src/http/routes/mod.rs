@@ -420,6 +420,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_documentation_of_the_service_names_is_there() {
+        let lines = include_str!("../mod.rs").lines().filter(|line| line.starts_with("/// | "));
+        let mut named = 0;
+        for line in lines {
+            for quoted in line.split('`').skip(1).step_by(2) {
+                let Some((method, path)) = quoted.split_once(' ') else { continue };
+                let there = ROUTES.iter().any(|(known, at, _)| known == method && *at == path);
+                assert!(there, "there is no {quoted}");
+                named += 1;
+            }
+        }
+        assert!(named >= 15, "{named}");
+    }
+
+    #[test]
     fn every_route_has_its_operation_and_every_operation_its_route() {
         let document = openapi(&ServiceOptions::default(), &Policies::default());
         let mut described = BTreeMap::new();
