@@ -108,7 +108,9 @@ async fn every_bad_body_is_a_problem_and_leaves_nothing() {
     }
     assert_eq!(database.count("usermgr_registrations").await, 0);
     assert_eq!(database.count("usermgr_outbox").await, 0);
-    assert_eq!(database.count("usermgr_audit").await, 1, "the signing key of the start");
+    let jwks = b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert_eq!(raw(&server, jwks).0, 200);
+    assert_eq!(database.count("usermgr_audit").await, 1, "the signing key, made for whoever asked first");
     assert!(mailbox.sink.mails().is_empty());
 }
 
