@@ -61,6 +61,29 @@ async fn who_asks_for_port_0_is_told_the_port_whatever_the_log_says() {
     assert!(server.terminate().success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_is_told_from_http_1_by_its_first_letters() {
+    let database = Database::create(Db::Sqlite).await;
+    let (_server, address) = start(&database, &[], "http").await;
+    let stream = TcpStream::connect(&address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::builder().uri(format!("http://{address}/health/live"));
+    let answer = sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+
+    let mut slow = TcpStream::connect(&address).await.unwrap();
+    slow.set_nodelay(true).unwrap();
+    for letter in b"PUT /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" {
+        slow.write_all(&[*letter]).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{answer}");
+}
+
 /// Nothing, the beginning of HTTP/2, its preface and no request, and the beginning of a request.
 const SILENCES: [&[u8]; 5] =
     [b"", b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /health/live HT", b"P"];

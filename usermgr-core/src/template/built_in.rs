@@ -14,7 +14,7 @@ pub struct BuiltInTemplates {
 impl BuiltInTemplates {
     /// The built-in texts. A receiver whose language is not among them gets the default one, else English.
     pub fn new(default: &Locale) -> Self {
-        let mut texts = built_in();
+        let mut texts = Texts::new(SOURCES);
         texts.set_default(&default.language());
         Self { texts }
     }
@@ -42,19 +42,6 @@ impl MailTemplates for BuiltInTemplates {
     }
 }
 
-/// The built-in texts, compiled.
-pub(super) fn built_in() -> Texts {
-    let mut texts = Texts::new();
-    for (name, source) in SOURCES {
-        // They are part of the program and a test renders each, so this cannot fail; if it did, the mail's error
-        // would name the template.
-        if let Err(error) = texts.add_static(name, source) {
-            tracing::error!(%error, template = name, "a built-in mail text is faulty");
-        }
-    }
-    texts
-}
-
 /// The languages that are complete.
 pub(super) const LANGUAGES: [&str; 2] = ["en", "es"];
 
@@ -77,7 +64,8 @@ macro_rules! sources {
     };
 }
 
-const SOURCES: &[(&str, &str)] = sources! {
+/// What each is called, and its text.
+pub(super) const SOURCES: &[(&str, &str)] = sources! {
     "verify_email" "account_exists" "welcome" "first_time_setup" "reset_password_code" "reset_password_link"
     "change_password_code" "change_email_code" "password_changed" "email_change_requested"
     "email_changed" "account_deleted"

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use time::Duration;
 
-use super::built_in::{LANGUAGES, built_in};
+use super::built_in::{LANGUAGES, SOURCES};
 use super::texts::{Carries, Part, Texts, name, variables};
 use super::{MailTemplates, MailValues, RenderedMail, TemplateError};
 use crate::domain::mail::MailKind;
@@ -57,15 +57,17 @@ impl FolderTemplates {
     /// [`TemplateError`] for the first faulty file in the order of names: one line with the file and what is wrong.
     pub fn load(dir: &Path) -> Result<Self, TemplateError> {
         let files = read(dir)?;
-        let mut texts = built_in();
+        let mut texts = Texts::new(SOURCES);
         for (file, source) in &files {
             texts.add(file.clone(), source.clone()).map_err(|error| faulty(file, error))?;
         }
         let mut languages: BTreeSet<&str> = LANGUAGES.into();
         languages.extend(files.keys().filter_map(|file| file.split_once('/')).map(|(language, _)| language));
+        // What the trial compiles goes with it.
+        let trial = texts.clone();
         for language in languages {
             for kind in MailKind::ALL {
-                check(&texts, language, kind, &files)?;
+                check(&trial, language, kind, &files)?;
             }
         }
         Ok(Self { texts })

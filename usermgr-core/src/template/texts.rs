@@ -1,4 +1,4 @@
-//! Templates, compiled, and how a mail is made of them.
+//! Templates, and how a mail is made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -73,6 +73,11 @@ pub(super) fn name(language: &str, kind: MailKind, part: Part) -> String {
     format!("{language}/{kind}{}", part.suffix())
 }
 
+/// `en` of `en/welcome.txt`.
+fn language_of(name: &str) -> Option<&str> {
+    name.split_once('/').map(|(language, _)| language)
+}
+
 /// The variables that a template gets. The subject gets none that a user wrote: it stands in lists and notifications,
 /// and in a header.
 pub(super) fn variables(kind: MailKind, part: Part) -> BTreeSet<&'static str> {
@@ -92,20 +97,28 @@ pub(super) fn variables(kind: MailKind, part: Part) -> BTreeSet<&'static str> {
     names
 }
 
-/// Compiled templates of any number of languages.
+/// Templates of any number of languages.
 #[derive(Clone)]
 pub(super) struct Texts {
     environment: Environment<'static>,
+    languages: BTreeSet<String>,
     default: String,
 }
 
 impl Texts {
-    pub(super) fn new() -> Self {
+    /// The templates of these names and sources. Each is compiled when it is first needed: most processes send a few kinds
+    /// of mail, and all of them compiled are two megabytes.
+    pub(super) fn new(sources: &'static [(&'static str, &'static str)]) -> Self {
         let mut environment = Environment::new();
+        environment.set_loader(|name| {
+            let found = sources.iter().find(|(known, _)| *known == name);
+            Ok(found.map(|(_, source)| (*source).to_owned()))
+        });
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         // What escaping a template gets follows from its name: HTML for `.html`, none for `.txt`.
         environment.set_formatter(write_value);
-        Self { environment, default: ENGLISH.into() }
+        let languages = sources.iter().filter_map(|(name, _)| language_of(name)).map(str::to_owned).collect();
+        Self { environment, languages, default: ENGLISH.into() }
     }
 
     pub(super) fn set_default(&mut self, language: &str) {
@@ -114,16 +127,8 @@ impl Texts {
 
     /// Adds or replaces a template.
     pub(super) fn add(&mut self, name: String, source: String) -> Result<(), minijinja::Error> {
+        self.languages.extend(language_of(&name).map(str::to_owned));
         self.environment.add_template_owned(name, source)
-    }
-
-    /// As [`add`](Self::add), without a copy.
-    pub(super) fn add_static(
-        &mut self,
-        name: &'static str,
-        source: &'static str,
-    ) -> Result<(), minijinja::Error> {
-        self.environment.add_template(name, source)
     }
 
     pub(super) fn has(&self, language: &str, kind: MailKind, part: Part) -> bool {
@@ -132,16 +137,11 @@ impl Texts {
 
     /// Every mail that there is a text of, in the order of kinds, and its languages.
     pub(super) fn mails(&self) -> Vec<(MailKind, String)> {
-        let languages: BTreeSet<&str> = self
-            .environment
-            .templates()
-            .filter_map(|(name, _)| name.split_once('/'))
-            .map(|(language, _)| language)
-            .collect();
-        let mails = MailKind::ALL.into_iter().flat_map(|kind| languages.iter().map(move |at| (kind, *at)));
+        let mails =
+            MailKind::ALL.into_iter().flat_map(|kind| self.languages.iter().map(move |at| (kind, at)));
         mails
             .filter(|(kind, language)| self.has(language, *kind, Part::Text))
-            .map(|(kind, language)| (kind, language.to_owned()))
+            .map(|(kind, language)| (kind, language.clone()))
             .collect()
     }
 

@@ -12,7 +12,8 @@ use super::samples::{self, COMMON, PARTS, Sample};
 /// The file of a folder that replaces the stylesheet.
 pub(super) const STYLE: &str = "style.css";
 
-/// Templates, compiled, and the stylesheet.
+/// Templates and the stylesheet. A built-in template is compiled when it is first shown: all of them compiled are a megabyte.
+#[derive(Clone)]
 pub(super) struct Templates {
     environment: Environment<'static>,
     /// What each page's template gets beside what every page gets.
@@ -29,28 +30,31 @@ impl Templates {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.add_filter("fill", fill);
-        let sources = samples.iter().map(|sample| (sample.name, sample.source)).chain(PARTS);
-        for (name, source) in sources.clone() {
-            environment.add_template(name, source).map_err(|error| faulty(name, &error))?;
-        }
+        let sources: Vec<_> =
+            samples.iter().map(|sample| (sample.name, sample.source)).chain(PARTS).collect();
         let mut style = include_str!("templates/style.css").to_owned();
         let mut own = BTreeSet::new();
         for (file, source) in folder.map(read).transpose()?.unwrap_or_default() {
             if file == STYLE {
                 style = source;
-            } else if sources.clone().any(|(name, _)| name == file) {
+            } else if sources.iter().any(|(name, _)| *name == file) {
                 let added = environment.add_template_owned(file.clone(), source);
                 added.map_err(|error| faulty(&file, &error))?;
                 own.insert(file);
             } else {
-                let known: Vec<&str> = sources.map(|(name, _)| name).chain([STYLE]).collect();
+                let known: Vec<&str> = sources.iter().map(|(name, _)| *name).chain([STYLE]).collect();
                 return Err(PagesError::UnknownFile { file, known: known.join(", ") });
             }
         }
+        environment.set_loader(move |name| {
+            let found = sources.iter().find(|(known, _)| *known == name);
+            Ok(found.map(|(_, source)| (*source).to_owned()))
+        });
         let takes = samples.iter().map(|sample| (sample.name, keys(&sample.values).collect())).collect();
         let templates = Self { environment, takes, style };
         if folder.is_some() {
-            templates.check(&samples, words, &own)?;
+            // What the trial compiles goes with it.
+            templates.clone().check(&samples, words, &own)?;
         }
         Ok(templates)
     }

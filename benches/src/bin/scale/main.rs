@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a measurement that fails is none")]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "figures for people")]
 
+mod fill;
 mod purge;
 mod questions;
+mod rates;
 mod site;
 
 use std::fmt::Write as _;
@@ -47,6 +49,7 @@ async fn main() {
             site.prepare(arguments.calls + warm_up(arguments.calls)).await;
         }
         write_table(&mut out, store, &sites, arguments.calls).await;
+        rates::write(&mut out, &sites).await;
         let last = sites.last().unwrap();
         writeln!(out, "\n{}\n", purge::measure(last).await).unwrap();
         for site in sites {

@@ -1,7 +1,6 @@
 //! One database with its users, and a manager over it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
 use usermgr_benches::database::{Database, Store as Engine};
@@ -17,15 +16,16 @@ use usermgr_core::domain::user::{UserStatus, Username};
 use usermgr_core::flow::register::Register;
 use usermgr_core::policy::{HashPolicy, TokenFormat};
 use usermgr_core::port::random::SystemRandom;
-use usermgr_core::port::store::account::{CredentialsQuery, ImportUsers, ImportedUser};
+use usermgr_core::port::store::account::{CredentialsQuery, ImportedUser};
 use usermgr_core::port::store::{EventDraft, Store};
 use usermgr_core::testing::Mailbox;
 use usermgr_core::{AccessToken, ClientContext, Email, Password, Policies, SecretKey, User, UserManager};
 use usermgr_sqlx::{PgStore, SqliteStore};
 
+use crate::fill::fill;
+
 pub(crate) const PASSWORD: &str = "correct horse battery";
-const BATCH: u64 = 2_000;
-const BEGAN: OffsetDateTime = time::macros::datetime!(2026-01-01 0:00 UTC);
+pub(crate) const BEGAN: OffsetDateTime = time::macros::datetime!(2026-01-01 0:00 UTC);
 /// A hash that costs nothing: what is measured is the store.
 const HASHING: HashPolicy =
     HashPolicy { memory_kib: 8, iterations: 1, parallelism: 1, threads: Some(1), queue: None };
@@ -62,7 +62,7 @@ impl Site {
             }
         };
         let hash = hash().await;
-        fill(&*store, users, &hash).await;
+        fill(&*store, engine, &database, users, &hash).await;
         let mailbox = Arc::new(Mailbox::default());
         let mut policies = Policies { hashing: HASHING, ..Policies::default() };
         policies.throttle.enabled = false;
@@ -121,10 +121,11 @@ async fn hash() -> String {
     pool.hash(password, origin).await.unwrap().expose().to_owned()
 }
 
-fn user(n: u64, hash: &str) -> ImportedUser {
+/// The n-th user. `fill` says the same in SQL.
+pub(crate) fn user(n: u64, hash: &str) -> ImportedUser {
     let at = BEGAN + Duration::milliseconds(i64::try_from(n).unwrap() * 7);
     // Addresses and names come in no order, as they do in life.
-    let scattered = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let scattered = |factor: u64| n.wrapping_mul(factor) % (1 << 32);
     let mut roles = Roles::from([Role::user()]);
     if n.is_multiple_of(100) {
         roles.insert("support".parse().unwrap());
@@ -132,9 +133,9 @@ fn user(n: u64, hash: &str) -> ImportedUser {
     let status = if n % 100 == 50 { UserStatus::Disabled } else { UserStatus::Active };
     let user = User {
         id: UserId::new(at, &SystemRandom),
-        email: Email::parse(&format!("{scattered:08x}.{n}@example.org")).unwrap(),
+        email: Email::parse(&format!("{:08x}.{n}@example.org", scattered(2_654_435_761))).unwrap(),
         email_verified_at: Some(at),
-        username: Some(Username::parse(&format!("Person {:08x}", scattered.swap_bytes() >> 32)).unwrap()),
+        username: Some(Username::parse(&format!("Person {:08x}", scattered(2_246_822_519))).unwrap()),
         roles,
         status,
         locale: None,
@@ -154,19 +155,6 @@ fn user(n: u64, hash: &str) -> ImportedUser {
     };
     let event = EventDraft { id: EventId::new(at, &SystemRandom), kind: EventKind::UserRegistered };
     ImportedUser { user, password: Some(PasswordHash::new(hash)), audit, event }
-}
-
-async fn fill(store: &dyn Store, users: u64, hash: &str) {
-    let began = Instant::now();
-    let mut next = 0;
-    while next < users {
-        let end = (next + BATCH).min(users);
-        let users = (next..end).map(|n| user(n, hash)).collect();
-        store.import_users(ImportUsers { now: BEGAN, users }).await.unwrap();
-        next = end;
-        eprint!("\r{next} users, {:.0} s", began.elapsed().as_secs_f64());
-    }
-    eprintln!();
 }
 
 /// The value below which so large a share of them lies.
