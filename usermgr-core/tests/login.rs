@@ -5,7 +5,10 @@ mod support;
 
 use support::{ANA, OTHER, PASSWORD, World, from};
 use time::Duration;
-use usermgr_core::{Error, Password};
+use usermgr_core::crypto::hasher::HashGauges;
+use usermgr_core::policy::HashPolicy;
+use usermgr_core::testing::{StoreFault, TestAuth};
+use usermgr_core::{Error, Password, UserManager};
 
 async fn login(world: &World, email: &str, password: &str, ip: &str) -> &'static str {
     match world.users.sessions().login(email, &Password::new(password), &from(ip)).await {
@@ -24,6 +27,32 @@ async fn wrong_unknown_and_pending_are_one_answer() {
     }
     assert_eq!(login(&world, "pending@example.org", PASSWORD, "192.0.2.1").await, "invalid_credentials");
     assert_eq!(login(&world, "ANA@example.org", PASSWORD, "192.0.2.1").await, "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_the_queue_full_costs_no_statement() {
+    let auth = TestAuth::with(|policies| {
+        let slow = HashPolicy { memory_kib: 65_536, iterations: 100, queue: Some(1), ..policies.hashing };
+        policies.hashing = slow;
+    });
+    let login = |users: UserManager| async move {
+        users.sessions().login(ANA, &Password::new(PASSWORD), &from("192.0.2.1")).await.map(drop)
+    };
+    let mut waiting = Vec::new();
+    for busy in [(0, 1), (1, 1)] {
+        waiting.push(tokio::spawn(login(auth.users().clone())));
+        while {
+            let HashGauges { queued, running, .. } = auth.users().hash_gauges();
+            (queued, running) != busy
+        } {
+            assert!(waiting.iter().all(|waits| !waits.is_finished()), "the hash is too quick for this test");
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+    auth.store_fails(Some(StoreFault::Down));
+    assert!(matches!(login(auth.users().clone()).await, Err(Error::Overloaded { .. })));
+    auth.store_fails(None);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -65,24 +65,29 @@ impl<T> HashQueue<T> {
         self.len() >= self.limit
     }
 
+    /// Whether one who comes now has a place, if need be another's.
+    pub(super) fn has_place(&self, origin: &HashOrigin) -> bool {
+        let [sign_ins, new_passwords] = &self.lanes;
+        let (own, other) = match origin.purpose {
+            HashPurpose::SignIn => (sign_ins, new_passwords),
+            HashPurpose::NewPassword => (new_passwords, sign_ins),
+        };
+        !self.is_full() || other.len > own.len + 1 || own.longest() > own.waiting(&origin.network) + 1
+    }
+
     /// Lets one wait.
     pub(super) fn push(&mut self, origin: HashOrigin, item: T) -> Pushed<T> {
+        if !self.has_place(&origin) {
+            return Pushed::Refused(item);
+        }
         let is_full = self.is_full();
         let [sign_ins, new_passwords] = &mut self.lanes;
         let (own, other) = match origin.purpose {
             HashPurpose::SignIn => (sign_ins, new_passwords),
             HashPurpose::NewPassword => (new_passwords, sign_ins),
         };
-        let displaced = if !is_full {
-            None
-        } else if other.len > own.len + 1 {
-            other.take_from_longest(0)
-        } else {
-            own.take_from_longest(own.lines.get(&origin.network).map_or(0, VecDeque::len) + 1)
-        };
-        if is_full && displaced.is_none() {
-            return Pushed::Refused(item);
-        }
+        let from = if other.len > own.len + 1 { other } else { &mut *own };
+        let displaced = if is_full { from.take_from_longest() } else { None };
         own.push(origin.network, item);
         displaced.map_or(Pushed::Queued, Pushed::Displaced)
     }
@@ -129,14 +134,19 @@ impl<T> Lane<T> {
         item
     }
 
-    /// The newest of the longest line, if that is longer than `than`.
-    fn take_from_longest(&mut self, than: usize) -> Option<T> {
-        let network = self
-            .turns
-            .iter()
-            .max_by_key(|network| self.lines.get(*network).map_or(0, VecDeque::len))
-            .filter(|network| self.lines.get(*network).is_some_and(|line| line.len() > than))?
-            .clone();
+    /// How many of a network wait.
+    fn waiting(&self, network: &str) -> usize {
+        self.lines.get(network).map_or(0, VecDeque::len)
+    }
+
+    /// How many wait in the longest line.
+    fn longest(&self) -> usize {
+        self.lines.values().map(VecDeque::len).max().unwrap_or(0)
+    }
+
+    /// The newest of the longest line.
+    fn take_from_longest(&mut self) -> Option<T> {
+        let network = self.turns.iter().max_by_key(|network| self.waiting(network))?.clone();
         let line = self.lines.get_mut(&network)?;
         let item = line.pop_back();
         if line.is_empty() {

@@ -231,6 +231,20 @@ impl HashPool {
         wait.await.unwrap_or(Err(HashError::Stopped))
     }
 
+    /// Refuses at once whom there is no place for now, before anything else is done for them.
+    ///
+    /// # Errors
+    /// [`HashError::Overloaded`].
+    pub(crate) fn admit(&self, origin: &HashOrigin) -> Result<(), HashError> {
+        let queue = self.0.0.queue_with_room();
+        if queue.jobs.has_place(origin) {
+            return Ok(());
+        }
+        let waiting = queue.jobs.len();
+        drop(queue);
+        Err(self.0.0.overloaded(waiting))
+    }
+
     /// How busy the pool is.
     pub fn gauges(&self) -> HashGauges {
         let shared = &self.0.0;
@@ -282,12 +296,17 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(&self, origin: HashOrigin, job: Job) -> Result<(), HashError> {
+    /// The queue; if it was full, without those who went away while they waited.
+    fn queue_with_room(&self) -> MutexGuard<'_, Queue> {
         let mut queue = self.queue();
         if queue.jobs.is_full() {
-            // Those who went away while they waited make room.
             queue.jobs.retain(|waiting| !waiting.job.is_abandoned());
         }
+        queue
+    }
+
+    fn enqueue(&self, origin: HashOrigin, job: Job) -> Result<(), HashError> {
+        let mut queue = self.queue_with_room();
         let pushed = queue.jobs.push(origin, Waiting { since: Instant::now(), job });
         let waiting = queue.jobs.len();
         drop(queue);

@@ -9,6 +9,11 @@ use crate::error::Error;
 use crate::manager::Inner;
 
 impl Inner {
+    /// Refuses a client at once whose password will not be hashed: who cannot be served in a storm costs no statement.
+    pub(super) fn admit(&self, purpose: HashPurpose, client: &ClientContext) -> Result<(), Error> {
+        Ok(self.hasher.admit(&origin(purpose, client))?)
+    }
+
     /// Hashes a new password in the pool.
     pub(super) async fn hash(
         &self,
