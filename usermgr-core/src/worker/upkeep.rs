@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::Stop;
 use super::job::{Job, JobResult};
@@ -16,7 +18,12 @@ use crate::port::store::upkeep::{Purge, Purged};
 use crate::port::store::{Store, StoreError, UpkeepStore};
 
 /// The most rows of each kind in one transaction: few enough that nothing waits long for it.
-const BATCH: u32 = 1000;
+const BATCH: u32 = 500;
+/// How many times longer than a full batch took upkeep then rests, so that whoever asks meanwhile hardly notices: a million
+/// rows at once are rare, and nobody waits for them to be gone.
+const REST: u32 = 4;
+/// The longest rest, where the store is slow.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long codes, links and sessions are kept after they ended: long enough to say that a code came too late.
 const ENDED_FOR: time::Duration = time::Duration::days(1);
 /// How long a signing key is kept after its successor began to sign: longer than any token lives.
@@ -67,7 +74,8 @@ impl Upkeep {
         self
     }
 
-    /// Removes all that is over now, in batches, and tells how much it was.
+    /// Removes all that is over now, in batches with a rest after each, and tells how much it was. A million rows take some
+    /// minutes.
     ///
     /// # Errors
     /// [`StoreError`] when a batch failed; what the batches before it removed stays removed.
@@ -112,15 +120,21 @@ impl Upkeep {
         let command = self.command(share);
         let mut sum = Purged::default();
         loop {
+            let began = Instant::now();
             let purged = self.store.purge(command).await?;
             sum = sum.plus(purged);
             if purged.most() < u64::from(BATCH) {
                 return Ok((sum, Rest::Nothing));
             }
-            if stop.is_some_and(Stop::is_requested) {
-                return Ok((sum, Rest::More));
+            let rest = tokio::time::sleep((began.elapsed() * REST).min(LONGEST_REST));
+            match stop {
+                None => rest.await,
+                Some(stop) => tokio::select! {
+                    biased;
+                    () = stop.requested() => return Ok((sum, Rest::More)),
+                    () = rest => {}
+                },
             }
-            tokio::task::yield_now().await;
         }
     }
 

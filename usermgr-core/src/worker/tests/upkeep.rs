@@ -11,6 +11,7 @@ use crate::worker::{JobResult, Stop, Stopper, Upkeep};
 
 enum Answer {
     Removed(Purged),
+    After(Duration, Purged),
     Fails,
     Panics,
 }
@@ -40,6 +41,10 @@ impl UpkeepStore for Tables {
         match answer {
             None => Ok(Purged::default()),
             Some(Answer::Removed(purged)) => Ok(purged),
+            Some(Answer::After(wait, purged)) => {
+                tokio::time::sleep(wait).await;
+                Ok(purged)
+            }
             Some(Answer::Fails) => Err(StoreError::unavailable("planted")),
             Some(Answer::Panics) => panic!("planted"),
         }
@@ -66,14 +71,34 @@ fn upkeep(tables: &Arc<Tables>, policies: Policies) -> Upkeep {
 #[tokio::test(start_paused = true)]
 async fn batches_go_on_while_any_is_full() {
     let tables = Tables::answering([
-        Answer::Removed(Purged { codes: 1000, audit: 3, ..Purged::default() }),
-        Answer::Removed(Purged { codes: 7, sessions: 1000, ..Purged::default() }),
-        Answer::Removed(Purged { sessions: 999, ..Purged::default() }),
+        Answer::Removed(Purged { codes: 500, audit: 3, ..Purged::default() }),
+        Answer::Removed(Purged { codes: 7, sessions: 500, ..Purged::default() }),
+        Answer::Removed(Purged { sessions: 499, ..Purged::default() }),
         Answer::Panics,
     ]);
     let purged = upkeep(&tables, Policies::default()).run_once().await.unwrap();
-    assert_eq!(purged, Purged { codes: 1007, sessions: 1999, audit: 3, ..Purged::default() });
+    assert_eq!(purged, Purged { codes: 507, sessions: 999, audit: 3, ..Purged::default() });
     assert_eq!(tables.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_is_followed_by_a_rest() {
+    let full = Purged { sessions: 500, ..Purged::default() };
+    let tables = Tables::answering([
+        Answer::After(Duration::from_millis(10), full),
+        Answer::After(Duration::from_secs(10), full),
+        Answer::After(Duration::from_millis(10), Purged { sessions: 499, ..full }),
+    ]);
+    let began = Instant::now();
+    upkeep(&tables, Policies::default()).run_once().await.unwrap();
+    let ended = began.elapsed();
+    let starts: Vec<_> =
+        tables.purges.lock().unwrap().iter().map(|(_, at)| at.duration_since(began).as_millis()).collect();
+    assert_eq!(
+        (starts, ended.as_millis()),
+        (vec![0, 50, 11_050], 11_060),
+        "no longer than a second, and none at the end"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +122,7 @@ async fn what_is_removed_follows_the_policies() {
             retired_before: before(2),
             known_before: before(30),
             marked_before: before(180),
-            batch: 1000,
+            batch: 500,
         }
     );
 }
@@ -150,7 +175,7 @@ async fn what_was_kept_for_days_goes_once_a_day() {
 
 #[tokio::test(start_paused = true)]
 async fn stop_ends_a_long_run_after_its_batch() {
-    let full = || Answer::Removed(Purged { codes: 1000, ..Purged::default() });
+    let full = || Answer::After(Duration::from_millis(10), Purged { codes: 500, ..Purged::default() });
     let tables = Tables::answering((0..1000).map(|_| full()));
     let stopper = Stopper::new();
     let (upkeep, stop) = (upkeep(&tables, Policies::default()), stopper.token());
