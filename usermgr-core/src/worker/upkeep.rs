@@ -21,7 +21,7 @@ use crate::port::store::{Store, StoreError, UpkeepStore};
 const BATCH: u32 = 500;
 /// How many times longer than a full batch took upkeep then rests, so that whoever asks meanwhile hardly notices: a million
 /// rows at once are rare, and nobody waits for them to be gone.
-const REST: u32 = 4;
+const REST: u32 = 9;
 /// The longest rest, where the store is slow.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long codes, links and sessions are kept after they ended: long enough to say that a code came too late.

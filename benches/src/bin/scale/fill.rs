@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use sqlx::sqlite::{SqliteConnection, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use time::Duration;
 use usermgr_benches::database::{Database, Store as Engine, sqlite_options};
+use usermgr_core::domain::id::UserId;
 use usermgr_core::port::store::Store;
 use usermgr_core::port::store::account::ImportUsers;
 
@@ -108,6 +110,8 @@ impl Filler {
     /// [`user`] gives to their numbers.
     async fn copy_users(&mut self, first: u64, last: u64) {
         let began = BEGAN.unix_timestamp();
+        let imported = Duration::milliseconds(i64::try_from(IMPORTED).unwrap() * 7);
+        let end = UserId::first_of(BEGAN + imported).as_uuid().simple();
         let columns = "id, email, email_key, email_verified_at, username, username_key, roles, status, password, \
             password_version, created_at, updated_at";
         let own = "roles, status, password, password_version";
@@ -115,7 +119,7 @@ impl Filler {
             Self::Sqlite(_) => format!(
                 "WITH RECURSIVE copies (c) AS (SELECT {first} UNION ALL SELECT c + 1 FROM copies WHERE c < {last}), \
                  numbered AS (SELECT u.*, (u.created_at / 1000 - {began}000) / 7 + c * {IMPORTED} AS n \
-                 FROM copies CROSS JOIN usermgr_users u WHERE u.created_at < {began}000000 + {IMPORTED} * 7000), \
+                 FROM copies CROSS JOIN usermgr_users u WHERE u.id < unhex('{end}')), \
                  named AS (SELECT *, {began}000 + n * 7 AS ms, \
                  printf('%08x.%d@example.org', n * 2654435761 % 4294967296, n) AS address, \
                  printf('%08x', n * 2246822519 % 4294967296) AS name FROM numbered) \
@@ -126,7 +130,7 @@ impl Filler {
             Self::Postgres(_) => format!(
                 "WITH numbered AS (SELECT u.*, ((extract(epoch FROM u.created_at) - {began}) * 1000 / 7)::bigint \
                  + c * {IMPORTED}::bigint AS n FROM generate_series({first}, {last}) AS c CROSS JOIN usermgr_users u \
-                 WHERE u.created_at < to_timestamp({began} + {IMPORTED} * 0.007)), \
+                 WHERE u.id < '{end}'::uuid), \
                  named AS (SELECT *, {began}000 + n * 7 AS ms, md5(n::text) AS chance, \
                  lpad(to_hex(n * 2654435761 % 4294967296), 8, '0') || '.' || n || '@example.org' AS address, \
                  lpad(to_hex(n * 2246822519 % 4294967296), 8, '0') AS name FROM numbered), \

@@ -96,7 +96,7 @@ async fn a_full_batch_is_followed_by_a_rest() {
         tables.purges.lock().unwrap().iter().map(|(_, at)| at.duration_since(began).as_millis()).collect();
     assert_eq!(
         (starts, ended.as_millis()),
-        (vec![0, 50, 11_050], 11_060),
+        (vec![0, 100, 11_100], 11_110),
         "no longer than a second, and none at the end"
     );
 }
