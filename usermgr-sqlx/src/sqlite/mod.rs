@@ -123,8 +123,8 @@ impl SqliteStore {
             pool.acquire_timeout(Duration::from_secs(10))
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(ConnectError)?;
-        // What one reads from a file lies in the system's memory, too: a MiB for each who reads is enough.
-        let options = options.pragma("cache_size", "-1024");
+        // What one reads from a file lies in the memory of the system, too: half a MiB for each who reads is enough.
+        let options = options.pragma("cache_size", "-512");
         let readers = pool(max_connections.max(1)).connect_with(options).await.map_err(ConnectError)?;
         Ok(Self::of(writer, readers))
     }
