@@ -9,9 +9,9 @@ use crate::error::Error;
 use crate::manager::Inner;
 
 impl Inner {
-    /// Refuses a client at once whose password will not be hashed: who cannot be served in a storm costs no statement.
-    pub(super) fn admit(&self, purpose: HashPurpose, client: &ClientContext) -> Result<(), Error> {
-        Ok(self.hasher.admit(&origin(purpose, client))?)
+    /// Refuses a client at once whose password will not be compared: who cannot be served in a storm costs no statement.
+    pub(super) fn admit_sign_in(&self, client: &ClientContext) -> Result<(), Error> {
+        Ok(self.hasher.admit(&origin(HashPurpose::SignIn, client))?)
     }
 
     /// Hashes a new password in the pool.

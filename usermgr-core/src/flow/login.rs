@@ -6,7 +6,6 @@ use super::hooks::Question;
 use super::input::Input;
 use super::limits::wait;
 use super::sessions::{Sessions, SignedIn};
-use crate::crypto::hash_queue::HashPurpose;
 use crate::crypto::hasher::Verified;
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
@@ -44,7 +43,7 @@ impl Sessions<'_> {
         let typed = input.password("password", password);
         input.check()?;
         let (Some(email), Some(typed)) = (email, typed) else { return Err(input.refusal()) };
-        inner.admit(HashPurpose::SignIn, client)?;
+        inner.admit_sign_in(client)?;
 
         let now = inner.clock.now();
         let key = email.key();

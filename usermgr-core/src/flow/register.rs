@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::hooks::Question;
 use super::input::Input;
 use super::limits::{plain, wait};
-use crate::crypto::hash_queue::HashPurpose;
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
@@ -210,7 +209,6 @@ impl Registration<'_> {
         input.check()?;
         let (Some(email), Some(password)) = (email, password) else { return Err(input.refusal()) };
 
-        self.inner.admit(HashPurpose::NewPassword, client)?;
         // Who is over a limit costs no hash. The command below decides again.
         let purpose = CodePurpose::EmailVerification;
         let throttle = self.inner.request_limits(email.key(), purpose.as_str(), client);
