@@ -57,6 +57,9 @@ pub enum Error {
     /// token or its password along.
     #[error("several registrations of this address are waiting")]
     RegistrationAmbiguous,
+    /// The address is proven already: there is nothing to verify. Only for the right password of the account.
+    #[error("this address is verified already")]
+    AlreadyVerified,
     /// The address has an account. Only with [`RegistrationPolicy::reveal_existing`] is it ever said to a stranger.
     ///
     /// [`RegistrationPolicy::reveal_existing`]: crate::policy::RegistrationPolicy::reveal_existing
@@ -149,6 +152,7 @@ impl Error {
             Self::CodeExpired => "code_expired",
             Self::InvalidLink => "invalid_link",
             Self::RegistrationAmbiguous => "registration_ambiguous",
+            Self::AlreadyVerified => "already_verified",
             Self::EmailTaken => "email_taken",
             Self::RegistrationClosed => "registration_closed",
             Self::Refused(_) => "refused",

@@ -178,8 +178,12 @@ pub struct ThrottlePolicy {
 impl ThrottlePolicy {
     /// Requests for one address and purpose from all networks within [`CodePolicy::window`].
     pub const REQUESTS_FROM_ALL_NETWORKS: u32 = 10;
-    /// Wrong tries of codes for one address in a day, over all purposes and resends.
+    /// Wrong tries of codes for one address in a day by strangers, over all purposes and resends. Clients with the token
+    /// of a registration, with a session, or of a network that signed in have as many of their own.
     pub const WRONG_CODES_A_DAY: u32 = 10;
+    /// Mails to one address in a day that strangers ask for, over all purposes and networks. A network that signed in
+    /// has as many of its own.
+    pub const MAILS_A_DAY: u32 = 20;
     /// Failed sign-ins of one address in a day from networks that never signed in to it.
     pub const FAR_FAILURES_A_DAY: u32 = 100;
     /// How long a network that signed in counts as known.

@@ -45,6 +45,7 @@ fn errors() -> String {
         Error::CodeExpired,
         Error::InvalidLink,
         Error::RegistrationAmbiguous,
+        Error::AlreadyVerified,
         Error::EmailTaken,
         Error::RegistrationClosed,
         Error::Refused(usermgr_core::domain::refusal::Refusal::new("closed", "Come back.").unwrap()),

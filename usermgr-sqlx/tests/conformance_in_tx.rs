@@ -19,8 +19,8 @@ use usermgr_core::domain::undeliverable::UndeliverableAddress;
 use usermgr_core::domain::user::User;
 use usermgr_core::port::store::account::{
     CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested, ImportUsers,
-    PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery, UpdateUser,
-    UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    LimitsQuery, LimitsView, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange,
+    UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
 };
 use usermgr_core::port::store::audit::AuditQuery;
 use usermgr_core::port::store::code::{
@@ -134,7 +134,7 @@ macro_rules! part {
 
 part! { AccountStore:
     inside register(command: Register) -> Registered;
-    inside throttled(command: ThrottleQuery) -> Option<time::Duration>;
+    inside limits(command: LimitsQuery) -> LimitsView;
     inside create_user(command: CreateUser) -> UserCreated;
     inside credentials(command: CredentialsQuery) -> CredentialsView;
     inside replace_password(command: ReplacePassword) -> PasswordReplaced;

@@ -28,7 +28,7 @@ const OTHER: &str = "another fine password";
 const EXPECTED: &[(&str, usize)] = &[
     ("register", 9),
     ("deliver a mail", 5),
-    ("verify", 14),
+    ("verify", 15),
     ("sign in", 9),
     ("sign in, wrong", 6),
     ("me", 1),
@@ -38,7 +38,7 @@ const EXPECTED: &[(&str, usize)] = &[
     ("refresh", 6),
     ("list sessions", 1),
     ("sign out", 4),
-    ("forgot", 9),
+    ("forgot", 10),
     ("reset by link", 13),
     ("list users", 1),
     ("deliver, nothing due", 1),

@@ -1,7 +1,8 @@
 //! Registrations, users and their passwords.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
-use time::Duration;
 use usermgr_core::domain::code::CodePurpose;
 use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::UserId;
@@ -10,9 +11,9 @@ use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::user::{User, UserStatus, Username};
 use usermgr_core::port::store::account::{
     AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
-    EmailChangeRequested, ImportUsers, ImportedUser, PasswordReplaced, Register, Registered, ReplacePassword,
-    RequestEmailChange, ThrottleQuery, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted,
-    UserImported, UserQuery, UserUpdated,
+    EmailChangeRequested, ImportUsers, ImportedUser, KnownNetwork, LimitsQuery, LimitsView, PasswordReplaced,
+    Register, Registered, ReplacePassword, RequestEmailChange, UpdateUser, UserChange, UserCreated,
+    UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 
@@ -26,8 +27,8 @@ impl AccountStore for FileStore {
         self.run(|tx| register(tx, command)).await
     }
 
-    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        self.run(move |tx| tx.seems_used_up(&query.rules, query.now)).await
+    async fn limits(&self, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+        self.run(|tx| limits(tx, query)).await
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
@@ -175,6 +176,24 @@ fn credentials(tx: &Transaction<'_>, query: CredentialsQuery) -> Result<Credenti
     let user =
         row.map(|UserRow { user, password, version, deleted: _ }| Credentials { user, password, version });
     Ok(CredentialsView { throttled, user })
+}
+
+fn limits(tx: &Transaction<'_>, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+    let LimitsQuery { now, rules, network } = query;
+    let mut used_up = BTreeMap::new();
+    for rule in &rules {
+        if let Some(wait) = tx.seems_used_up([rule], now)? {
+            used_up.insert(rule.key, wait);
+        }
+    }
+    let is_known = match network {
+        Some(KnownNetwork { email, network, since }) => match tx.user_of(&email)? {
+            Some(row) => tx.knows(row.user.id, &network, since)?,
+            None => false,
+        },
+        None => false,
+    };
+    Ok(LimitsView { used_up, is_known })
 }
 
 /// A deleted user whom signing in brings back: of several, the newest.
@@ -385,7 +404,7 @@ fn request_email_change(
         tx.owe_mail(taken_mail, Receiver::user(&other.user), None, now)?;
         tx.audit_refused(audit, now, "email_taken", Some(user_id))?;
     } else {
-        let to = Receiver { email: &new_email, ..Receiver::user(&row.user) };
+        let to = Receiver { email: &new_email, username: None, ..Receiver::user(&row.user) };
         tx.owe_mail(code_mail, to, Some(code.id), now)?;
         tx.put(code.id, &CodeRow { new_email: Some(new_email), ..CodeRow::new(code, purpose, owner) })?;
         tx.audit_done(audit, now, Some(user_id))?;

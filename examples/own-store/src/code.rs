@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 use usermgr_core::domain::code::{CodeForm, CodePurpose};
 use usermgr_core::domain::email::{Email, EmailKey};
-use usermgr_core::domain::id::UserId;
+use usermgr_core::domain::id::{CodeId, UserId};
 use usermgr_core::domain::password::PasswordVersion;
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::user::{User, UserStatus};
@@ -15,6 +15,7 @@ use usermgr_core::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, Redeem,
     RedeemEffect, Redeemed, RequestCode,
 };
+use usermgr_core::port::store::throttle::ThrottleRule;
 use usermgr_core::port::store::{Happened, MailDraft, StoreError};
 
 use crate::FileStore;
@@ -91,11 +92,14 @@ fn find_owner(
         let found = match target {
             CodeTarget::Registration(id) => tx.get(id)?.filter(waits).map(|row| (id, row)),
             CodeTarget::Anybody => {
-                let mut rows = tx.rows::<RegistrationRow>()?.into_iter().rev();
-                let newest = rows.find(|(_, row)| waits(row));
-                newest.and_then(|(id, row)| Some((id.parse().ok()?, row)))
+                let rows = tx.rows::<RegistrationRow>()?;
+                let mut waiting = rows.into_iter().filter(|(_, row)| waits(row));
+                match (waiting.next(), waiting.next()) {
+                    (Some(_), Some(_)) => return Ok(None),
+                    (only, _) => only.and_then(|(id, row)| Some((id.parse().ok()?, row))),
+                }
             }
-            CodeTarget::User(_) => None,
+            CodeTarget::User(_) | CodeTarget::Nobody => None,
         };
         if let Some((id, row)) = found {
             return Ok(Some(Found::Registration(Owner::Registration(id), row)));
@@ -104,7 +108,7 @@ fn find_owner(
     let row = match target {
         CodeTarget::User(id) => tx.live_user(id)?,
         CodeTarget::Anybody => tx.user_of(email)?,
-        CodeTarget::Registration(_) => None,
+        CodeTarget::Registration(_) | CodeTarget::Nobody => None,
     };
     let fits = |row: &UserRow| {
         row.user.status == UserStatus::Active
@@ -163,11 +167,15 @@ fn candidates(tx: &Transaction<'_>, query: CandidateQuery) -> Result<Vec<Candida
 }
 
 fn redeem(tx: &mut Transaction<'_>, command: Redeem) -> Result<Redeemed, StoreError> {
-    let Redeem { now, latest_end, candidates, hit, settled, attempts, tries, budget, effect, audit, events } =
+    let Redeem { now, latest_end, candidates, hit, settled, attempts, tries, budgets, effect, audit, events } =
         command;
-    tx.clamp(tries.iter().chain(&budget), now)?;
-    if let Some(retry_after) = tx.used_up(&budget, now)? {
-        tx.audit_refused(audit, now, "too_many_attempts", None)?;
+    tx.clamp(tries.iter().chain(&budgets), now)?;
+    if let Some(retry_after) = tx.used_up(&budgets, now)? {
+        let is_first = tx.is_first_refusal(&budgets, now)?;
+        count_wrong_guess(tx, candidates, attempts, &budgets, now)?;
+        if is_first {
+            tx.audit_refused(audit, now, "too_many_attempts", None)?;
+        }
         return Ok(Redeemed::Exhausted { retry_after });
     }
     let hit = match hit {
@@ -182,7 +190,7 @@ fn redeem(tx: &mut Transaction<'_>, command: Redeem) -> Result<Redeemed, StoreEr
             return Ok(Redeemed::Expired);
         }
         if row.is_live(now, attempts) && may_redeem(tx, &row, now)? {
-            if !settled && is_ambiguous(tx, &row, now, latest_end, attempts)? {
+            if !settled && is_ambiguous(tx, &row, now)? {
                 tx.audit_refused(audit, now, "registration_ambiguous", None)?;
                 return Ok(Redeemed::Ambiguous);
             }
@@ -192,12 +200,7 @@ fn redeem(tx: &mut Transaction<'_>, command: Redeem) -> Result<Redeemed, StoreEr
             return Ok(Redeemed::Redeemed(Box::new(user)));
         }
     }
-    for id in candidates {
-        if let Some(mut row) = tx.get::<CodeRow>(id)?.filter(|row| row.is_live(now, attempts)) {
-            row.wrong_tries += 1;
-            tx.put(id, &row)?;
-        }
-    }
+    count_wrong_guess(tx, candidates, attempts, &budgets, now)?;
     let mut waits = Vec::new();
     for rule in &tries {
         waits.extend(tx.used_up([rule], now)?);
@@ -206,11 +209,30 @@ fn redeem(tx: &mut Transaction<'_>, command: Redeem) -> Result<Redeemed, StoreEr
         tx.audit_refused(audit, now, "too_many_attempts", None)?;
         return Ok(Redeemed::Exhausted { retry_after: *retry_after });
     }
-    for rule in tries.iter().chain(&budget) {
+    for rule in &tries {
         tx.count(rule, now)?;
     }
     tx.audit_refused(audit, now, "invalid_code", None)?;
     Ok(Redeemed::Wrong)
+}
+
+fn count_wrong_guess(
+    tx: &mut Transaction<'_>,
+    candidates: Vec<CodeId>,
+    attempts: u32,
+    budgets: &[ThrottleRule],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    for id in candidates {
+        if let Some(mut row) = tx.get::<CodeRow>(id)?.filter(|row| row.is_live(now, attempts)) {
+            row.wrong_tries += 1;
+            tx.put(id, &row)?;
+        }
+    }
+    for rule in budgets {
+        tx.count(rule, now)?;
+    }
+    Ok(())
 }
 
 /// Whether the owner of a code still is what it was asked for.
@@ -230,29 +252,15 @@ fn may_redeem(tx: &Transaction<'_>, code: &CodeRow, now: OffsetDateTime) -> Resu
     })
 }
 
-fn is_ambiguous(
-    tx: &Transaction<'_>,
-    hit: &CodeRow,
-    now: OffsetDateTime,
-    latest_end: OffsetDateTime,
-    attempts: u32,
-) -> Result<bool, StoreError> {
-    let is_registration = |row: &CodeRow| matches!(row.owner, Owner::Registration(_));
-    if !is_registration(hit) {
-        return Ok(false);
-    }
-    let email = email_of(tx, hit.owner)?;
-    for (_, row) in tx.rows::<CodeRow>()? {
-        let is_other = is_registration(&row) && row.owner != hit.owner;
-        if is_other
-            && row.is_live(now, attempts)
-            && !row.ends_after(latest_end)
-            && email_of(tx, row.owner)?.as_ref().map(Email::key) == email.as_ref().map(Email::key)
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Whether another registration of the same address is not over.
+fn is_ambiguous(tx: &Transaction<'_>, hit: &CodeRow, now: OffsetDateTime) -> Result<bool, StoreError> {
+    let Owner::Registration(id) = hit.owner else { return Ok(false) };
+    let Some(own) = tx.get::<RegistrationRow>(id)? else { return Ok(false) };
+    let id = id.to_string();
+    Ok(tx
+        .rows::<RegistrationRow>()?
+        .into_iter()
+        .any(|(other, row)| other != id && row.expires_at > now && row.email.key() == own.email.key()))
 }
 
 fn spend(

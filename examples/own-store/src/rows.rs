@@ -439,12 +439,16 @@ impl<'a> Receiver<'a> {
             user: Some(user.id),
             email: &user.email,
             locale: user.locale.as_ref(),
-            username: user.username.as_ref(),
+            username: match user.email_verified_at {
+                Some(_) => user.username.as_ref(),
+                None => None,
+            },
         }
     }
 
+    /// Without the name: nobody has proven the address yet.
     pub(crate) const fn registration(row: &'a RegistrationRow) -> Self {
-        Self { user: None, email: &row.email, locale: row.locale.as_ref(), username: row.username.as_ref() }
+        Self { user: None, email: &row.email, locale: row.locale.as_ref(), username: None }
     }
 }
 
@@ -553,6 +557,20 @@ impl Transaction<'_> {
         Ok(longest)
     }
 
+    /// Whether a rule that is used up has refused nothing in its window yet.
+    pub(crate) fn is_first_refusal(
+        &self,
+        rules: &[ThrottleRule],
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        for rule in rules {
+            if self.counted(rule, now)?.0 == rule.limit {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub(crate) fn count(&mut self, rule: &ThrottleRule, now: OffsetDateTime) -> Result<(), StoreError> {
         let (count, left) = self.counted(rule, now)?;
         self.put(rule.key.text(), &ThrottleRow { count: count.saturating_add(1), ends_at: now + left })
@@ -565,8 +583,18 @@ impl Transaction<'_> {
     /// Whether a network signed in to the account lately.
     pub(crate) fn is_known(&self, user: Option<UserId>, guard: &LoginGuard) -> Result<bool, StoreError> {
         let Some(user) = user else { return Ok(false) };
-        let row: Option<NetworkRow> = self.get(NetworkRow::key(user, &guard.network_key))?;
-        Ok(row.is_some_and(|row| row.seen_at >= guard.known_since))
+        self.knows(user, &guard.network_key, guard.known_since)
+    }
+
+    /// Whether somebody signed in to an account from a network since then.
+    pub(crate) fn knows(
+        &self,
+        user: UserId,
+        network: &Digest,
+        since: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let row: Option<NetworkRow> = self.get(NetworkRow::key(user, network))?;
+        Ok(row.is_some_and(|row| row.seen_at >= since))
     }
 
     /// The wait when the guard refuses.

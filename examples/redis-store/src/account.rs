@@ -1,15 +1,15 @@
 //! What counts before it does something to an account. All else is done by the store under this one.
 
 use async_trait::async_trait;
-use time::Duration;
 use usermgr_core::domain::id::UserId;
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::user::User;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
-    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery,
-    UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    ImportUsers, KnownNetwork, LimitsQuery, LimitsView, PasswordReplaced, Register, Registered,
+    ReplacePassword, RequestEmailChange, UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported,
+    UserQuery, UserUpdated,
 };
 
 use super::RedisStore;
@@ -28,9 +28,21 @@ impl AccountStore for RedisStore {
         .await
     }
 
-    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        let ThrottleQuery { now, rules } = query;
-        self.redis.look(&rules, now).await
+    async fn limits(&self, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+        let LimitsQuery { now, rules, network } = query;
+        let is_known = match network {
+            Some(KnownNetwork { email, network, since }) => {
+                let found = self.under.credentials(CredentialsQuery { now, email, guard: None }).await?.user;
+                match found {
+                    Some(found) => self.redis.knows(found.user.id, &network, since).await?,
+                    None => false,
+                }
+            }
+            None => false,
+        };
+        let waits = self.redis.look(&rules, now).await?;
+        let used_up = rules.iter().zip(waits).filter_map(|(rule, wait)| Some((rule.key, wait?))).collect();
+        Ok(LimitsView { used_up, is_known })
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {

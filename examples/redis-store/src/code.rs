@@ -38,23 +38,23 @@ impl RedisStore {
     /// Counts a guess as a wrong one, has it judged, and gives back what was counted unless it was wrong.
     async fn judge_guess(&self, mut command: Redeem) -> Result<Redeemed, StoreError> {
         let now = command.now;
-        let (tries, budget) = (std::mem::take(&mut command.tries), command.budget.take());
-        let counted = match self.redis.guess(&tries, budget.as_ref(), now).await? {
-            Guess::OverBudget(retry_after) => {
-                let refused = command.audit.refused(now, "too_many_attempts", None);
-                self.under.record(refused).await?;
-                return Ok(Redeemed::Exhausted { retry_after });
-            }
-            Guess::Exhausted(wait) => {
-                // The store under this one answers a wrong guess so by a limit of which nothing is left.
-                let used_up = |rule: &ThrottleRule| ThrottleRule { limit: 0, window: wait, ..*rule };
-                command.tries = tries.first().map(used_up).into_iter().collect();
+        let (tries, budgets) = (std::mem::take(&mut command.tries), std::mem::take(&mut command.budgets));
+        // The store under this one refuses a guess so by a limit of which nothing is left.
+        let used_up = |rule: &ThrottleRule, wait| ThrottleRule { limit: 0, window: wait, ..*rule };
+        let counted = match self.redis.guess(&tries, &budgets, now).await? {
+            Guess::OverBudget(wait) => {
+                command.budgets = budgets.first().map(|rule| used_up(rule, wait)).into_iter().collect();
                 None
+            }
+            Guess::Exhausted(wait, counted) => {
+                command.tries = tries.first().map(|rule| used_up(rule, wait)).into_iter().collect();
+                Some(counted)
             }
             Guess::Counted(counted) => Some(counted),
         };
         let redeemed = self.apply(command).await?;
-        if let Some(counted) = counted.filter(|_| redeemed != Redeemed::Wrong) {
+        let is_wrong = matches!(redeemed, Redeemed::Wrong | Redeemed::Exhausted { .. });
+        if let Some(counted) = counted.filter(|_| !is_wrong) {
             left_behind(self.redis.give_back(counted, now).await);
         }
         Ok(redeemed)

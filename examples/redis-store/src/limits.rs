@@ -21,6 +21,7 @@ macro_rules! script {
 pub(super) use script;
 
 static LOOK: LazyLock<Script> = script!("limits.lua", "look.lua");
+static KNOWS: LazyLock<Script> = script!("knows.lua");
 static COUNT: LazyLock<Script> = script!("limits.lua", "count.lua");
 static GUESS: LazyLock<Script> = script!("limits.lua", "guess.lua");
 static GIVE_BACK: LazyLock<Script> = script!("limits.lua", "give_back.lua");
@@ -33,10 +34,10 @@ static SIGNED_IN: LazyLock<Script> = script!("signed_in.lua");
 pub(super) enum Guess {
     /// It is counted as a wrong one.
     Counted(Counted),
-    /// The budget is used up.
+    /// A budget is used up; all of them are counted.
     OverBudget(Duration),
-    /// Every counter of wrong tries is used up; nothing is counted.
-    Exhausted(Duration),
+    /// Every counter of wrong tries is used up; the budgets are counted.
+    Exhausted(Duration, Counted),
 }
 
 /// What counting a guess has changed, to give it back.
@@ -71,13 +72,26 @@ impl Redis {
         Ok(self.run::<Option<i64>>(script).await?.map(Duration::microseconds))
     }
 
-    /// The longest wait of some rules, by a look that changes nothing.
+    /// The wait of each of some rules that is used up, by a look that changes nothing.
     pub(super) async fn look(
         &self,
         rules: &[ThrottleRule],
         now: OffsetDateTime,
-    ) -> Result<Option<Duration>, StoreError> {
-        self.wait(&self.invocation(&LOOK, rules, now)).await
+    ) -> Result<Vec<Option<Duration>>, StoreError> {
+        let waits: Vec<i64> = self.run(&self.invocation(&LOOK, rules, now)).await?;
+        Ok(waits.into_iter().map(|wait| (wait >= 0).then(|| Duration::microseconds(wait))).collect())
+    }
+
+    /// Whether somebody signed in to an account from a network since then.
+    pub(super) async fn knows(
+        &self,
+        user: UserId,
+        network: &Digest,
+        since: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let mut invocation = KNOWS.key(self.networks());
+        invocation.arg(network_of(user, network)).arg(micros(since));
+        Ok(self.run::<i64>(&invocation).await? == 1)
     }
 
     /// Counts the rules of a command that creates something, once for each identifier, and sets a counter of wrong tries to
@@ -98,15 +112,21 @@ impl Redis {
     pub(super) async fn guess(
         &self,
         tries: &[ThrottleRule],
-        budget: Option<&ThrottleRule>,
+        budgets: &[ThrottleRule],
         now: OffsetDateTime,
     ) -> Result<Guess, StoreError> {
-        let rules = || tries.iter().chain(budget);
+        let rules = || tries.iter().chain(budgets);
         let mut invocation = self.invocation(&GUESS, rules(), now);
         let answer: Vec<i64> = self.run(invocation.arg(tries.len())).await?;
         Ok(match answer.as_slice() {
             [1, wait] => Guess::OverBudget(Duration::microseconds(*wait)),
-            [2, wait] => Guess::Exhausted(Duration::microseconds(*wait)),
+            [2, wait, values @ ..] => Guess::Exhausted(
+                Duration::microseconds(*wait),
+                Counted {
+                    keys: budgets.iter().map(|rule| self.limit(&rule.key)).collect(),
+                    values: values.to_vec(),
+                },
+            ),
             [_, values @ ..] => Guess::Counted(Counted {
                 keys: rules().map(|rule| self.limit(&rule.key)).collect(),
                 values: values.to_vec(),

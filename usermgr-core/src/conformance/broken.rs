@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use time::Duration;
 
 use super::{
     StoreHarness, administration, codes, deletion, drops, events, jobs, limits, profiles, races, refresh,
@@ -20,8 +19,9 @@ use crate::domain::user::User;
 use crate::memory::{MemoryStore, UserRow};
 use crate::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
-    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery,
-    UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    ImportUsers, LimitsQuery, LimitsView, PasswordReplaced, Register, Registered, ReplacePassword,
+    RequestEmailChange, UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery,
+    UserUpdated,
 };
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::code::{
@@ -59,6 +59,8 @@ enum Fault {
     RightGuessCounted,
     /// Wrong tries are not counted.
     LostAttemptCount,
+    /// Past a budget a guess is refused and counted on no code.
+    BudgetStopsCounting,
     /// A refresh token that was used up is refused, and its session goes on.
     ReuseUnnoticed,
     /// Whether another administrator is left is read before the transaction.
@@ -113,8 +115,8 @@ impl AccountStore for Broken {
         self.inner.register(command).await
     }
 
-    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        self.inner.throttled(query).await
+    async fn limits(&self, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+        self.inner.limits(query).await
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
@@ -249,6 +251,14 @@ impl CodeStore for Broken {
                     let mut state = self.inner.state()?;
                     state.throttles = before.into_iter().collect();
                     state.codes = tries;
+                }
+                Ok(outcome)
+            }
+            Fault::BudgetStopsCounting => {
+                let before = self.inner.state()?.codes.clone();
+                let outcome = self.inner.redeem(command).await?;
+                if matches!(outcome, Redeemed::Exhausted { .. }) {
+                    self.inner.state()?.codes = before;
                 }
                 Ok(outcome)
             }
@@ -466,6 +476,8 @@ caught! {
         OneCounterRefuses by limits::a_guess_is_judged_while_one_counter_is_free
     a_right_guess_that_is_counted_is_caught: RightGuessCounted by limits::a_right_guess_counts_nothing
     a_lost_attempt_count_is_caught: LostAttemptCount by codes::wrong_tries_use_a_code_up
+    a_budget_that_stops_counting_is_caught:
+        BudgetStopsCounting by limits::a_code_dies_of_guesses_past_a_budget
     an_unnoticed_reuse_is_caught: ReuseUnnoticed by refresh::a_used_token_ends_its_session
     an_early_look_for_administrators_is_caught:
         LastAdminReadFirst by administration::one_of_many_administrators_is_left

@@ -13,7 +13,7 @@ use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::user::{Locale, Username};
 use crate::port::store::account::{Registered, UserCreated};
 use crate::port::store::code::{
-    Candidate, CandidateFilter, CandidateQuery, CodeRequested, CodeTarget, Redeemed,
+    Candidate, CandidateFilter, CandidateQuery, CodeRequested, CodeTarget, Redeem, Redeemed,
 };
 use crate::port::store::outbox::{DeliveryResult, Settle, Settled};
 use crate::port::store::session::{SessionKey, SessionQuery};
@@ -97,8 +97,7 @@ pub async fn a_code_lives_from_its_hand_over(harness: &dyn StoreHarness) {
     assert_eq!(store.redeem(right(ANA, code, later(86_400))).await.unwrap(), Redeemed::Expired);
 }
 
-/// A code that was handed over by a clock that has been set back since does not live the longer for it, and stands in no
-/// other's way.
+/// A code that was handed over by a clock that has been set back since does not live the longer for it.
 pub async fn a_code_of_a_clock_set_back_is_over(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let code = registered(&store, ANA).await;
@@ -114,7 +113,8 @@ pub async fn a_code_of_a_clock_set_back_is_over(harness: &dyn StoreHarness) {
     }
     let ambiguous = store.redeem(right(ANA, code, later(3600))).await.unwrap();
     assert_eq!(ambiguous, Redeemed::Ambiguous, "live when the clock is where it was");
-    let outcome = store.redeem(right(ANA, newer, NOW)).await.unwrap();
+    let settled = Redeem { settled: true, ..right(ANA, newer, NOW) };
+    let outcome = store.redeem(settled).await.unwrap();
     assert!(matches!(outcome, Redeemed::Redeemed(_)), "{outcome:?}");
 }
 
@@ -380,8 +380,118 @@ pub async fn a_wrong_guess_counts_on_what_it_was_compared_with(harness: &dyn Sto
         guess.tries.clear();
         assert_eq!(store.redeem(guess).await.unwrap(), Redeemed::Wrong, "its tries are used up");
     }
-    let outcome = store.redeem(right(ANA, later_one, later(3))).await.unwrap();
-    assert!(matches!(outcome, Redeemed::Redeemed(_)), "used-up codes are not ambiguous: {outcome:?}");
+    let ambiguous = right(ANA, later_one, later(3));
+    assert_eq!(store.redeem(ambiguous).await.unwrap(), Redeemed::Ambiguous, "their registrations are there");
+    let settled = Redeem { settled: true, ..right(ANA, later_one, later(3)) };
+    let outcome = store.redeem(settled).await.unwrap();
+    assert!(matches!(outcome, Redeemed::Redeemed(_)), "{outcome:?}");
+}
+
+/// A right code is ambiguous while another registration of its address is not over, whatever became of its code: used
+/// up, run out, or void. Else a stranger, whose guesses end both codes, has the owner confirm the stranger's.
+pub async fn another_registration_is_ambiguous_without_a_live_code(harness: &dyn StoreHarness) {
+    for end in ["used up", "run out", "void"] {
+        let store = harness.fresh().await;
+        let owners = register(ANA, NOW);
+        let of_owner = owners.code.id;
+        store.register(owners.clone()).await.unwrap();
+        match end {
+            "used up" => {
+                for _ in 0..ATTEMPTS {
+                    store.redeem(wrong(ANA, &[of_owner], NOW)).await.unwrap();
+                }
+            }
+            "run out" => {
+                let (lease, claimed) = claim(&store, NOW).await;
+                store.settle(sent(&claimed[0], lease, NOW)).await.unwrap();
+            }
+            _ => {
+                let mut again = request(ANA, VERIFY, NOW);
+                again.target = CodeTarget::Registration(owners.id);
+                (again.code.dies_at, again.mail) = (later(1), super::build::mail(again.mail.kind));
+                store.request_code(again).await.unwrap();
+            }
+        }
+        let strangers = registered(&store, ANA).await;
+        let outcome = store.redeem(right(ANA, strangers, later(900))).await.unwrap();
+        assert_eq!(outcome, Redeemed::Ambiguous, "{end}");
+    }
+}
+
+/// A request without the token of a registration chooses none of several of the address, and the only one of it.
+pub async fn a_request_without_a_token_chooses_none_of_several(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let mut owners = register(ANA, NOW);
+    owners.expires_at = later(3600);
+    let of_owner = owners.id;
+    store.register(owners).await.unwrap();
+    assert_eq!(store.request_code(request(ANA, VERIFY, later(1))).await.unwrap(), CodeRequested::Queued);
+    registered(&store, ANA).await;
+    let before = owed(&store).await.len();
+    assert_eq!(store.request_code(request(ANA, VERIFY, later(2))).await.unwrap(), CodeRequested::Nobody);
+    assert_eq!(owed(&store).await.len(), before);
+    let mut with_token = request(ANA, VERIFY, later(3));
+    with_token.target = CodeTarget::Registration(of_owner);
+    assert_eq!(store.request_code(with_token).await.unwrap(), CodeRequested::Queued);
+    let only = store.request_code(request(ANA, VERIFY, later(3600))).await.unwrap();
+    assert_eq!(only, CodeRequested::Queued, "the other one is over");
+}
+
+/// A request for nobody counts its limits, frees the guesses, and sends nothing to the owner of the address.
+pub async fn a_request_for_nobody_sends_nothing(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    user(&store, ANA).await;
+    let limit = super::build::rule("one", 1, Duration::HOUR);
+    for purpose in [CodePurpose::ResetPassword, CodePurpose::ChangePassword] {
+        let mut command = request(ANA, purpose, NOW);
+        command.target = CodeTarget::Nobody;
+        assert_eq!(store.request_code(command).await.unwrap(), CodeRequested::Nobody);
+        assert!(candidates(&store, ANA, purpose, NOW).await.is_empty());
+    }
+    let mut counted = request(ANA, CodePurpose::ResetPassword, NOW);
+    (counted.target, counted.throttle) = (CodeTarget::Nobody, vec![limit]);
+    assert_eq!(store.request_code(counted).await.unwrap(), CodeRequested::Nobody);
+    let mut refused = request(ANA, CodePurpose::ResetPassword, NOW);
+    refused.throttle = vec![limit];
+    let outcome = store.request_code(refused).await.unwrap();
+    assert!(matches!(outcome, CodeRequested::Throttled { .. }), "{outcome:?}");
+    assert!(owed(&store).await.is_empty());
+}
+
+/// A mail names its receiver only once the address is proven: until then a stranger may have typed the name.
+pub async fn no_name_opens_a_mail_to_an_unproven_address(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let name = || Some(Username::parse("CALL +1 555 0100").unwrap());
+    let mut registration = register(ANA, NOW);
+    registration.username = name();
+    let code = registration.code.id;
+    store.register(registration).await.unwrap();
+    store.request_code(request(ANA, VERIFY, NOW)).await.unwrap();
+    let mut invited = invite("eva@example.org", NOW);
+    invited.username = name();
+    store.create_user(invited).await.unwrap();
+    let named = |mails: Vec<crate::port::store::outbox::Claimed>| {
+        mails
+            .into_iter()
+            .filter(|mail| mail.mail.username.is_some())
+            .map(|mail| mail.mail.kind)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(named(claim(&store, NOW).await.1), []);
+    let _ = code;
+
+    let mut proven = create("bob@example.org", NOW);
+    proven.username = name();
+    let bob = proven.id;
+    store.create_user(proven).await.unwrap();
+    let change = super::build::change_email(bob, "new@example.org", NOW);
+    store.request_email_change(change).await.unwrap();
+    let named = named(claim(&store, NOW).await.1);
+    assert_eq!(
+        named,
+        [crate::domain::mail::MailKind::EmailChangeRequested],
+        "not the code to the new address"
+    );
 }
 
 /// Whoever asks for a code may guess again, also where there is nobody: the answers stay alike.

@@ -4,13 +4,15 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, audit, audited, create, email, failed, guard, guess, later, open, owed, register,
-    registered, request, right, rule, set_password, user, wrong,
+    ATTEMPTS, NOW, audit, audited, create, delete, digest, email, failed, guard, guess, later, open, owed,
+    register, registered, request, right, rule, set_password, user, wrong,
 };
 use crate::domain::audit::AuditEvent;
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
-use crate::port::store::account::{CreateUser, CredentialsQuery, Registered, ThrottleQuery};
+use crate::port::store::account::{
+    CreateUser, CredentialsQuery, KnownNetwork, LimitsQuery, LimitsView, Registered,
+};
 use crate::port::store::code::{CodeRequested, Redeem, Redeemed};
 use crate::port::store::session::{LoginCounted, LoginFailed, SessionOpened};
 
@@ -94,8 +96,8 @@ pub async fn a_look_sees_what_a_command_would_be_told(harness: &dyn StoreHarness
     let store = harness.fresh().await;
     let rules = vec![rule("two", 2, Duration::minutes(10)), rule("many", 9, Duration::minutes(20))];
     let look = async |seconds: i64| {
-        let query = ThrottleQuery { now: later(seconds), rules: rules.clone() };
-        store.throttled(query).await.unwrap()
+        let query = LimitsQuery { now: later(seconds), rules: rules.clone(), network: None };
+        store.limits(query).await.unwrap().wait(&rules)
     };
     for n in 0..2 {
         assert_eq!(look(n).await, None);
@@ -109,8 +111,76 @@ pub async fn a_look_sees_what_a_command_would_be_told(harness: &dyn StoreHarness
     assert_eq!(look(599).await, Some(Duration::SECOND));
     assert_eq!(look(600).await, None);
     assert_eq!(look(-86_400).await, None, "a clock that was set back: the command decides");
-    let none = ThrottleQuery { now: NOW, rules: Vec::new() };
-    assert_eq!(store.throttled(none).await.unwrap(), None);
+    let none = LimitsQuery { now: NOW, rules: Vec::new(), network: None };
+    let nothing = LimitsView { used_up: [].into(), is_known: false };
+    assert_eq!(store.limits(none).await.unwrap(), nothing);
+}
+
+/// A read of limits tells the network that signed in to the account of an address from every other.
+pub async fn a_look_knows_networks_that_signed_in(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (ana, bob) = (user(&store, ANA).await, user(&store, "bob@example.org").await);
+    store.open_session(open(&ana, PasswordVersion::FIRST, NOW)).await.unwrap();
+    let store = &store;
+    let knows = async |address: &str, network: &str, since| {
+        let network = KnownNetwork { email: email(address).key().clone(), network: digest(network), since };
+        let query = LimitsQuery { now: later(60), rules: Vec::new(), network: Some(network) };
+        store.limits(query).await.unwrap().is_known
+    };
+    assert!(knows(ANA, "home", NOW).await);
+    assert!(!knows(ANA, "home", later(1)).await, "signed in before then");
+    assert!(!knows(ANA, "elsewhere", NOW).await);
+    assert!(!knows(bob.email.as_str(), "home", NOW).await, "of another account");
+    assert!(!knows("nobody@example.org", "home", NOW).await);
+    store.delete_user(delete(ana.id, later(61))).await.unwrap();
+    assert!(!knows(ANA, "home", NOW).await, "deleted");
+}
+
+/// A code is dead after its guesses, also while a budget refuses every one of them: none of them could be judged later.
+pub async fn a_code_dies_of_guesses_past_a_budget(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for is_right in [false, true] {
+        let code = registered(&store, ANA).await;
+        let budget = rule(&format!("budget {is_right}"), 1, Duration::HOUR);
+        let guess = |hit: bool, now| Redeem {
+            hit: hit.then_some(code),
+            budgets: vec![budget],
+            tries: Vec::new(),
+            settled: true,
+            ..wrong(ANA, &[code], now)
+        };
+        let before = Redeem { candidates: Vec::new(), ..guess(false, NOW) };
+        assert_eq!(store.redeem(before).await.unwrap(), Redeemed::Wrong, "the budget is used up by it");
+        for n in 0..ATTEMPTS {
+            let refused = store.redeem(guess(is_right, later(1))).await.unwrap();
+            let retry_after = Duration::seconds(3599);
+            assert_eq!(refused, Redeemed::Exhausted { retry_after }, "guess {n}, right: {is_right}");
+        }
+        let late = store.redeem(guess(true, later(3600))).await.unwrap();
+        assert_eq!(late, Redeemed::Wrong, "the budget is free, the code is dead; right: {is_right}");
+    }
+}
+
+/// Past a budget the first refusal is audited, and no other until the window ends.
+pub async fn one_refusal_past_a_budget_is_audited(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let code = registered(&store, ANA).await;
+    let [own, network] = [rule("own", 2, Duration::HOUR), rule("network", 9, Duration::HOUR)];
+    let guess = |seconds| Redeem {
+        budgets: vec![own, network],
+        tries: Vec::new(),
+        ..wrong(ANA, &[code], later(seconds))
+    };
+    for n in 0..20 {
+        store.redeem(guess(n)).await.unwrap();
+    }
+    let reasons = audited(&store).await;
+    // One when the address' budget began to refuse, one when the network's did.
+    assert_eq!(reasons[1..], ["invalid_code", "invalid_code", "too_many_attempts", "too_many_attempts"]);
+    for n in 3600..3604 {
+        store.redeem(guess(n)).await.unwrap();
+    }
+    assert_eq!(audited(&store).await[5..], ["invalid_code", "invalid_code", "too_many_attempts"]);
 }
 
 /// Wrong tries are counted for the address over all its codes.
@@ -121,7 +191,7 @@ pub async fn the_day_budget_counts_across_codes(harness: &dyn StoreHarness) {
     for _ in 0..2 {
         for _ in 0..ATTEMPTS {
             let mut guess = wrong(ANA, &[code], later(1));
-            guess.budget = Some(budget);
+            guess.budgets = vec![budget];
             assert_eq!(store.redeem(guess).await.unwrap(), Redeemed::Wrong);
         }
         let again = request(ANA, CodePurpose::EmailVerification, later(2));
@@ -129,7 +199,7 @@ pub async fn the_day_budget_counts_across_codes(harness: &dyn StoreHarness) {
         store.request_code(again).await.unwrap();
     }
     let mut guess = right(ANA, code, later(3));
-    guess.budget = Some(budget);
+    guess.budgets = vec![budget];
     let refused = store.redeem(guess.clone()).await.unwrap();
     assert!(matches!(refused, Redeemed::Exhausted { .. }), "{refused:?}");
     guess.now = later(86_401 + 1);
@@ -168,7 +238,7 @@ pub async fn a_right_guess_counts_nothing(harness: &dyn StoreHarness) {
     registered(&store, ANA).await;
     let attempt = |guess: Redeem| Redeem {
         tries: vec![rule("two", 2, Duration::minutes(10))],
-        budget: Some(rule("three", 3, Duration::DAY)),
+        budgets: vec![rule("three", 3, Duration::DAY)],
         ..guess
     };
     let hit = attempt(right(ANA, code, NOW));
@@ -241,12 +311,12 @@ pub async fn the_day_budget_counts_across_purposes(harness: &dyn StoreHarness) {
     let asked = request(ANA, CodePurpose::ResetPassword, NOW);
     let code = asked.code.id;
     store.request_code(asked).await.unwrap();
-    let budget = Some(rule("budget", 4, Duration::DAY));
+    let budget = rule("budget", 4, Duration::DAY);
     let purposes = [CodePurpose::ResetPassword, CodePurpose::EmailVerification];
     let attempt = |n: i64, hit: Option<_>| {
         let purpose = purposes[usize::from(n % 2 == 1)];
         let mut guess = guess(ANA, purpose, &[], hit, set_password("x", None), later(n));
-        guess.budget = budget;
+        guess.budgets = vec![budget];
         guess
     };
     for n in 0..4 {
@@ -259,7 +329,7 @@ pub async fn the_day_budget_counts_across_purposes(harness: &dyn StoreHarness) {
         assert_eq!(refused, Redeemed::Exhausted { retry_after }, "after {n} s");
     }
     assert_eq!(owed(&store).await, before);
-    assert_eq!(audited(&store).await[6..], ["too_many_attempts"; 3]);
+    assert_eq!(audited(&store).await[6..], ["too_many_attempts"]);
     assert_eq!(store.redeem(attempt(86_400, None)).await.unwrap(), Redeemed::Wrong, "a day later");
 }
 

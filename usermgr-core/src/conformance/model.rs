@@ -238,7 +238,12 @@ impl Pair {
         if self.dice.one_in(8) {
             command.tries.clear();
         }
-        command.budget = self.dice.one_in(2).then(|| rule(&format!("budget {address}"), 5, Duration::DAY));
+        command.budgets = self
+            .dice
+            .one_in(2)
+            .then(|| rule(&format!("budget {address}"), 5, Duration::DAY))
+            .into_iter()
+            .collect();
         command.events = all_events();
         both!(self.redeem(command))
     }
@@ -468,13 +473,17 @@ impl Pair {
             ..purge(now)
         };
         let (tested, model) = (self.tested.purge(command).await, self.model.purge(command).await);
-        let least = model.as_ref().map_or(0, |purged| purged.access_tokens);
+        let least = |count: fn(&Purged) -> u64| model.as_ref().map_or(0, count);
+        let (registrations, codes) = (least(|purged| purged.registrations), least(|purged| purged.codes));
+        let access_tokens = least(|purged| purged.access_tokens);
         // How a store keeps a limit of which nothing is counted is its own affair, and so is whether an access token goes
-        // with its session or is counted when it runs out.
+        // with its session or is counted when it runs out, and which void rows it writes to take the same time for nobody.
         let count = |outcome: Result<Purged, StoreError>| {
             answer(&outcome.map(|purged| Purged {
                 throttles: 0,
-                access_tokens: purged.access_tokens.min(least),
+                registrations: purged.registrations.min(registrations),
+                codes: purged.codes.min(codes),
+                access_tokens: purged.access_tokens.min(access_tokens),
                 ..purged
             }))
         };

@@ -7,11 +7,11 @@ use time::Duration;
 use super::StoreHarness;
 use super::build::{
     NOW, SettleOne as _, all_events, audit, candidates, claim, create, digest, email, end, entries, failed,
-    guard, later, open, outbox, password_of, profile, register, registered, right, user, user_id,
+    guard, later, open, outbox, password_of, profile, registered, request, right, user, user_id,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use crate::domain::code::CodePurpose;
-use crate::domain::mail::{MailKind, OwedCode};
+use crate::domain::mail::OwedCode;
 use crate::domain::page::PageSize;
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
@@ -130,20 +130,18 @@ pub async fn a_session_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
 pub async fn a_mail_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
     for text in TEXTS {
         let store = harness.fresh().await;
-        let mut command = register("José.Ñandú+'tag@exámple.org", NOW);
-        command.username = Some(Username::parse(text).unwrap());
-        command.locale = Some(Locale::parse("es-419").unwrap());
-        let written = command.clone();
-        store.register(command).await.unwrap();
+        let mut written = create("José.Ñandú+'tag@exámple.org", NOW);
+        written.username = Some(Username::parse(text).unwrap());
+        written.locale = Some(Locale::parse("es-419").unwrap());
+        store.create_user(written.clone()).await.unwrap();
+        let purpose = CodePurpose::ResetPassword;
+        let asked = request("José.Ñandú+'tag@exámple.org", purpose, NOW);
+        store.request_code(asked.clone()).await.unwrap();
         let (lease, claimed) = claim(&store, later(1)).await;
         let mail = &claimed[0].mail;
-        assert_eq!(
-            (mail.id, mail.kind, &mail.to),
-            (written.code_mail.id, MailKind::VerifyEmail, &written.email)
-        );
+        assert_eq!((mail.id, mail.kind, &mail.to), (asked.mail.id, asked.mail.kind, &written.email));
         assert_eq!((&mail.username, &mail.locale), (&written.username, &written.locale));
-        let (id, form, key) = (written.code.id, written.code.form, written.code.key);
-        let purpose = CodePurpose::EmailVerification;
+        let (id, form, key) = (asked.code.id, asked.code.form, asked.code.key);
         assert_eq!((mail.code, mail.created_at), (Some(OwedCode { id, purpose, form, key }), NOW));
         let at = later(60) + Duration::microseconds(1);
         let error = long(text, OutboxEntry::MAX_ERROR);

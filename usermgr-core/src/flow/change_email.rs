@@ -18,7 +18,7 @@ use crate::domain::mail::MailKind;
 use crate::domain::secret::{Code, LinkToken, Password};
 use crate::domain::user::User;
 use crate::error::Error;
-use crate::flow::limits::plain;
+use crate::flow::limits::{Standing, plain};
 use crate::port::hook::EmailChangeAttempt;
 use crate::port::store::account::{EmailChangeRequested, RequestEmailChange};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, NewCode, Redeem, RedeemEffect, Redeemed};
@@ -61,6 +61,8 @@ impl Account<'_> {
         let audit = inner.audit_draft(AuditEvent::EmailChangeRequest, Some(own), Some(user.id), client, now);
         let expect = inner.step_up(caller, password, client, &audit).await?;
         let now = inner.clock.now();
+        // No code is issued that could not be redeemed.
+        inner.admit_guess(own, Standing::User(user.id), client, now).await?;
         let command = RequestEmailChange {
             now,
             user_id: user.id,
@@ -70,7 +72,7 @@ impl Account<'_> {
             code_mail: inner.mail(MailKind::ChangeEmailCode, now),
             taken_mail: inner.mail(MailKind::AccountExists, now),
             notice: inner.mail(MailKind::EmailChangeRequested, now),
-            throttle: inner.request_limits(&key, PURPOSE.as_str(), client),
+            throttle: inner.email_change_limits(user.id, &key, PURPOSE.as_str(), client),
             tries: Some(inner.tries(own, PURPOSE)),
             audit,
         };
@@ -127,8 +129,8 @@ impl Account<'_> {
         let Some(code) = input.code(code) else { return Err(input.refusal()) };
         let now = inner.clock.now();
         let key = user.email.key();
-        let which = CandidateFilter::User { id: user.id, purpose: PURPOSE };
-        let guess = inner.guess_among(which, key, &[PURPOSE], &code, now).await?;
+        let aim = inner.aim(key, &[PURPOSE], Standing::User(user.id), client, now).await?;
+        let guess = inner.guess(aim, &code, now).await?;
         let undo_for = inner.policies.links.undo_ttl + inner.policies.registration.pending_ttl;
         let judgement = Judgement {
             hit: guess.hit().map(|candidate| candidate.id),
@@ -166,7 +168,7 @@ impl Account<'_> {
             settled: true,
             attempts: 1,
             tries: Vec::new(),
-            budget: None,
+            budgets: Vec::new(),
             effect: RedeemEffect::UndoEmailChange {
                 reset: inner.new_code(CodeForm::Link, now),
                 reset_mail: inner.mail(MailKind::ResetPasswordLink, now),

@@ -6,6 +6,7 @@ use crate::domain::client::ClientContext;
 use crate::domain::email::Email;
 use crate::domain::id::UserId;
 use crate::domain::session::AuthMethod;
+use crate::domain::user::User;
 use crate::error::{Error, HookFault};
 use crate::manager::Inner;
 use crate::port::hook::{EmailChangeAttempt, HOOK_TIMEOUT, HookError, RegistrationAttempt, SignInAttempt};
@@ -55,18 +56,17 @@ impl Inner {
         }
     }
 
-    /// Whether whoever sets a password by the code that was hit may be signed in then.
+    /// Whether a user whose password was set by the code that was hit may be signed in.
     pub(super) async fn ask_sign_in_by_code(
         &self,
         guess: &Guess,
         email: &Email,
+        user: &User,
         client: &ClientContext,
     ) -> Result<(), Error> {
-        let owner = guess.hit().filter(|_| !self.hooks.is_empty()).map(|candidate| &candidate.owner);
-        let user = match owner {
-            None => return Ok(()),
-            Some(CodeOwner::Registration { .. }) => None,
-            Some(CodeOwner::User { id }) => self.store.user(*id).await?,
+        let user = match guess.hit().map(|candidate| &candidate.owner) {
+            Some(CodeOwner::User { .. }) => Some(user.clone()),
+            Some(CodeOwner::Registration { .. }) | None => None,
         };
         let (email, client) = (email.clone(), client.clone());
         self.ask(Question::SignIn(SignInAttempt { email, user, method: AuthMethod::EmailCode, client })).await

@@ -75,12 +75,13 @@ impl Sessions<'_> {
             method: AuthMethod::Password,
             client: client.clone(),
         };
+        // A guess in parallel that is past the limit by now does no work that only a right password does.
+        let is_costly = upgrade || !inner.hooks.is_empty();
+        if is_costly {
+            inner.still_admitted(key, guard).await?;
+        }
         if let Err(error) = inner.ask(Question::SignIn(attempt)).await {
-            // Who guessed in parallel past the limit does not learn by this that one was right.
-            let again = CredentialsQuery { now: inner.clock.now(), email: key.clone(), guard };
-            if let Some(retry_after) = inner.store.credentials(again).await?.throttled {
-                return Err(Error::TooManyAttempts { retry_after: wait(retry_after) });
-            }
+            inner.still_admitted(key, guard).await?;
             inner.audit_refused_sign_in(&error, &email, found.user.id, client).await?;
             return Err(error);
         }

@@ -2,8 +2,9 @@
 
 use time::OffsetDateTime;
 
-use super::limits::wait;
+use super::limits::{Standing, wait};
 use crate::domain::audit::AuditDraft;
+use crate::domain::client::ClientContext;
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::email::EmailKey;
 use crate::domain::id::{CodeId, RegistrationId};
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::manager::Inner;
 use crate::port::store::EventDraft;
 use crate::port::store::code::{Candidate, CandidateFilter, CandidateQuery, Redeem, RedeemEffect, Redeemed};
+use crate::port::store::throttle::ThrottleRule;
 
 /// How far the clocks of two servers may be apart before a code that one hands over has run out for the other.
 pub(super) const CLOCK_SKEW: time::Duration = time::Duration::MINUTE;
@@ -21,8 +23,15 @@ pub(super) const CLOCK_SKEW: time::Duration = time::Duration::MINUTE;
 pub(super) struct Guess {
     candidates: Vec<Candidate>,
     hits: Vec<usize>,
+    aim: Aim,
+}
+
+/// Whose codes a guess is compared with, and what a wrong one counts. Made before any work is done.
+pub(super) struct Aim {
+    which: CandidateFilter,
     email: EmailKey,
     purposes: Vec<CodePurpose>,
+    budgets: Vec<ThrottleRule>,
 }
 
 impl Guess {
@@ -33,7 +42,7 @@ impl Guess {
 
     /// The address that the guess is for.
     pub(super) const fn email(&self) -> &EmailKey {
-        &self.email
+        &self.aim.email
     }
 
     /// The newest code that the guess may be meant for.
@@ -52,30 +61,36 @@ pub(super) struct Judgement {
 }
 
 impl Inner {
-    /// Compares a guess with the codes of an address. Every code is compared whole, in constant time.
-    pub(super) async fn guess(
+    /// Aims at the codes of an address. Refuses a client that has guessed too often, before any work is done.
+    pub(super) async fn aim(
         &self,
         email: &EmailKey,
         purposes: &[CodePurpose],
-        registration: Option<RegistrationId>,
-        code: &Code,
+        standing: Standing,
+        client: &ClientContext,
         now: OffsetDateTime,
-    ) -> Result<Guess, Error> {
-        let which =
-            CandidateFilter::Address { email: email.clone(), purposes: purposes.to_vec(), registration };
-        self.guess_among(which, email, purposes, code, now).await
+    ) -> Result<Aim, Error> {
+        let budgets = self.admit_guess(email, standing, client, now).await?;
+        let purposes = purposes.to_vec();
+        let which = match (standing, purposes.as_slice()) {
+            (Standing::User(id), [purpose]) => CandidateFilter::User { id, purpose: *purpose },
+            (Standing::Registration(id), _) => CandidateFilter::Address {
+                email: email.clone(),
+                purposes: purposes.clone(),
+                registration: Some(id),
+            },
+            (Standing::Unproven | Standing::User(_), _) => CandidateFilter::Address {
+                email: email.clone(),
+                purposes: purposes.clone(),
+                registration: None,
+            },
+        };
+        Ok(Aim { which, email: email.clone(), purposes, budgets })
     }
 
-    /// Compares a guess with some codes; wrong ones count for the address.
-    pub(super) async fn guess_among(
-        &self,
-        which: CandidateFilter,
-        email: &EmailKey,
-        purposes: &[CodePurpose],
-        code: &Code,
-        now: OffsetDateTime,
-    ) -> Result<Guess, Error> {
-        let candidates = self.store.candidates(CandidateQuery { now, which }).await?;
+    /// Compares a guess with the codes it is aimed at. Every code is compared whole, in constant time.
+    pub(super) async fn guess(&self, aim: Aim, code: &Code, now: OffsetDateTime) -> Result<Guess, Error> {
+        let candidates = self.store.candidates(CandidateQuery { now, which: aim.which.clone() }).await?;
         let matches = |candidate: &Candidate| match candidate.form {
             CodeForm::Digits(length) => self.secrets.code_matches(
                 candidate.key,
@@ -88,7 +103,7 @@ impl Inner {
         };
         let hits =
             candidates.iter().enumerate().filter(|(_, c)| matches(c)).map(|(index, _)| index).collect();
-        Ok(Guess { candidates, hits, email: email.clone(), purposes: purposes.to_vec() })
+        Ok(Guess { candidates, hits, aim })
     }
 
     /// Lets the store judge a guess, and answers what it decided.
@@ -106,8 +121,8 @@ impl Inner {
             hit,
             settled,
             attempts: self.policies.codes.attempts,
-            tries: guess.purposes.iter().map(|purpose| self.tries(&guess.email, *purpose)).collect(),
-            budget: self.wrong_code_budget(&guess.email),
+            tries: guess.aim.purposes.iter().map(|purpose| self.tries(&guess.aim.email, *purpose)).collect(),
+            budgets: guess.aim.budgets.clone(),
             effect,
             audit,
             events,
@@ -121,6 +136,11 @@ impl Inner {
             Redeemed::Expired => Err(Error::CodeExpired),
             Redeemed::Ambiguous => Err(Error::RegistrationAmbiguous),
         }
+    }
+
+    /// How a client stands that may have brought the token of a registration.
+    pub(super) fn standing_by(&self, token: Option<&RegistrationToken>) -> Standing {
+        self.registration_id(token).map_or(Standing::Unproven, Standing::Registration)
     }
 
     /// The registration that a token names. A forged token names none: an identifier that no registration has.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::hooks::Question;
 use super::input::Input;
-use super::limits::{plain, wait};
+use super::limits::{AdmittedRequest, Standing, plain, wait};
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
@@ -15,7 +15,7 @@ use crate::domain::secret::{Password, RegistrationToken};
 use crate::error::Error;
 use crate::manager::Inner;
 use crate::port::hook::RegistrationAttempt;
-use crate::port::store::account::{self, Registered, ThrottleQuery};
+use crate::port::store::account::{self, Registered};
 use crate::port::store::code::{CodeRequested, CodeTarget, RequestCode};
 
 /// Sign-up; see [`UserManager::registration`](crate::UserManager::registration).
@@ -209,13 +209,14 @@ impl Registration<'_> {
         input.check()?;
         let (Some(email), Some(password)) = (email, password) else { return Err(input.refusal()) };
 
-        // Who is over a limit costs no hash. The command below decides again.
+        // Check the limits before the expensive hash; the command checks them again. Whoever registers brings the token
+        // of the registration, and with it a budget of guesses that nobody else can use up.
         let purpose = CodePurpose::EmailVerification;
-        let throttle = self.inner.request_limits(email.key(), purpose.as_str(), client);
-        let look = ThrottleQuery { now: self.inner.clock.now(), rules: throttle.clone() };
-        if let Some(retry_after) = self.inner.store.throttled(look).await? {
-            return Err(Error::RateLimited { retry_after: wait(retry_after) });
-        }
+        let now = self.inner.clock.now();
+        let AdmittedRequest { throttle, may_redeem: _ } = self
+            .inner
+            .admit_request(email.key(), purpose.as_str(), Standing::Unproven, None, client, now)
+            .await?;
         self.inner
             .ask(Question::Registration(RegistrationAttempt {
                 email: email.clone(),
@@ -260,11 +261,15 @@ impl Registration<'_> {
         }
     }
 
-    /// Owes another code for a registration, which voids the one before. Without its token: for the newest
-    /// registration of the address, or for a user whose address is not proven yet.
+    /// Owes another code for a registration, which voids the one before. Without its token: for the only registration of
+    /// the address, or for a user whose address is not proven yet.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::RateLimited`], [`Error::Unavailable`].
+    ///
+    /// # Security
+    /// Where several registrations of an address wait, a request without a token chooses none of them: nothing is sent,
+    /// and the answer is the same. Nobody can have the owner of an address confirm a registration of theirs.
     ///
     /// ```
     /// use usermgr_core::ClientContext;
@@ -295,8 +300,10 @@ impl Registration<'_> {
         registration: Option<&RegistrationToken>,
         client: &ClientContext,
     ) -> Result<CodeSent, Error> {
-        let target =
-            self.inner.registration_id(registration).map_or(CodeTarget::Anybody, CodeTarget::Registration);
+        let target = match self.inner.standing_by(registration) {
+            Standing::Registration(id) => CodeTarget::Registration(id),
+            Standing::Unproven | Standing::User(_) => CodeTarget::Anybody,
+        };
         self.inner.request_code(email, CodePurpose::EmailVerification, target, client).await
     }
 }
@@ -314,16 +321,23 @@ impl Inner {
         let email = input.email(email);
         let Some(email) = email else { return Err(input.refusal()) };
         let now = self.clock.now();
-        let actor = if let CodeTarget::User(user) = target { Some(user) } else { None };
         let key = email.key();
+        let (actor, standing, redeemer) = match target {
+            // The code is redeemed without the session.
+            CodeTarget::User(user) => (Some(user), Standing::User(user), Standing::Unproven),
+            CodeTarget::Registration(id) => (None, Standing::Registration(id), Standing::Registration(id)),
+            CodeTarget::Anybody | CodeTarget::Nobody => (None, Standing::Unproven, Standing::Unproven),
+        };
+        let admitted =
+            self.admit_request(key, purpose.as_str(), standing, Some(redeemer), client, now).await?;
         let command = RequestCode {
             now,
             email: key.clone(),
             purpose,
-            target,
+            target: if admitted.may_redeem { target } else { CodeTarget::Nobody },
             code: self.new_digits(purpose, now),
             mail: self.mail(MailKind::of_code(purpose), now),
-            throttle: self.request_limits(key, purpose.as_str(), client),
+            throttle: admitted.throttle,
             tries: Some(self.tries(key, purpose)),
             audit: self.audit_draft(AuditEvent::CodeRequest, Some(key), actor, client, now),
         };

@@ -14,6 +14,7 @@ use crate::domain::id::UserId;
 use crate::domain::mail::MailKind;
 use crate::domain::secret::{LinkToken, Password};
 use crate::error::Error;
+use crate::flow::limits::Standing;
 use crate::port::store::account::NewPassword;
 use crate::port::store::code::{
     CandidateFilter, CandidateQuery, CodeTarget, Redeem, RedeemEffect, Redeemed, RequestCode,
@@ -35,6 +36,9 @@ impl Passwords<'_> {
         let Some(email) = email else { return Err(input.refusal()) };
         let now = inner.clock.now();
         let key = email.key();
+        // A link cannot be guessed: there is no budget that it would wait for.
+        let what = "reset_link";
+        let admitted = inner.admit_request(key, what, Standing::Unproven, None, client, now).await?;
         inner
             .answer_request(RequestCode {
                 now,
@@ -43,7 +47,7 @@ impl Passwords<'_> {
                 target: CodeTarget::Anybody,
                 code: inner.new_code(CodeForm::Link, now),
                 mail: inner.mail(MailKind::ResetPasswordLink, now),
-                throttle: inner.request_limits(key, "reset_link", client),
+                throttle: admitted.throttle,
                 tries: None,
                 audit: inner.audit_draft(AuditEvent::LinkRequest, Some(key), None, client, now),
             })
@@ -110,7 +114,7 @@ impl Passwords<'_> {
             settled: true,
             attempts: 1,
             tries: Vec::new(),
-            budget: None,
+            budgets: Vec::new(),
             effect: RedeemEffect::SetPassword {
                 user_id: UserId::new(now, &*inner.random),
                 welcome: None,

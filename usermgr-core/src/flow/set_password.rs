@@ -1,23 +1,27 @@
 //! Passwords set by a mailed code, for every purpose that may set one.
 
 use super::input::Input;
+use super::limits::Standing;
 use super::redeem::Judgement;
 use super::register::CodeSent;
 use super::sessions::{Authenticated, SignedIn};
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
+use crate::domain::email::Email;
 use crate::domain::event::EventKind;
 use crate::domain::field::FieldFault;
 use crate::domain::id::UserId;
 use crate::domain::mail::MailKind;
+use crate::domain::password::PasswordHash;
 use crate::domain::secret::{Code, Password};
 use crate::domain::session::AuthMethod;
 use crate::domain::user::User;
 use crate::error::Error;
 use crate::manager::Inner;
-use crate::port::store::account::NewPassword;
+use crate::port::store::account::{CredentialsQuery, NewPassword};
 use crate::port::store::code::{CodeTarget, RedeemEffect};
+use crate::port::store::session::{NewSession, OpenSession, SessionOpened};
 
 /// Passwords; see [`UserManager::passwords`](crate::UserManager::passwords).
 ///
@@ -236,8 +240,7 @@ impl Passwords<'_> {
         Ok(self.set(request, sign_in, client).await?.0)
     }
 
-    /// Answers also why nobody was signed in, if a hook is why: only after the store has judged the code, or the answer
-    /// would tell a right code from a wrong one to whoever has guessed too often.
+    /// Answers also why nobody was signed in, if a hook is why.
     async fn set(
         &self,
         request: SetWithCode,
@@ -273,33 +276,26 @@ impl Passwords<'_> {
             },
             |purpose| vec![purpose],
         );
+        // All work is done before the guess is compared with anything, and hooks are asked after it was judged: nothing
+        // that takes time depends on whether the guess is right.
         let now = inner.clock.now();
-        let guess = inner.guess(email.key(), &purposes, None, &code, now).await?;
-        let hit = guess.hit().map(|candidate| candidate.id);
-        // A password is hashed only for a right code; a wrong one still needs an effect that is never applied.
-        let hash = match hit {
-            Some(_) => inner.hash(password, client).await?,
-            None => crate::domain::password::PasswordHash::new(""),
-        };
-        let refused = match sign_in {
-            SignIn::Yes => inner.ask_sign_in_by_code(&guess, &email, client).await.err(),
+        let aim = inner.aim(email.key(), &purposes, Standing::Unproven, client, now).await?;
+        let hash = inner.hash(password, client).await?;
+        let now = inner.clock.now();
+        let mut issued = match sign_in {
+            SignIn::Yes => Some(inner.new_session(AuthMethod::EmailCode, client, now).await?),
             SignIn::No => None,
         };
-        let now = inner.clock.now();
-        let issued = match sign_in {
-            SignIn::Yes if hit.is_some() && refused.is_none() => {
-                Some(inner.new_session(AuthMethod::EmailCode, client, now).await?)
-            }
-            SignIn::Yes | SignIn::No => None,
-        };
+        let opens_later = issued.take_if(|_| !inner.hooks.is_empty());
+        let guess = inner.guess(aim, &code, now).await?;
         let judgement = Judgement {
-            hit,
+            hit: guess.hit().map(|candidate| candidate.id),
             settled: true,
             effect: RedeemEffect::SetPassword {
                 user_id: UserId::new(now, &*inner.random),
                 welcome: inner.welcome(now),
                 password: NewPassword {
-                    hash,
+                    hash: hash.clone(),
                     session: issued.as_ref().map(|issued| issued.session.clone()),
                     notice: inner.mail(MailKind::PasswordChanged, now),
                 },
@@ -308,13 +304,57 @@ impl Passwords<'_> {
             events: inner.event_drafts(&EventKind::ALL, now),
         };
         let user = inner.judge(&guess, judgement, now).await?;
-        if let Some(refused) = &refused {
-            inner.audit_refused_sign_in(refused, &email, user.id, client).await?;
+        if let Some(issued) = issued {
+            let signed_in = inner.signed_in(issued, user, now).await?;
+            return Ok((PasswordSet::SignedIn(Box::new(signed_in)), None));
         }
-        let set = match issued {
-            Some(issued) => PasswordSet::SignedIn(Box::new(inner.signed_in(issued, user, now).await?)),
-            None => PasswordSet::Set(Box::new(user)),
+        let Some(issued) = opens_later else { return Ok((PasswordSet::Set(Box::new(user)), None)) };
+        if let Err(refused) = inner.ask_sign_in_by_code(&guess, &email, &user, client).await {
+            inner.audit_refused_sign_in(&refused, &email, user.id, client).await?;
+            return Ok((PasswordSet::Set(Box::new(user)), Some(refused)));
+        }
+        match self.open_after_hooks(&email, &user, &hash, &issued.session, client).await? {
+            Some(user) => {
+                let signed_in = inner.signed_in(issued, user, now).await?;
+                Ok((PasswordSet::SignedIn(Box::new(signed_in)), None))
+            }
+            // Another password was set meanwhile.
+            None => Ok((PasswordSet::Set(Box::new(user)), Some(Error::InvalidCredentials))),
+        }
+    }
+
+    /// Opens the session of a user whose password was just set, while that password is the one in force.
+    async fn open_after_hooks(
+        &self,
+        email: &Email,
+        user: &User,
+        hash: &PasswordHash,
+        session: &NewSession,
+        client: &ClientContext,
+    ) -> Result<Option<User>, Error> {
+        let inner = self.inner;
+        let now = inner.clock.now();
+        let key = email.key();
+        let query = CredentialsQuery { now, email: key.clone(), guard: None };
+        let in_force = inner.store.credentials(query).await?.user.filter(|found| {
+            found.user.id == user.id
+                && found.password.as_ref().is_some_and(|found| found.expose() == hash.expose())
+        });
+        let Some(found) = in_force else { return Ok(None) };
+        let command = OpenSession {
+            now,
+            user_id: user.id,
+            expect: found.version,
+            session: session.clone(),
+            upgrade: None,
+            guard: None,
+            restore: inner.audit_draft(AuditEvent::UserRestoration, Some(key), Some(user.id), client, now),
+            audit: inner.audit_draft(AuditEvent::SignIn, Some(key), None, client, now),
+            events: inner.event_drafts(&[EventKind::SignedIn], now),
         };
-        Ok((set, refused))
+        match inner.store.open_session(command).await? {
+            SessionOpened::Opened(user) => Ok(Some(*user)),
+            SessionOpened::Stale | SessionOpened::NotActive | SessionOpened::Throttled { .. } => Ok(None),
+        }
     }
 }

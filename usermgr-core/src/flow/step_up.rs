@@ -7,12 +7,14 @@ use crate::crypto::hasher::Verified;
 use crate::crypto::password_text::NormalizedPassword;
 use crate::domain::audit::AuditDraft;
 use crate::domain::client::ClientContext;
+use crate::domain::email::EmailKey;
 use crate::domain::password::PasswordVersion;
 use crate::domain::secret::Password;
 use crate::error::Error;
 use crate::manager::Inner;
 use crate::port::store::account::CredentialsQuery;
 use crate::port::store::session::{LoginCounted, LoginFailed};
+use crate::port::store::throttle::LoginGuard;
 
 impl Inner {
     /// Sees to it that the caller proved who they are: now, by the current password, or lately, by signing in. Answers
@@ -41,6 +43,23 @@ impl Inner {
         self.prove_password(caller, typed, client, audit).await.map(Some)
     }
 
+    /// Checks again, after a password was found right, that it was not guessed past the limit beside others: of any
+    /// number of guesses at once, none past the limit learns that it was right.
+    pub(super) async fn still_admitted(
+        &self,
+        email: &EmailKey,
+        guard: Option<LoginGuard>,
+    ) -> Result<(), Error> {
+        if guard.is_none() {
+            return Ok(());
+        }
+        let query = CredentialsQuery { now: self.clock.now(), email: email.clone(), guard };
+        match self.store.credentials(query).await?.throttled {
+            Some(retry_after) => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
+            None => Ok(()),
+        }
+    }
+
     /// Sees to it that a password is the caller's. Answers its version.
     pub(super) async fn prove_password(
         &self,
@@ -59,6 +78,7 @@ impl Inner {
         }
         let credentials = view.user.filter(|found| found.user.id == user.id).ok_or(Error::SessionEnded)?;
         if let Verified::Match { .. } = self.verify_password(typed, credentials.password, client).await? {
+            self.still_admitted(key, guard).await?;
             return Ok(credentials.version);
         }
         let failed =

@@ -1,7 +1,7 @@
 //! Proving an address: a registration becomes a user, or a user's address counts as proven.
 
 use super::input::Input;
-use super::limits::wait;
+use super::limits::{Standing, wait};
 use super::redeem::{Guess, Judgement};
 use super::register::Registration;
 use crate::crypto::hasher::Verified;
@@ -12,7 +12,7 @@ use crate::domain::event::EventKind;
 use crate::domain::id::{CodeId, UserId};
 use crate::domain::password::PasswordHash;
 use crate::domain::secret::{Code, Password, RegistrationToken};
-use crate::domain::user::User;
+use crate::domain::user::{User, UserStatus};
 use crate::error::Error;
 use crate::port::store::account::CredentialsQuery;
 use crate::port::store::code::{Candidate, CodeOwner, RedeemEffect};
@@ -105,8 +105,9 @@ impl Registration<'_> {
         let (Some(email), Some(code)) = (email, code) else { return Err(input.refusal()) };
 
         let now = self.inner.clock.now();
-        let registration = self.inner.registration_id(registration.as_ref());
-        let guess = self.inner.guess(email.key(), &PURPOSE, registration, &code, now).await?;
+        let standing = self.inner.standing_by(registration.as_ref());
+        let aim = self.inner.aim(email.key(), &PURPOSE, standing, client, now).await?;
+        let guess = self.inner.guess(aim, &code, now).await?;
         let mut hit = guess.hit();
         let mut settled = registration.is_some();
         if let Some(Some(password)) = password {
@@ -125,8 +126,8 @@ impl Registration<'_> {
     /// Redeems a code with the password of its registration as proof.
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`] for a wrong password or an address without a registration; otherwise as
-    /// [`verify`](Self::verify), but never ambiguous.
+    /// [`Error::InvalidCredentials`] for a wrong password or an unknown address, [`Error::AlreadyVerified`] for the right
+    /// password of an account whose address is proven; otherwise as [`verify`](Self::verify), but never ambiguous.
     ///
     /// ```
     /// use usermgr_core::ClientContext;
@@ -164,11 +165,22 @@ impl Registration<'_> {
         if let Some(retry_after) = view.throttled {
             return Err(Error::TooManyAttempts { retry_after: wait(retry_after) });
         }
-        let guess = self.inner.guess(key, &PURPOSE, None, &code, now).await?;
-        // Always exactly one hash: the hit's, else the newest registration's, else a dummy.
-        let stored = guess.hit().or_else(|| guess.newest()).and_then(registered_password);
+        let aim = self.inner.aim(key, &PURPOSE, Standing::Unproven, client, now).await?;
+        let guess = self.inner.guess(aim, &code, now).await?;
+        let account = view.user.filter(|found| found.user.status == UserStatus::Active);
+        let is_verified = account.as_ref().is_some_and(|found| found.user.email_verified());
+        // Always exactly one hash: the account's, else the hit's, else the newest registration's, else a dummy.
+        let stored = account
+            .and_then(|found| found.password)
+            .or_else(|| guess.hit().or_else(|| guess.newest()).and_then(registered_password));
         let proven =
             matches!(self.inner.verify_password(password, stored, client).await?, Verified::Match { .. });
+        if proven {
+            self.inner.still_admitted(key, guard).await?;
+            if is_verified {
+                return Err(Error::AlreadyVerified);
+            }
+        }
         let hit = guess.hit().filter(|_| proven).map(|candidate| candidate.id);
         let now = self.inner.clock.now();
         let judged = self.judge_verification(&guess, hit, true, client, now).await;

@@ -1,7 +1,6 @@
 //! Registrations, users and their passwords.
 
 use async_trait::async_trait;
-use time::Duration;
 
 use super::{CodeRow, Deleted, MemoryStore, Owner, Receiver, RegistrationRow, UserRow};
 use crate::domain::code::{CodeForm, CodePurpose};
@@ -12,9 +11,9 @@ use crate::domain::role::{Role, Roles};
 use crate::domain::user::{User, UserStatus, Username};
 use crate::port::store::account::{
     AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
-    EmailChangeRequested, ImportUsers, ImportedUser, PasswordReplaced, Register, Registered, ReplacePassword,
-    RequestEmailChange, ThrottleQuery, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted,
-    UserImported, UserQuery, UserUpdated,
+    EmailChangeRequested, ImportUsers, ImportedUser, KnownNetwork, LimitsQuery, LimitsView, PasswordReplaced,
+    Register, Registered, ReplacePassword, RequestEmailChange, UpdateUser, UserChange, UserCreated,
+    UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
 };
 use crate::port::store::{Happened, StoreError};
 
@@ -70,9 +69,16 @@ impl AccountStore for MemoryStore {
         Ok(Registered::Pending)
     }
 
-    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        let ThrottleQuery { now, rules } = query;
-        Ok(self.state()?.seen_used_up(&rules, now))
+    async fn limits(&self, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+        let LimitsQuery { now, rules, network } = query;
+        let state = self.state()?;
+        let used_up =
+            rules.iter().filter_map(|rule| Some((rule.key, state.seen_used_up([rule], now)?))).collect();
+        let is_known = network.is_some_and(|KnownNetwork { email, network, since }| {
+            let user = state.user_of(&email).map(|row| row.user.id);
+            user.and_then(|user| state.networks.get(&(user, network))).is_some_and(|seen| *seen >= since)
+        });
+        Ok(LimitsView { used_up, is_known })
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
@@ -368,7 +374,7 @@ impl AccountStore for MemoryStore {
             state.owe_mail(taken_mail, &Receiver::user(&other), None, now);
             state.audit_refused(audit, now, "email_taken", Some(user_id));
         } else {
-            let to = Receiver { email: &new_email, ..Receiver::user(&row.user) };
+            let to = Receiver { email: &new_email, username: None, ..Receiver::user(&row.user) };
             state.owe_mail(code_mail, &to, Some(code.id), now);
             let mut issued = CodeRow::new(code, purpose, Owner::User(user_id));
             issued.new_email = Some(new_email);

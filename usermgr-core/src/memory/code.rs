@@ -15,6 +15,7 @@ use crate::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, Redeem,
     RedeemEffect, Redeemed, RequestCode,
 };
+use crate::port::store::throttle::ThrottleRule;
 use crate::port::store::{Happened, MailDraft, StoreError};
 
 #[async_trait]
@@ -100,15 +101,20 @@ impl CodeStore for MemoryStore {
             settled,
             attempts,
             tries,
-            budget,
+            budgets,
             effect,
             audit,
             events,
         } = command;
         let mut state = self.state()?;
-        state.clamp(tries.iter().chain(&budget), now);
-        if let Some(retry_after) = state.used_up(&budget, now) {
-            state.audit_refused(audit, now, "too_many_attempts", None);
+        state.clamp(tries.iter().chain(&budgets), now);
+        let exhausted = state.used_up(&budgets, now);
+        let is_first = state.is_first_refusal(&budgets, now);
+        if let Some(retry_after) = exhausted {
+            state.count_wrong_guess(&candidates, attempts, &budgets, now);
+            if is_first {
+                state.audit_refused(audit, now, "too_many_attempts", None);
+            }
             return Ok(Redeemed::Exhausted { retry_after });
         }
         if let Some(row) =
@@ -121,7 +127,7 @@ impl CodeStore for MemoryStore {
                 return Ok(Redeemed::Expired);
             }
             if row.is_live(now, attempts) && state.may_redeem(&row, now) {
-                if !settled && state.is_ambiguous(&row, now, latest_end, attempts) {
+                if !settled && state.is_ambiguous(&row, now) {
                     state.audit_refused(audit, now, "registration_ambiguous", None);
                     return Ok(Redeemed::Ambiguous);
                 }
@@ -134,17 +140,13 @@ impl CodeStore for MemoryStore {
                 }
             }
         }
-        for id in &candidates {
-            if let Some(row) = state.codes.get_mut(id).filter(|row| row.is_live(now, attempts)) {
-                row.wrong_tries += 1;
-            }
-        }
+        state.count_wrong_guess(&candidates, attempts, &budgets, now);
         let waits: Vec<_> = tries.iter().filter_map(|rule| state.used_up([rule], now)).collect();
         if let Some(retry_after) = waits.iter().max().filter(|_| waits.len() == tries.len()) {
             state.audit_refused(audit, now, "too_many_attempts", None);
             return Ok(Redeemed::Exhausted { retry_after: *retry_after });
         }
-        for rule in tries.iter().chain(&budget) {
+        for rule in &tries {
             state.count(rule, now);
         }
         state.audit_refused(audit, now, "invalid_code", None);
@@ -164,7 +166,7 @@ impl State {
             let row = match target {
                 CodeTarget::User(id) => self.live_user(id),
                 CodeTarget::Anybody => self.user_of(email),
-                CodeTarget::Registration(_) => None,
+                CodeTarget::Registration(_) | CodeTarget::Nobody => None,
             };
             row.filter(|row| row.user.status == UserStatus::Active && fits(row))
                 .map(|row| Owner::User(row.user.id))
@@ -178,8 +180,14 @@ impl State {
                 };
                 let registration = match target {
                     CodeTarget::Registration(id) => Some(id).filter(waits),
-                    CodeTarget::Anybody => self.registrations.keys().rev().find(|id| waits(id)).copied(),
-                    CodeTarget::User(_) => None,
+                    CodeTarget::Anybody => {
+                        let mut waiting = self.registrations.keys().filter(|id| waits(id)).copied();
+                        match (waiting.next(), waiting.next()) {
+                            (Some(_), Some(_)) => return None,
+                            (only, _) => only,
+                        }
+                    }
+                    CodeTarget::User(_) | CodeTarget::Nobody => None,
                 };
                 registration
                     .map(Owner::Registration)
@@ -229,22 +237,30 @@ impl State {
         }
     }
 
-    fn is_ambiguous(
-        &self,
-        hit: &CodeRow,
-        now: OffsetDateTime,
-        latest_end: OffsetDateTime,
-        attempts: u32,
-    ) -> bool {
-        let Owner::Registration(_) = hit.owner else { return false };
+    /// Whether another registration of the same address is not over.
+    fn is_ambiguous(&self, hit: &CodeRow, now: OffsetDateTime) -> bool {
+        let Owner::Registration(id) = hit.owner else { return false };
         let email = self.email_of(hit.owner);
-        self.codes.values().any(|row| {
-            matches!(row.owner, Owner::Registration(_))
-                && row.owner != hit.owner
-                && row.is_live(now, attempts)
-                && !row.ends_after(latest_end)
-                && self.email_of(row.owner) == email
-        })
+        self.registrations
+            .iter()
+            .any(|(other, row)| *other != id && row.expires_at > now && Some(row.email.key()) == email)
+    }
+
+    fn count_wrong_guess(
+        &mut self,
+        candidates: &[CodeId],
+        attempts: u32,
+        budgets: &[ThrottleRule],
+        now: OffsetDateTime,
+    ) {
+        for id in candidates {
+            if let Some(row) = self.codes.get_mut(id).filter(|row| row.is_live(now, attempts)) {
+                row.wrong_tries += 1;
+            }
+        }
+        for rule in budgets {
+            self.count(rule, now);
+        }
     }
 
     fn spend(

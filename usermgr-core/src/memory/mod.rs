@@ -208,12 +208,16 @@ impl<'a> Receiver<'a> {
             user: Some(user.id),
             email: &user.email,
             locale: user.locale.as_ref(),
-            username: user.username.as_ref(),
+            username: match user.email_verified_at {
+                Some(_) => user.username.as_ref(),
+                None => None,
+            },
         }
     }
 
+    /// Without the name: whoever typed it has not proven the address, and a stranger's words open no mail.
     const fn registration(row: &'a RegistrationRow) -> Self {
-        Self { user: None, email: &row.email, locale: row.locale.as_ref(), username: row.username.as_ref() }
+        Self { user: None, email: &row.email, locale: row.locale.as_ref(), username: None }
     }
 }
 
@@ -284,6 +288,11 @@ impl State {
                 (count >= rule.limit).then_some(left)
             })
             .max()
+    }
+
+    /// Whether a rule that is used up has refused nothing in its window yet.
+    fn is_first_refusal(&self, rules: &[ThrottleRule], now: OffsetDateTime) -> bool {
+        rules.iter().any(|rule| self.counted(rule, now).0 == rule.limit)
     }
 
     fn count(&mut self, rule: &ThrottleRule, now: OffsetDateTime) {

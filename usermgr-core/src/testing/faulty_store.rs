@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
-use time::Duration;
 
 use super::held;
 use crate::domain::audit::AuditEntry;
@@ -18,8 +17,9 @@ use crate::domain::undeliverable::UndeliverableAddress;
 use crate::domain::user::User;
 use crate::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
-    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery,
-    UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    ImportUsers, LimitsQuery, LimitsView, PasswordReplaced, Register, Registered, ReplacePassword,
+    RequestEmailChange, UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery,
+    UserUpdated,
 };
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::code::{
@@ -137,7 +137,7 @@ macro_rules! faulty {
 faulty! {
     AccountStore {
         writes register(command: Register) -> Registered;
-        reads throttled(query: ThrottleQuery) -> Option<Duration>;
+        reads limits(query: LimitsQuery) -> LimitsView;
         writes create_user(command: CreateUser) -> UserCreated;
         reads credentials(query: CredentialsQuery) -> CredentialsView;
         writes replace_password(command: ReplacePassword) -> PasswordReplaced;

@@ -56,11 +56,28 @@ impl Config {
             ));
         }
         if throttle.enabled {
-            let budget = ThrottlePolicy::WRONG_CODES_A_DAY;
+            let (budget, mails) = (ThrottlePolicy::WRONG_CODES_A_DAY, ThrottlePolicy::MAILS_A_DAY);
             words.say(&format!(
-                "An address has {budget} wrong tries a day, over all its codes and purposes: whoever uses them up finds a \
-                 live code with a chance of {} an account and day.",
+                "Strangers have {budget} wrong guesses a day at the codes of one address, over all purposes: they hit with \
+                 a chance of {} an account and day. The token of a registration, a session, and a network that signed in \
+                 have {budget} of their own.",
                 chance(budget, digits)
+            ));
+            words.say(&format!(
+                "Strangers have {mails} mails a day sent to one address. Under an address without an account they open \
+                 one with a chance of {} a day: each of {mails} registrations is dead after {} guesses.",
+                chance(mails.saturating_mul(codes.attempts.min(budget)), digits),
+                codes.attempts
+            ));
+            let windows =
+                (time::Duration::DAY.whole_seconds() / throttle.window.whole_seconds().max(1)).max(1);
+            let a_day = throttle.network_failures.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX));
+            words.say(&format!(
+                "One network has {} wrong guesses in {}, over all addresses: {a_day} a day, which hit any code of any \
+                 address with a chance of {}.",
+                throttle.network_failures,
+                span(throttle.window),
+                chance(a_day, digits)
             ));
             words.say(&format!(
                 "Asked for is a code, link or registration {} times in {} for one address from one network, {} times from \
@@ -333,5 +350,5 @@ fn memory_mib(hashing: &HashPolicy) -> u64 {
 /// The chance that one of so many different guesses is a code of so many digits.
 fn chance(guesses: u32, digits: u8) -> String {
     let codes = 10_u64.saturating_pow(u32::from(digits));
-    format!("1 in {}", codes / u64::from(guesses.max(1)))
+    format!("1 in {}", (codes / u64::from(guesses.max(1))).max(1))
 }

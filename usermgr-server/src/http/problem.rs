@@ -282,7 +282,7 @@ pub(super) fn status(code: &str) -> StatusCode {
         "registration_closed" | "refused" | "forbidden" => StatusCode::FORBIDDEN,
         "not_found" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
-        "registration_ambiguous" | "email_taken" | "last_admin" => StatusCode::CONFLICT,
+        "registration_ambiguous" | "already_verified" | "email_taken" | "last_admin" => StatusCode::CONFLICT,
         "events_gone" => StatusCode::GONE,
         "payload_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported_media_type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -408,6 +408,11 @@ pub(super) fn sentence(code: &str, language: Language) -> (&'static str, &'stati
             "Several registrations",
             "Several registrations of this address are waiting. Send registration_id or password along.",
             "Hay varios registros pendientes con esta dirección. Envía también registration_id o password.",
+        ),
+        "already_verified" => (
+            "Already verified",
+            "This address is verified already. Sign in.",
+            "Esta dirección ya está verificada. Inicia sesión.",
         ),
         "email_taken" => {
             ("Address taken", "This address has an account already.", "Esta dirección ya tiene una cuenta.")

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
-use time::Duration;
 use usermgr_core::domain::audit::{AuditDraft, AuditEntry, AuditEvent, AuditOutcome};
 use usermgr_core::domain::code::{CodeForm, CodePurpose};
 use usermgr_core::domain::email::EmailKey;
@@ -18,8 +17,9 @@ use usermgr_core::domain::undeliverable::UndeliverableAddress;
 use usermgr_core::domain::user::User;
 use usermgr_core::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
-    ImportUsers, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange, ThrottleQuery,
-    UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    ImportUsers, LimitsQuery, LimitsView, PasswordReplaced, Register, Registered, ReplacePassword,
+    RequestEmailChange, UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery,
+    UserUpdated,
 };
 use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
 use usermgr_core::port::store::code::{
@@ -155,8 +155,8 @@ impl AccountStore for ObservedStore {
         Ok(outcome)
     }
 
-    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        self.inner.throttled(query).await
+    async fn limits(&self, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+        self.inner.limits(query).await
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {

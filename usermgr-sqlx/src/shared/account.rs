@@ -1,10 +1,10 @@
 //! Registrations, users and their passwords.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use sqlx::QueryBuilder;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use usermgr_core::domain::code::CodePurpose;
 use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::UserId;
@@ -15,20 +15,20 @@ use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::user::{Locale, User, UserStatus, Username};
 use usermgr_core::port::store::account::{
     AccountStore, Actor, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
-    EmailChangeRequested, ImportUsers, ImportedUser, PasswordReplaced, Register, Registered, ReplacePassword,
-    RequestEmailChange, ThrottleQuery, UpdateUser, UserChange, UserCreated, UserCursor, UserDeleted,
-    UserImported, UserQuery, UserUpdated,
+    EmailChangeRequested, ImportUsers, ImportedUser, LimitsQuery, LimitsView, PasswordReplaced, Register,
+    Registered, ReplacePassword, RequestEmailChange, UpdateUser, UserChange, UserCreated, UserCursor,
+    UserDeleted, UserImported, UserQuery, UserUpdated,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 
 use super::super::Db;
-use super::code::{CodeOwnerId, code_exists, insert_code, name_new_email, void_older};
+use super::code::{CodeOwnerId, code_exists, insert_code, insert_void_code, name_new_email, void_older};
 use super::event::{owe_events, owe_events_of_many};
 use super::rows::{UserRow, roles_text, user_columns};
 use super::writing::{
     Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, is_known, owe_mail,
 };
-use super::{Store, Tx, fault, reread, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 #[async_trait]
 impl AccountStore for Store {
@@ -36,8 +36,8 @@ impl AccountStore for Store {
         transact!(self.register_once(command))
     }
 
-    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        reread!(self.throttled_once(query))
+    async fn limits(&self, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+        reread!(self.limits_once(query))
     }
 
     async fn create_user(&self, command: CreateUser) -> Result<UserCreated, StoreError> {
@@ -81,13 +81,15 @@ impl AccountStore for Store {
 }
 
 impl Store {
-    async fn throttled_once(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError> {
-        let ThrottleQuery { now, rules } = query;
-        if rules.is_empty() {
-            return Ok(None);
+    async fn limits_once(&self, query: LimitsQuery) -> Result<LimitsView, StoreError> {
+        let LimitsQuery { now, rules, network } = query;
+        if rules.is_empty() && network.is_none() {
+            return Ok(LimitsView { used_up: BTreeMap::new(), is_known: false });
         }
         let all: Vec<_> = rules.iter().collect();
-        Ok(Limits::read(self, &all, now).await?.used_up(&rules))
+        let (limits, is_known) = Limits::read(self, &all, network.as_ref(), now).await?;
+        let used_up = rules.iter().filter_map(|rule| Some((rule.key, limits.used_up([rule])?))).collect();
+        Ok(LimitsView { used_up, is_known })
     }
 
     async fn credentials_once(&self, query: CredentialsQuery) -> Result<CredentialsView, StoreError> {
@@ -96,7 +98,8 @@ impl Store {
         let throttled = match guard {
             None => None,
             Some(guard) => {
-                let limits = Limits::read(self, &[&guard.own, &guard.network, &guard.far], now).await?;
+                let rules = [&guard.own, &guard.network, &guard.far];
+                let (limits, _) = Limits::read(self, &rules, None, now).await?;
                 let user = user.as_ref().map(|found| found.user.id);
                 let known = limits.used_up([&guard.far]).is_some()
                     && is_known(&mut *self.reader().await?, user, &guard).await?;
@@ -157,14 +160,18 @@ impl Store {
         } = command;
         let mut tx = self.begin().await?;
         let mut limits = Limits::lock(&mut tx, throttle.iter().chain(&tries), now).await?;
-        let before: Option<i64> =
-            sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_registrations WHERE id = $1")
+        let before: Option<(Ts, Ts)> =
+            sqlx::query_as("SELECT created_at, expires_at FROM usermgr_registrations WHERE id = $1")
                 .bind(id.as_uuid())
                 .fetch_optional(&mut *tx)
                 .await
                 .map_err(fault)?;
-        if before.is_some() {
-            return Ok(Registered::Pending);
+        if let Some((created_at, expires_at)) = before {
+            return Ok(if from_ts(expires_at) < from_ts(created_at) {
+                Registered::Taken
+            } else {
+                Registered::Pending
+            });
         }
         if let Some(retry_after) = limits.used_up(&throttle) {
             limits.leave(tx).await?;
@@ -177,33 +184,36 @@ impl Store {
             limits.reset(tries);
         }
         limits.write(&mut tx).await?;
-        let outcome = if let Some(owner) = user_of(&mut *tx, email.key()).await? {
-            owe_mail(&mut tx, taken_mail, &Receiver::user(&owner.user), None, now).await?;
-            audit_refused(&mut tx, audit, now, "email_taken", Some(owner.user.id)).await?;
+        // Of a taken address the same rows are written, over at any time: how long it takes tells nothing.
+        let taken = user_of(&mut *tx, email.key()).await?.map(|owner| owner.user);
+        let expires_at = if taken.is_some() { OffsetDateTime::UNIX_EPOCH } else { expires_at };
+        sqlx::query(
+            "INSERT INTO usermgr_registrations \
+             (id, email, email_key, password, username, locale, created_at, expires_at, profile) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(id.as_uuid())
+        .bind(email.as_str())
+        .bind(email.key().as_str())
+        .bind(password.expose())
+        .bind(username.as_ref().map(Username::as_str))
+        .bind(locale.as_ref().map(Locale::as_str))
+        .bind(ts(now))
+        .bind(ts(expires_at))
+        .bind(profile.as_ref().map(Profile::as_str))
+        .execute(&mut *tx)
+        .await
+        .map_err(fault)?;
+        let purpose = CodePurpose::EmailVerification;
+        let outcome = if let Some(owner) = taken {
+            insert_void_code(&mut tx, &code, purpose, Some(id), email.key(), now).await?;
+            owe_mail(&mut tx, taken_mail, &Receiver::user(&owner), None, now).await?;
+            audit_refused(&mut tx, audit, now, "email_taken", Some(owner.id)).await?;
             Registered::Taken
         } else {
-            sqlx::query(
-                "INSERT INTO usermgr_registrations \
-                 (id, email, email_key, password, username, locale, created_at, expires_at, profile) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            )
-            .bind(id.as_uuid())
-            .bind(email.as_str())
-            .bind(email.key().as_str())
-            .bind(password.expose())
-            .bind(username.as_ref().map(Username::as_str))
-            .bind(locale.as_ref().map(Locale::as_str))
-            .bind(ts(now))
-            .bind(ts(expires_at))
-            .bind(profile.as_ref().map(Profile::as_str))
-            .execute(&mut *tx)
-            .await
-            .map_err(fault)?;
             code.dies_at = code.dies_at.min(expires_at);
-            let owner = CodeOwnerId::Registration(id);
-            insert_code(&mut tx, &code, CodePurpose::EmailVerification, owner, email.key()).await?;
-            let to =
-                Receiver { user: None, email: &email, locale: locale.as_ref(), username: username.as_ref() };
+            insert_code(&mut tx, &code, purpose, CodeOwnerId::Registration(id), email.key()).await?;
+            let to = Receiver { user: None, email: &email, locale: locale.as_ref(), username: None };
             owe_mail(&mut tx, code_mail, &to, Some(code.id), now).await?;
             audit_done(&mut tx, audit, now, None).await?;
             Registered::Pending
@@ -494,7 +504,7 @@ impl Store {
         } else {
             insert_code(&mut tx, &code, CodePurpose::ChangeEmail, owner, found.user.email.key()).await?;
             name_new_email(&mut tx, code.id, &new_email).await?;
-            let to = Receiver { email: &new_email, ..Receiver::user(&found.user) };
+            let to = Receiver { email: &new_email, username: None, ..Receiver::user(&found.user) };
             owe_mail(&mut tx, code_mail, &to, Some(code.id), now).await?;
             audit_done(&mut tx, audit, now, Some(user_id)).await?;
         }

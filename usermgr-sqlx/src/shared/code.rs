@@ -3,6 +3,7 @@
 //! A command locks in one order: limits, then the owner of the code, then codes.
 
 use async_trait::async_trait;
+use sqlx::QueryBuilder;
 use time::OffsetDateTime;
 use usermgr_core::domain::code::{CodeForm, CodePurpose};
 use usermgr_core::domain::email::{Email, EmailKey};
@@ -19,6 +20,7 @@ use usermgr_core::port::store::code::{
 use usermgr_core::port::store::{Happened, MailDraft, StoreError};
 use uuid::Uuid;
 
+use super::super::Db;
 use super::account::{insert_user, locked_user, set_password, user_of};
 use super::event::owe_events;
 use super::rows::{corrupt, locale, profile, username};
@@ -123,30 +125,29 @@ impl Store {
             limits.reset(tries);
         }
         limits.write(&mut tx).await?;
-        let Some(owner) = owner(&mut tx, &email, purpose, target, now).await? else {
+        let owner = owner(&mut tx, &email, purpose, target, now).await?;
+        let id = owner.as_ref().map(Owner::id);
+        // For nobody the same statements are made, with a code that is void from the beginning: time tells nothing.
+        void_older(&mut tx, id.unwrap_or(CodeOwnerId::NOBODY), purpose, code.form, now).await?;
+        let Some(owner) = owner else {
+            let of_mail = NewCode { id: CodeId::from_uuid(mail.id.as_uuid()), ..code };
+            for code in [code, of_mail] {
+                insert_void_code(&mut tx, &code, purpose, None, &email, now).await?;
+            }
             audit_refused(&mut tx, audit, now, "nobody", None).await?;
             tx.commit().await.map_err(fault)?;
+            self.wake();
             return Ok(CodeRequested::Nobody);
         };
-        void_older(&mut tx, owner.id(), purpose, code.form, now).await?;
-        let key = match &owner {
+        let (key, receiver, subject) = match &owner {
             Owner::Registration(row) => {
                 code.dies_at = code.dies_at.min(row.expires_at);
-                row.email.key()
+                (row.email.key(), row.receiver(), None)
             }
-            Owner::User(user) => user.email.key(),
+            Owner::User(user) => (user.email.key(), Receiver::user(user), Some(user.id)),
         };
         insert_code(&mut tx, &code, purpose, owner.id(), key).await?;
-        let subject = match &owner {
-            Owner::Registration(row) => {
-                owe_mail(&mut tx, mail, &row.receiver(), Some(code.id), now).await?;
-                None
-            }
-            Owner::User(user) => {
-                owe_mail(&mut tx, mail, &Receiver::user(user), Some(code.id), now).await?;
-                Some(user.id)
-            }
-        };
+        owe_mail(&mut tx, mail, &receiver, Some(code.id), now).await?;
         audit_done(&mut tx, audit, now, subject).await?;
         tx.commit().await.map_err(fault)?;
         self.wake();
@@ -162,15 +163,23 @@ impl Store {
             settled,
             attempts,
             tries,
-            budget,
+            budgets,
             effect,
             audit,
             events,
         } = command;
         let mut tx = self.begin().await?;
-        let mut limits = Limits::lock(&mut tx, tries.iter().chain(&budget), now).await?;
-        if let Some(retry_after) = limits.used_up(&budget) {
-            audit_refused(&mut tx, audit, now, "too_many_attempts", None).await?;
+        let mut limits = Limits::lock(&mut tx, tries.iter().chain(&budgets), now).await?;
+        if let Some(retry_after) = limits.used_up(&budgets) {
+            let is_first = limits.is_first_refusal(&budgets);
+            count_wrong_guess(&mut tx, &candidates, attempts, now).await?;
+            for rule in &budgets {
+                limits.count(rule);
+            }
+            limits.write(&mut tx).await?;
+            if is_first {
+                audit_refused(&mut tx, audit, now, "too_many_attempts", None).await?;
+            }
             tx.commit().await.map_err(fault)?;
             return Ok(Redeemed::Exhausted { retry_after });
         }
@@ -185,7 +194,7 @@ impl Store {
                 return Ok(Redeemed::Expired);
             }
             if let Some(owner) = owner.filter(|_| !is_over && !tried_out) {
-                if !settled && is_ambiguous(&mut tx, &owner, now, latest_end, attempts).await? {
+                if !settled && is_ambiguous(&mut tx, &owner, now).await? {
                     audit_refused(&mut tx, audit, now, "registration_ambiguous", None).await?;
                     tx.commit().await.map_err(fault)?;
                     return Ok(Redeemed::Ambiguous);
@@ -199,27 +208,18 @@ impl Store {
                 }
             }
         }
-        let mut candidates = candidates;
-        candidates.sort_unstable();
-        for id in candidates {
-            sqlx::query(
-                "UPDATE usermgr_codes SET wrong_tries = wrong_tries + 1 WHERE id = $1 AND closed_at IS NULL \
-                 AND dies_at > $2 AND (expires_at IS NULL OR expires_at > $2) AND wrong_tries < $3",
-            )
-            .bind(id.as_uuid())
-            .bind(ts(now))
-            .bind(i64::from(attempts))
-            .execute(&mut *tx)
-            .await
-            .map_err(fault)?;
+        count_wrong_guess(&mut tx, &candidates, attempts, now).await?;
+        for rule in &budgets {
+            limits.count(rule);
         }
         let waits: Vec<_> = tries.iter().filter_map(|rule| limits.used_up([rule])).collect();
         let used_up = waits.iter().max().filter(|_| waits.len() == tries.len());
         let outcome = if let Some(retry_after) = used_up {
+            limits.write(&mut tx).await?;
             audit_refused(&mut tx, audit, now, "too_many_attempts", None).await?;
             Redeemed::Exhausted { retry_after: *retry_after }
         } else {
-            for rule in tries.iter().chain(&budget) {
+            for rule in &tries {
                 limits.count(rule);
             }
             limits.write(&mut tx).await?;
@@ -281,6 +281,13 @@ pub(super) enum CodeOwnerId {
     User(UserId),
 }
 
+impl CodeOwnerId {
+    /// A user that there is not: what is asked of it finds nothing, in the time of one that there is.
+    const NOBODY: Self = Self::User(NOBODY);
+}
+
+const NOBODY: UserId = UserId::from_uuid(Uuid::nil());
+
 /// Whose a code is, read and locked.
 enum Owner {
     Registration(Box<Registration>),
@@ -303,7 +310,8 @@ impl Registration {
             user: None,
             email: &self.email,
             locale: self.locale.as_ref(),
-            username: self.username.as_ref(),
+            // Nobody has proven the address: a stranger's words open no mail.
+            username: None,
         }
     }
 }
@@ -325,14 +333,40 @@ pub(super) async fn insert_code(
     owner: CodeOwnerId,
     email: &EmailKey,
 ) -> Result<(), StoreError> {
+    insert(tx, code, purpose, Some(owner), email, None).await
+}
+
+/// Inserts a code that is void from the beginning and that the next upkeep removes, so that a request takes as long
+/// whether or not it is for somebody.
+pub(super) async fn insert_void_code(
+    tx: &mut Tx,
+    code: &NewCode,
+    purpose: CodePurpose,
+    registration: Option<RegistrationId>,
+    email: &EmailKey,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let code = NewCode { dies_at: now, ..*code };
+    insert(tx, &code, purpose, registration.map(CodeOwnerId::Registration), email, Some(now)).await
+}
+
+async fn insert(
+    tx: &mut Tx,
+    code: &NewCode,
+    purpose: CodePurpose,
+    owner: Option<CodeOwnerId>,
+    email: &EmailKey,
+    closed_at: Option<OffsetDateTime>,
+) -> Result<(), StoreError> {
     let (registration, user) = match owner {
-        CodeOwnerId::Registration(id) => (Some(id.as_uuid()), None),
-        CodeOwnerId::User(id) => (None, Some(id.as_uuid())),
+        Some(CodeOwnerId::Registration(id)) => (Some(id.as_uuid()), None),
+        Some(CodeOwnerId::User(id)) => (None, Some(id.as_uuid())),
+        None => (None, None),
     };
     sqlx::query(
         "INSERT INTO usermgr_codes \
-         (id, registration_id, user_id, email_key, purpose, digits, secret_key, dies_at, wrong_tries) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)",
+         (id, registration_id, user_id, email_key, purpose, digits, secret_key, dies_at, wrong_tries, closed_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)",
     )
     .bind(code.id.as_uuid())
     .bind(registration)
@@ -342,6 +376,7 @@ pub(super) async fn insert_code(
     .bind(i64::from(code.form.digits()))
     .bind(code.key.as_bytes().as_slice())
     .bind(ts(code.dies_at))
+    .bind(closed_at.map(ts))
     .execute(&mut **tx)
     .await
     .map_err(fault)?;
@@ -402,7 +437,8 @@ pub(super) async fn void_older(
     Ok(())
 }
 
-/// Finds and locks whoever a code is asked for.
+/// Finds and locks the owner of the code that is asked for. Each purpose makes the same statements whether or not there is
+/// an owner.
 async fn owner(
     tx: &mut Tx,
     email: &EmailKey,
@@ -410,35 +446,23 @@ async fn owner(
     target: CodeTarget,
     now: OffsetDateTime,
 ) -> Result<Option<Owner>, StoreError> {
-    if purpose == CodePurpose::EmailVerification {
-        let id = match target {
-            CodeTarget::Registration(id) => Some(id.as_uuid()),
-            CodeTarget::User(_) => None,
-            CodeTarget::Anybody => sqlx::query_scalar(
-                "SELECT id FROM usermgr_registrations WHERE email_key = $1 AND expires_at > $2 \
-                 ORDER BY id DESC LIMIT 1",
-            )
-            .bind(email.as_str())
-            .bind(ts(now))
-            .fetch_optional(&mut **tx)
-            .await
-            .map_err(fault)?,
-        };
-        if let Some(id) = id
-            && let Some(registration) = locked_registration(tx, RegistrationId::from_uuid(id)).await?
-            && registration.expires_at > now
-            && registration.email.key() == email
-        {
-            return Ok(Some(Owner::Registration(Box::new(registration))));
-        }
-    }
-    let id = match target {
-        CodeTarget::Registration(_) => None,
-        CodeTarget::User(id) => Some(id),
-        CodeTarget::Anybody => user_of(&mut **tx, email).await?.map(|found| found.user.id),
+    let registration = match purpose {
+        CodePurpose::EmailVerification => waiting_registration(tx, email, target, now).await?,
+        _ => Waiting::None,
     };
-    let Some(id) = id else { return Ok(None) };
-    let Some(found) = locked_user(tx, id).await? else { return Ok(None) };
+    let by_email = user_of(&mut **tx, email).await?.map(|found| found.user.id);
+    let id = match target {
+        CodeTarget::User(id) => Some(id),
+        CodeTarget::Anybody => by_email,
+        CodeTarget::Registration(_) | CodeTarget::Nobody => None,
+    };
+    let found = locked_user(tx, id.unwrap_or(NOBODY)).await?;
+    match registration {
+        Waiting::One(registration) => return Ok(Some(Owner::Registration(registration))),
+        Waiting::Several => return Ok(None),
+        Waiting::None => {}
+    }
+    let Some(found) = found else { return Ok(None) };
     let fits = found.user.status == UserStatus::Active
         && match purpose {
             CodePurpose::EmailVerification => found.user.email_verified_at.is_none(),
@@ -446,6 +470,41 @@ async fn owner(
             _ => true,
         };
     Ok(fits.then(|| Owner::User(Box::new(found.user))))
+}
+
+/// Which registrations a code of verification may be for.
+enum Waiting {
+    None,
+    One(Box<Registration>),
+    /// Nobody said which.
+    Several,
+}
+
+async fn waiting_registration(
+    tx: &mut Tx,
+    email: &EmailKey,
+    target: CodeTarget,
+    now: OffsetDateTime,
+) -> Result<Waiting, StoreError> {
+    let of_address: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM usermgr_registrations WHERE email_key = $1 AND expires_at > $2 ORDER BY id DESC LIMIT 2",
+    )
+    .bind(email.as_str())
+    .bind(ts(now))
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(fault)?;
+    let id = match (target, of_address.as_slice()) {
+        (CodeTarget::Registration(id), _) => Some(id),
+        (CodeTarget::Anybody, [only]) => Some(RegistrationId::from_uuid(*only)),
+        _ => None,
+    };
+    let found = locked_registration(tx, id.unwrap_or(RegistrationId::from_uuid(Uuid::nil()))).await?;
+    Ok(match found.filter(|found| found.expires_at > now && found.email.key() == email) {
+        Some(found) => Waiting::One(Box::new(found)),
+        None if of_address.len() > 1 && matches!(target, CodeTarget::Anybody) => Waiting::Several,
+        None => Waiting::None,
+    })
 }
 
 async fn locked_registration(tx: &mut Tx, id: RegistrationId) -> Result<Option<Registration>, StoreError> {
@@ -543,30 +602,45 @@ async fn open_code(
     Ok(Some((owner, OpenCode { id, purpose, form, new_email, dies_at, expires_at, wrong_tries })))
 }
 
-/// Whether another registration of the same address has a live code too.
-async fn is_ambiguous(
-    tx: &mut Tx,
-    owner: &Owner,
-    now: OffsetDateTime,
-    latest_end: OffsetDateTime,
-    attempts: u32,
-) -> Result<bool, StoreError> {
+/// Whether another registration of the same address is not over.
+async fn is_ambiguous(tx: &mut Tx, owner: &Owner, now: OffsetDateTime) -> Result<bool, StoreError> {
     let Owner::Registration(registration) = owner else { return Ok(false) };
     let other: Option<i64> = sqlx::query_scalar(
-        "SELECT CAST(1 AS BIGINT) FROM usermgr_codes WHERE email_key = $1 AND purpose = $2 AND closed_at IS NULL \
-         AND registration_id IS NOT NULL AND registration_id <> $3 AND dies_at > $4 \
-         AND (expires_at IS NULL OR (expires_at > $4 AND expires_at <= $5)) AND wrong_tries < $6 LIMIT 1",
+        "SELECT CAST(1 AS BIGINT) FROM usermgr_registrations \
+         WHERE email_key = $1 AND id <> $2 AND expires_at > $3 LIMIT 1",
     )
     .bind(registration.email.key().as_str())
-    .bind(CodePurpose::EmailVerification.as_str())
     .bind(registration.id.as_uuid())
     .bind(ts(now))
-    .bind(ts(latest_end))
-    .bind(i64::from(attempts))
     .fetch_optional(&mut **tx)
     .await
     .map_err(fault)?;
     Ok(other.is_some())
+}
+
+/// Adds a wrong try to each of some codes that is live. One statement, also for no code: the work tells nothing.
+async fn count_wrong_guess(
+    tx: &mut Tx,
+    candidates: &[CodeId],
+    attempts: u32,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let mut statement = QueryBuilder::<Db>::new(
+        "UPDATE usermgr_codes SET wrong_tries = wrong_tries + 1 WHERE closed_at IS NULL AND dies_at > ",
+    );
+    statement.push_bind(ts(now));
+    statement.push(" AND (expires_at IS NULL OR expires_at > ").push_bind(ts(now));
+    statement.push(") AND wrong_tries < ").push_bind(i64::from(attempts)).push(" AND id IN (");
+    let mut ids = statement.separated(", ");
+    if candidates.is_empty() {
+        ids.push_bind(Uuid::nil());
+    }
+    for id in candidates {
+        ids.push_bind(id.as_uuid());
+    }
+    statement.push(")");
+    statement.build().execute(&mut **tx).await.map_err(fault)?;
+    Ok(())
 }
 
 /// Spends a code and applies its effect. `None` when the address got a user at this very moment.

@@ -10,6 +10,7 @@ use usermgr_core::domain::id::{CodeId, SessionId, UserId};
 use usermgr_core::domain::password::PasswordVersion;
 use usermgr_core::domain::secret::Digest;
 use usermgr_core::domain::user::{Locale, User, Username};
+use usermgr_core::port::store::account::KnownNetwork;
 use usermgr_core::port::store::session::NewSession;
 use usermgr_core::port::store::throttle::{LoginGuard, ThrottleRule};
 use usermgr_core::port::store::{MailDraft, StoreError};
@@ -69,21 +70,34 @@ impl Limits {
         Self::brought_back(tx, &rows, &rules, now).await
     }
 
-    /// Reads the rows of some rules, without locking them.
+    /// Reads the rows of some rules, without locking them, and whether the account of an address knows a network: one
+    /// statement, whether or not there is an account.
     pub(super) async fn read(
         store: &Store,
         rules: &[&ThrottleRule],
+        network: Option<&KnownNetwork>,
         now: OffsetDateTime,
-    ) -> Result<Self, StoreError> {
-        let rows: Vec<LimitRow> = select_limits(rules)
-            .build_query_as()
-            .fetch_all(&mut *store.reader().await?)
-            .await
-            .map_err(fault)?;
+    ) -> Result<(Self, bool), StoreError> {
+        let mut statement = select_limits(rules);
+        if let Some(KnownNetwork { email, network, since }) = network {
+            statement
+                .push(" UNION ALL SELECT n.network, CAST(-1 AS BIGINT), n.seen_at FROM usermgr_users u ");
+            statement.push(
+                "JOIN usermgr_networks n ON n.user_id = u.id WHERE u.deleted_at IS NULL AND u.email_key = ",
+            );
+            statement.push_bind(email.as_str().to_owned());
+            statement.push(" AND n.network = ").push_bind(network.as_bytes().to_vec());
+            statement.push(" AND n.seen_at >= ").push_bind(ts(*since));
+        }
+        let mut rows: Vec<LimitRow> =
+            statement.build_query_as().fetch_all(&mut *store.reader().await?).await.map_err(fault)?;
+        let all = rows.len();
+        rows.retain(|(_, count, _)| *count >= 0);
+        let is_known = rows.len() < all;
         // What is too far away does not count; the command that follows brings it back and decides.
         let mut limits = Self::of(&rows, rules, now);
         limits.rows.retain(|key, (_, ends_at)| !is_too_far(rules, key, *ends_at, now));
-        Ok(limits)
+        Ok((limits, is_known))
     }
 
     fn of(rows: &[LimitRow], rules: &[&ThrottleRule], now: OffsetDateTime) -> Self {
@@ -140,6 +154,11 @@ impl Limits {
                 (count >= i64::from(rule.limit)).then_some(left)
             })
             .max()
+    }
+
+    /// Whether a rule that is used up has refused nothing in its window yet.
+    pub(super) fn is_first_refusal(&self, rules: &[ThrottleRule]) -> bool {
+        rules.iter().any(|rule| self.counted(rule).0 == i64::from(rule.limit))
     }
 
     /// Whether there is a row of a rule.
@@ -209,6 +228,9 @@ fn in_order<'a>(rules: impl IntoIterator<Item = &'a ThrottleRule>) -> Vec<&'a Th
 fn select_limits(rules: &[&ThrottleRule]) -> QueryBuilder<Db> {
     let mut statement = QueryBuilder::new("SELECT key, count, ends_at FROM usermgr_throttles WHERE key IN (");
     let mut keys = statement.separated(", ");
+    if rules.is_empty() {
+        keys.push_bind(Vec::<u8>::new());
+    }
     for rule in rules {
         keys.push_bind(rule.key.as_bytes().to_vec());
     }
@@ -253,7 +275,11 @@ impl<'a> Receiver<'a> {
             user: Some(user.id),
             email: &user.email,
             locale: user.locale.as_ref(),
-            username: user.username.as_ref(),
+            // A stranger's words open no mail: the name only when the address is proven.
+            username: match user.email_verified_at {
+                Some(_) => user.username.as_ref(),
+                None => None,
+            },
         }
     }
 }

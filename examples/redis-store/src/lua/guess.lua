@@ -1,15 +1,19 @@
--- KEYS: the counters of wrong tries, and the budget if there is one. The last of ARGV: how many counters. Counts a guess as a
--- wrong one before it is judged. Answers 0 and, for each key, what stood there and what stands there now (-1: nothing);
--- 1 and a wait when the budget is used up; 2 and a wait when every counter is.
+-- KEYS: the counters of wrong tries, and the budgets. The last of ARGV: how many counters. Counts a guess as a wrong one
+-- before it is judged; the budgets whatever comes of it. Answers 1 and a wait when a budget is used up; else 0, or 2 and a
+-- wait when every counter is used up, and for each key that was counted what stood there and what stands there now (-1:
+-- nothing).
 local counters = tonumber(ARGV[#ARGV])
-local tries, budget, all = rules(1, counters), rules(counters + 1, #KEYS), rules(1, #KEYS)
+local tries, budgets, all = rules(1, counters), rules(counters + 1, #KEYS), rules(1, #KEYS)
 bring_back(all)
-local _, over = used_up(budget)
-if over then return {1, over} end
+local _, over = used_up(budgets)
+if over then
+    count(budgets)
+    return {1, over}
+end
 local many, longest = used_up(tries)
-if longest and many == counters then return {2, longest} end
-local answer = {0}
-for _, rule in ipairs(all) do
+local answer, counting = {0}, all
+if longest and many == counters then answer, counting = {2, longest}, budgets end
+for _, rule in ipairs(counting) do
     local n, ends = read(rule.key)
     count({rule})
     local n_now, ends_now = read(rule.key)

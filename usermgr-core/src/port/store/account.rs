@@ -1,5 +1,7 @@
 //! Pending registrations and users.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 
@@ -14,6 +16,7 @@ use crate::domain::page::{Page, PageSize};
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::profile::Profile;
 use crate::domain::role::{Role, Roles};
+use crate::domain::secret::Digest;
 use crate::domain::user::{Locale, User, UserStatus, Username};
 
 /// Registrations, users and their passwords.
@@ -33,12 +36,12 @@ pub trait AccountStore: Send + Sync {
     /// [`StoreError`], and nothing remains.
     async fn register(&self, command: Register) -> Result<Registered, StoreError>;
 
-    /// How long until the last of some limits that are used up is free again; `None` when none is. A look before costly
+    /// How some limits stand, and whether the account of an address knows the client's network. A read before costly
     /// work, that changes nothing: the command that follows decides.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn throttled(&self, query: ThrottleQuery) -> Result<Option<Duration>, StoreError>;
+    async fn limits(&self, query: LimitsQuery) -> Result<LimitsView, StoreError>;
 
     /// Makes a user without a registration, as an administrator does. With an invitation, its mail is owed. Audited as
     /// done, or as refused: `email_taken`, or `forbidden` when `by` does not hold or a role is `by.beyond`.
@@ -173,13 +176,42 @@ pub enum Registered {
     },
 }
 
-/// See [`AccountStore::throttled`].
+/// See [`AccountStore::limits`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ThrottleQuery {
+pub struct LimitsQuery {
     /// The time.
     pub now: OffsetDateTime,
     /// The limits.
     pub rules: Vec<ThrottleRule>,
+    /// The network to look for, if that matters.
+    pub network: Option<KnownNetwork>,
+}
+
+/// Whether somebody signed in to the account of an address from a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownNetwork {
+    /// The address.
+    pub email: EmailKey,
+    /// The network.
+    pub network: Digest,
+    /// How far back a sign-in makes a network a known one.
+    pub since: OffsetDateTime,
+}
+
+/// The answer to [`LimitsQuery`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsView {
+    /// The rules that are used up, by their keys: how long until each is free again.
+    pub used_up: BTreeMap<Digest, Duration>,
+    /// Whether the address has a user who is not deleted and who signed in from the network.
+    pub is_known: bool,
+}
+
+impl LimitsView {
+    /// The longest wait of those of some rules that are used up.
+    pub fn wait<'a>(&self, rules: impl IntoIterator<Item = &'a ThrottleRule>) -> Option<Duration> {
+        rules.into_iter().filter_map(|rule| self.used_up.get(&rule.key)).max().copied()
+    }
 }
 
 /// See [`AccountStore::create_user`].

@@ -26,10 +26,12 @@ pub trait CodeStore: Send + Sync {
     /// 1. The same code id was issued before: answer `Queued`, change nothing.
     /// 2. A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once.
     /// 3. Set `tries` (if any) to 0 with a whole window, whatever follows.
-    /// 4. Find the owner. `EmailVerification`: the registration of `target`, or the newest one of the address, each
+    /// 4. Find the owner. `EmailVerification`: the registration of `target`, or the only one of the address, each
     ///    only while it is not over; with [`CodeTarget::Anybody`] and no registration, an active user whose address is
-    ///    not proven. `FirstTimeSetup`: an active user without a password. Every other purpose: an active user.
-    ///    [`CodeTarget::User`] names the user; [`CodeTarget::Anybody`] takes the user of the address.
+    ///    not proven. Of several registrations of the address, [`CodeTarget::Anybody`] chooses none: nobody.
+    ///    `FirstTimeSetup`: an active user without a password. Every other purpose: an active user.
+    ///    [`CodeTarget::User`] names the user; [`CodeTarget::Anybody`] takes the user of the address;
+    ///    [`CodeTarget::Nobody`] is nobody, and takes as long as the others.
     /// 5. Nobody: audit as refused (`nobody`), answer `Nobody`.
     /// 6. Void the open codes of the same owner, purpose and kind of form (digits or link), insert the new one (it
     ///    dies no later than its registration), owe the mail, audit as done, answer `Queued`.
@@ -47,19 +49,23 @@ pub trait CodeStore: Send + Sync {
 
     /// Judges a guess, counts it, and on a hit spends the code together with its effect: one decision, one commit.
     ///
-    /// 1. `budget` is used up: `Exhausted`, audit as refused (`too_many_attempts`), change nothing else.
+    /// 1. A rule of `budgets` is used up: the guess is refused, whether or not it is right. Add one wrong try to every
+    ///    live code of `candidates`, count each rule of `budgets` once, answer `Exhausted` with the longest wait. Audit
+    ///    as refused (`too_many_attempts`) when a rule that is used up stood at its limit exactly: the first
+    ///    refusal of a window is audited, and no other.
     /// 2. `hit` names an open code that has had fewer than `attempts` wrong tries but ran out: `Expired`, audit as
     ///    refused (`code_expired`), change nothing else.
     /// 3. `hit` names a live code that the effect fits ([`RedeemEffect::fits`]), its owner still is (a registration not over and its address without a user; a
     ///    user active, and nobody else with the address that the code gives), and:
-    ///    - `settled` is false and a live code of another registration of the same address exists: `Ambiguous`,
-    ///      audit as refused (`registration_ambiguous`), change nothing else;
+    ///    - `settled` is false and another registration of the same address is not over, whatever became of its code:
+    ///      `Ambiguous`, audit as refused (`registration_ambiguous`), change nothing else;
     ///    - else spend the code, apply the effect (see [`RedeemEffect`]), audit as done, answer `Redeemed`.
-    /// 4. Anything else is a wrong guess. Add one wrong try to every live code of `candidates`. When every rule of
-    ///    `tries` is used up (and there is one): audit as refused (`too_many_attempts`), answer `Exhausted`. Else
-    ///    count each rule of `tries` and `budget` once, audit as refused (`invalid_code`), answer `Wrong`.
+    /// 4. Anything else is a wrong guess. Add one wrong try to every live code of `candidates`, and count each rule of
+    ///    `budgets` once. When every rule of `tries` is used up (and there is one): answer `Exhausted`. Else count each
+    ///    rule of `tries` once, answer `Wrong`. Audit either as refused (`too_many_attempts`, `invalid_code`).
     ///
-    /// So the answer to a wrong guess depends on the address and the purpose alone, never on whether there is a code.
+    /// So a code is dead after `attempts` guesses whatever the budgets say, and the answer to a wrong guess depends on the
+    /// address and the purpose alone, never on whether there is a code.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -84,6 +90,8 @@ pub struct NewCode {
 pub enum CodeTarget {
     /// Whoever the address belongs to.
     Anybody,
+    /// Nobody: a code could not be redeemed, so none is issued. The answer and the work are the same.
+    Nobody,
     /// This pending registration of the address.
     Registration(RegistrationId),
     /// This user, who is signed in.
@@ -208,14 +216,15 @@ pub struct Redeem {
     pub candidates: Vec<CodeId>,
     /// The one that it was equal to.
     pub hit: Option<CodeId>,
-    /// Whether the caller named one registration, so that another live one does not matter.
+    /// Whether the caller named one registration, so that another one does not matter.
     pub settled: bool,
-    /// How many wrong tries a code survives, less one.
+    /// Number of guesses after which a code is used up.
     pub attempts: u32,
     /// The counters of wrong tries of the address, one for each purpose in question.
     pub tries: Vec<ThrottleRule>,
-    /// The limit of wrong tries for the address over all purposes and codes.
-    pub budget: Option<ThrottleRule>,
+    /// The limits of wrong guesses over all purposes and codes: of the address, for clients like this one, and of the
+    /// client's network over all addresses.
+    pub budgets: Vec<ThrottleRule>,
     /// What a hit does.
     pub effect: RedeemEffect,
     /// The audit entry.
@@ -298,6 +307,6 @@ pub enum Redeemed {
     },
     /// The code was right and too late.
     Expired,
-    /// The code was right, but another registration of the address has a live code too. It is not spent.
+    /// The code was right, but there is another registration of the address too. It is not spent.
     Ambiguous,
 }

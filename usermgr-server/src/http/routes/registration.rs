@@ -108,12 +108,15 @@ struct ActivateBody {
 
 pub(super) fn activate_operation() -> Operation {
     Operation::new(TAG, "activate", "Verify an address, with Basic credentials")
-        .says("As `POST /users/verify`; the password must be that registration's.")
+        .says(
+            "As `POST /users/verify`; the password must be that registration's. The right password of an account whose \
+             address is verified already is answered with 409.",
+        )
         .basic()
         .takes::<ActivateBody>()
         .or_named::<ActivateBody>("code", "verification_code")
         .answers::<VerifiedAnswer<'_>>(StatusCode::OK, "The address is verified.")
-        .refuses(&["invalid_code", "code_expired", "too_many_attempts", "overloaded"])
+        .refuses(&["invalid_code", "code_expired", "already_verified", "too_many_attempts", "overloaded"])
 }
 
 pub(super) async fn activate(call: &Call<'_>) -> Result<Answer, Problem> {
