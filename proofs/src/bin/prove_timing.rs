@@ -1,0 +1,65 @@
+//! Times what must not tell; `scripts/prove-timing` builds what it needs.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use usermgr_proofs::timing::{Timed, TimingPlan, prove_timing, took};
+use usermgr_proofs::{SetUp, Trouble};
+
+/// Whether times tell which addresses have accounts, or which guesses are right. It exits with 1 when they do.
+#[derive(Debug, Parser)]
+#[command(name = "prove-timing")]
+struct Arguments {
+    /// How many pairs of requests a block has; three blocks at most are timed of each path.
+    #[arg(long, default_value_t = 400)]
+    pairs: usize,
+    /// How far from one half the area under the curve may be.
+    #[arg(long, default_value_t = 0.05)]
+    tolerance: f64,
+    /// One set-up instead of SQLite and PostgreSQL.
+    #[arg(long, value_enum)]
+    set_up: Option<SetUp>,
+    /// What the order of the requests follows from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only paths whose name, or whose sides' names, hold this.
+    #[arg(long)]
+    only: Option<String>,
+    /// The server leaves its mails to others, which tells the work of the request from that of the delivery.
+    #[arg(long)]
+    no_worker: bool,
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Trouble> {
+    let Arguments { pairs, tolerance, set_up, seed, only, no_worker, json } = Arguments::parse();
+    let set_ups = set_up.map_or_else(|| vec![SetUp::Sqlite, SetUp::Postgres], |set_up| vec![set_up]);
+    let begun = Instant::now();
+    let mut out = std::io::stdout();
+    if !json {
+        write!(out, "{}", Timed::HEAD)?;
+    }
+    let mut all = Vec::new();
+    for set_up in set_ups {
+        let plan = TimingPlan { set_up, pairs, seed, only: only.clone(), worker: !no_worker, tolerance };
+        let row = |timed: &Timed| {
+            if !json {
+                drop(write!(out, "{}", timed.row()));
+            }
+        };
+        all.extend(prove_timing(&plan, row).await?);
+    }
+    if json {
+        let all: Vec<_> = all.iter().map(Timed::json).collect();
+        writeln!(out, "{}", serde_json::Value::Array(all))?;
+    }
+    let holds = all.iter().all(Timed::holds);
+    let end = if holds { "no time tells" } else { "TIMES TELL" };
+    writeln!(std::io::stderr(), "{} paths in {}: {end}", all.len(), took(begun))?;
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
