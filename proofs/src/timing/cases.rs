@@ -140,6 +140,15 @@ impl Case {
         },
     ];
 
+    /// Whose account each pair takes one of, if a pair does.
+    pub(super) const fn takes(&self) -> Option<Kind> {
+        match self.what {
+            What::Address(_, kind) => Some(kind),
+            What::SetWrongGuess => Some(Kind::Account),
+            _ => None,
+        }
+    }
+
     /// Makes what the pairs need, and the pairs.
     pub(super) async fn prepare(
         self,

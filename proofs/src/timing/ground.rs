@@ -61,16 +61,16 @@ pub(super) struct Ground {
     lines: Vec<Line>,
     used: HashMap<Kind, usize>,
     /// How many users of each kind there are.
-    users: usize,
+    users: [(Kind, usize); 3],
 }
 
 impl Ground {
-    /// Starts a server with this many users of each kind.
+    /// Starts a server with so many users of each kind.
     pub(super) async fn open(
         set_up: SetUp,
         setting: Setting,
         delivers: bool,
-        users: usize,
+        users: [(Kind, usize); 3],
     ) -> Result<Self, Trouble> {
         let (database, mailbox) = (Database::create(set_up).await?, Mailbox::open().await?);
         let mut settings = vec![("USERMGR_HTTP_TRUSTED_PROXIES", "127.0.0.0/8".to_owned())];
@@ -99,11 +99,16 @@ impl Ground {
         self.servers.create_user(&self.database, &url, FIRST, PASSWORD, "admin").await?;
         let hash = self.database.text(SQL, FIRST).await?;
         let mut users = String::new();
-        for n in 0..self.users {
-            let with = |kind: Kind, status| json!({"email": kind.address(n), "status": status, "password_hash": hash});
-            writeln!(users, "{}", with(Kind::Account, "active"))?;
-            writeln!(users, "{}", with(Kind::Disabled, "disabled"))?;
-            writeln!(users, "{}", json!({"email": Kind::Invited.address(n), "email_verified": false}))?;
+        for (kind, count) in self.users {
+            for n in 0..count {
+                let email = kind.address(n);
+                let user = match kind {
+                    Kind::Invited => json!({"email": email, "email_verified": false}),
+                    Kind::Disabled => json!({"email": email, "status": "disabled", "password_hash": hash}),
+                    _ => json!({"email": email, "password_hash": hash}),
+                };
+                writeln!(users, "{user}")?;
+            }
         }
         let file = self.database.dir.path().join("users.jsonl");
         tokio::fs::write(&file, users).await?;
@@ -118,7 +123,7 @@ impl Ground {
     /// An address of this kind that no request has named yet.
     pub(super) fn take(&mut self, kind: Kind) -> Result<String, Trouble> {
         let used = self.used.entry(kind).or_default();
-        if *used == self.users && !matches!(kind, Kind::Nobody | Kind::Pending) {
+        if self.users.contains(&(kind, *used)) {
             return Err("more users are needed than were made".into());
         }
         *used += 1;

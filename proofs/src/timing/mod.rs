@@ -14,16 +14,16 @@ use crate::chance::Chance;
 use crate::client::Request;
 use crate::{SetUp, Trouble};
 use cases::{Case, Setting};
-use ground::Ground;
+use ground::{Ground, Kind};
 use rank::{auc, median};
 
-/// Blocks of pairs of which the one in the middle counts: noise of the machine rarely spoils two in the same way.
-const BLOCKS: usize = 3;
+/// Two blocks within the bounds suffice. Otherwise the one in the middle of this many counts: noise of the machine rarely
+/// spoils three in the same way.
+const BLOCKS: usize = 5;
 /// Pairs at the beginning of a block that do not count.
 const WARM_UP: usize = 5;
-/// Cases that need an account of their own for each pair, and a few more.
-const CASES_WITH_ACCOUNTS: usize = 8;
-const SHARED_ACCOUNTS: usize = 60;
+/// Accounts for the cases whose pairs share a few.
+const SHARED_ACCOUNTS: usize = 10 * 5 * BLOCKS;
 /// The pause before each call: whatever the call before it has set off, such as a mail, is over then. Milliseconds.
 const PAUSE: (usize, usize) = (4, 6);
 
@@ -62,7 +62,7 @@ pub struct Timed {
 ///
 /// # Errors
 /// When the server or the database cannot be started, or when what a case needs cannot be made.
-pub async fn prove_timing(plan: &TimingPlan, mut told: impl FnMut(&Timed)) -> Result<Vec<Timed>, Trouble> {
+pub async fn prove_timing(plan: &TimingPlan, told: impl Fn(&Timed)) -> Result<Vec<Timed>, Trouble> {
     let mut all = Vec::new();
     for setting in [Setting::Free, Setting::Limited] {
         let wanted = |case: &Case| {
@@ -75,8 +75,11 @@ pub async fn prove_timing(plan: &TimingPlan, mut told: impl FnMut(&Timed)) -> Re
         if cases.is_empty() {
             continue;
         }
-        let users = CASES_WITH_ACCOUNTS.min(cases.len()) * BLOCKS * (plan.pairs + WARM_UP) + SHARED_ACCOUNTS;
-        let users = if setting == Setting::Limited { SHARED_ACCOUNTS } else { users };
+        let users = |kind| {
+            let each = cases.iter().filter(|case| case.takes() == Some(kind)).count();
+            each * BLOCKS * (plan.pairs + WARM_UP) + SHARED_ACCOUNTS
+        };
+        let users = [Kind::Account, Kind::Disabled, Kind::Invited].map(|kind| (kind, users(kind)));
         let mut ground = Ground::open(plan.set_up, setting, plan.worker, users).await?;
         for (n, case) in cases.into_iter().enumerate() {
             let mut chance = Chance::new(plan.seed, &[n as u64]);
@@ -155,19 +158,17 @@ async fn time_pair(
 }
 
 impl Timed {
-    /// Which side of the bounds a block is on.
-    fn side(&self, auc: f64) -> i8 {
-        if auc < 0.5 - self.tolerance { -1 } else { i8::from(auc > 0.5 + self.tolerance) }
-    }
-
-    /// Whether the block in the middle is within the bounds, once that is known.
+    /// Whether times do not tell, once that is known.
     fn judged(&self) -> Option<bool> {
-        let mut sides: Vec<_> = self.blocks.iter().map(|auc| self.side(*auc)).collect();
-        sides.sort_unstable();
-        match sides.as_slice() {
-            [] | [_] => None,
-            [one, other] => (one == other).then_some(*one == 0),
-            [_, middle, ..] => Some(*middle == 0),
+        let most = BLOCKS / 2 + 1;
+        let above = self.blocks.iter().filter(|auc| **auc > 0.5 + self.tolerance).count();
+        let below = self.blocks.iter().filter(|auc| **auc < 0.5 - self.tolerance).count();
+        let within = self.blocks.len() - above - below;
+        if above == most || below == most {
+            Some(false)
+        } else {
+            let two_at_once = self.blocks.len() == 2 && within == 2;
+            (two_at_once || within == most || self.blocks.len() == BLOCKS).then_some(true)
         }
     }
 
@@ -177,8 +178,8 @@ impl Timed {
     }
 
     /// The head of the table.
-    pub const HEAD: &str = "| path                                         | compared                                 | store    | worker | pairs | median | median |  AUC  | blocks         | judgement |\n\
-         |----------------------------------------------|------------------------------------------|----------|--------|------:|-------:|-------:|------:|----------------|-----------|\n";
+    pub const HEAD: &str = "| path                                         | compared                                 | store    | worker | pairs | median | median |  AUC  | blocks                   | judgement |\n\
+         |----------------------------------------------|------------------------------------------|----------|--------|------:|-------:|-------:|------:|--------------------------|-----------|\n";
 
     /// A line of the table. The medians are in milliseconds.
     pub fn row(&self) -> String {
@@ -186,7 +187,7 @@ impl Timed {
         let medians = [one, other].map(|times| median(times).as_secs_f64() * 1e3);
         let blocks: Vec<_> = self.blocks.iter().map(|auc| format!("{auc:.2}")).collect();
         let mut row = format!(
-            "| {:<44} | {:<40} | {:<8} | {:<6} | {:>5} | {:>6.2} | {:>6.2} | {:>5.3} | {:<14} | {:<9} |\n",
+            "| {:<44} | {:<40} | {:<8} | {:<6} | {:>5} | {:>6.2} | {:>6.2} | {:>5.3} | {:<24} | {:<9} |\n",
             self.path,
             self.sides.join(" / "),
             self.set_up.name(),
@@ -246,11 +247,13 @@ mod tests {
         assert_eq!(judged(&[0.5]), None);
         assert_eq!(judged(&[0.5, 0.54]), Some(true));
         assert_eq!(judged(&[0.5, 0.7]), None);
-        assert_eq!(judged(&[0.5, 0.7, 0.49]), Some(true));
-        assert_eq!(judged(&[0.5, 0.7, 0.56]), Some(false));
-        assert_eq!(judged(&[0.7, 0.6]), Some(false));
-        assert_eq!(judged(&[0.4, 0.44]), Some(false));
-        // What is too short once and too long once tells nothing by the third alone.
-        assert_eq!(judged(&[0.4, 0.6, 0.5]), Some(true));
+        assert_eq!(judged(&[0.5, 0.7, 0.49]), None);
+        assert_eq!(judged(&[0.5, 0.7, 0.49, 0.51]), Some(true));
+        assert_eq!(judged(&[0.5, 0.7, 0.56, 0.58]), Some(false));
+        assert_eq!(judged(&[0.7, 0.6, 0.65]), Some(false));
+        assert_eq!(judged(&[0.4, 0.44, 0.43]), Some(false));
+        // What is too short twice and too long twice is noise, or lies in the middle.
+        assert_eq!(judged(&[0.4, 0.6, 0.42, 0.58]), None);
+        assert_eq!(judged(&[0.4, 0.6, 0.42, 0.58, 0.5]), Some(true));
     }
 }
