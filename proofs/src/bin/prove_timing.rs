@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use usermgr_proofs::timing::{Timed, TimingPlan, prove_timing, took};
@@ -33,6 +33,9 @@ struct Arguments {
     /// Both set-ups at the same time, which is quicker and less exact.
     #[arg(long)]
     at_once: bool,
+    /// After so many seconds no further path is begun; how many were left out is said.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -40,16 +43,18 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Trouble> {
-    let Arguments { pairs, tolerance, set_up, seed, only, no_worker, at_once, json } = Arguments::parse();
+    let Arguments { pairs, tolerance, set_up, seed, only, no_worker, at_once, seconds, json } =
+        Arguments::parse();
     let set_ups = set_up.map_or_else(|| vec![SetUp::Sqlite, SetUp::Postgres], |set_up| vec![set_up]);
-    let begun = Instant::now();
+    let (begun, most) = (Instant::now(), seconds.map(Duration::from_secs));
     if !json {
         write!(std::io::stdout(), "{}", Timed::HEAD)?;
     }
     let mut runs = Vec::new();
-    let mut all = Vec::new();
+    let mut results = Vec::new();
     for set_up in set_ups {
-        let plan = TimingPlan { set_up, pairs, seed, only: only.clone(), worker: !no_worker, tolerance };
+        let plan =
+            TimingPlan { set_up, pairs, seed, only: only.clone(), worker: !no_worker, tolerance, most };
         let run = tokio::spawn(async move {
             let row = |timed: &Timed| {
                 if !json {
@@ -61,18 +66,24 @@ async fn main() -> Result<ExitCode, Trouble> {
         if at_once {
             runs.push(run);
         } else {
-            all.extend(run.await??);
+            results.push(run.await??);
         }
     }
     for run in runs {
-        all.extend(run.await??);
+        results.push(run.await??);
     }
+    let left_out: usize = results.iter().map(|(_, left_out)| left_out).sum();
+    let all: Vec<_> = results.into_iter().flat_map(|(timed, _)| timed).collect();
     if json {
         let all: Vec<_> = all.iter().map(Timed::json).collect();
         writeln!(std::io::stdout(), "{}", serde_json::Value::Array(all))?;
     }
     let holds = all.iter().all(Timed::holds);
     let end = if holds { "no time tells" } else { "TIMES TELL" };
-    writeln!(std::io::stderr(), "{} paths in {}: {end}", all.len(), took(begun))?;
+    let err = &mut std::io::stderr();
+    writeln!(err, "{} paths in {}, seed {seed}: {end}", all.len(), took(begun))?;
+    if left_out > 0 {
+        writeln!(err, "{left_out} paths were left out for want of time")?;
+    }
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

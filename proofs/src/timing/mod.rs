@@ -42,6 +42,8 @@ pub struct TimingPlan {
     pub worker: bool,
     /// How far from one half the area under the curve may be.
     pub tolerance: f64,
+    /// After how long no further case is begun.
+    pub most: Option<Duration>,
 }
 
 /// What one case showed.
@@ -58,22 +60,33 @@ pub struct Timed {
     pub faults: Vec<String>,
 }
 
-/// Times every case on one set-up.
+/// Times every case on one set-up, and answers what was timed and how many cases there was no time for.
+///
+/// The cases come in an order that follows from the seed, so that those left out are not always the same.
 ///
 /// # Errors
 /// When the server or the database cannot be started, or when what a case needs cannot be made.
-pub async fn prove_timing(plan: &TimingPlan, told: impl Fn(&Timed)) -> Result<Vec<Timed>, Trouble> {
-    let mut all = Vec::new();
-    for setting in [Setting::Free, Setting::Limited] {
+pub async fn prove_timing(plan: &TimingPlan, told: impl Fn(&Timed)) -> Result<(Vec<Timed>, usize), Trouble> {
+    let begun = Instant::now();
+    let (mut all, mut left_out) = (Vec::new(), 0);
+    let mut chance = Chance::new(plan.seed, &[]);
+    let mut settings = [Setting::Free, Setting::Limited];
+    settings.rotate_left(chance.within(0, 1));
+    for setting in settings {
         let wanted = |case: &Case| {
             let name = format!("{} {}", case.path, case.sides.join(" "));
             case.setting == setting
                 && (plan.worker || !case.needs_mail)
                 && plan.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
         };
-        let cases: Vec<_> = Case::ALL.into_iter().filter(wanted).collect();
+        let mut cases: Vec<_> = Case::ALL.into_iter().filter(wanted).collect();
         if cases.is_empty() {
             continue;
+        }
+        if plan.most.is_some() {
+            for n in (1..cases.len()).rev() {
+                cases.swap(n, chance.within(0, n));
+            }
         }
         let users = |kind| {
             let each = cases.iter().filter(|case| case.takes() == Some(kind)).count();
@@ -81,8 +94,11 @@ pub async fn prove_timing(plan: &TimingPlan, told: impl Fn(&Timed)) -> Result<Ve
         };
         let users = [Kind::Account, Kind::Disabled, Kind::Invited].map(|kind| (kind, users(kind)));
         let mut ground = Ground::open(plan.set_up, setting, plan.worker, users).await?;
-        for (n, case) in cases.into_iter().enumerate() {
-            let mut chance = Chance::new(plan.seed, &[n as u64]);
+        for case in cases {
+            if plan.most.is_some_and(|most| begun.elapsed() > most) {
+                left_out += 1;
+                continue;
+            }
             let result = run_case(plan, case, &mut ground, &mut chance).await;
             let one =
                 result.map_err(|error| format!("{} ({}): {error}", case.path, case.sides.join(", ")))?;
@@ -94,7 +110,7 @@ pub async fn prove_timing(plan: &TimingPlan, told: impl Fn(&Timed)) -> Result<Ve
             return Err(faults.join("\n").into());
         }
     }
-    Ok(all)
+    Ok((all, left_out))
 }
 
 /// Blocks of one case, until the one in the middle is known.
