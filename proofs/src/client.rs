@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Method;
 use http_body_util::{BodyExt as _, Full};
@@ -21,6 +23,10 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) token: Option<String>,
+    /// An address and a password, for HTTP Basic.
+    pub(crate) basic: Option<(String, String)>,
+    /// What a proxy in front would say the client's address is.
+    pub(crate) network: Option<std::net::Ipv4Addr>,
     pub(crate) body: Option<Value>,
     /// How long after the start of the race it is made.
     pub(crate) delay: Duration,
@@ -35,6 +41,8 @@ impl Request {
             method,
             path: path.into(),
             token: None,
+            basic: None,
+            network: None,
             body: None,
             delay: Duration::ZERO,
             times: 1,
@@ -56,6 +64,20 @@ impl Request {
 
     pub(crate) fn by(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
+        self
+    }
+
+    pub(crate) fn basic(mut self, email: &str, password: &str) -> Self {
+        self.basic = Some((email.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Comes from a network of its own for each address, so that no limit of one network answers.
+    pub(crate) fn through_network_of(mut self, email: &str) -> Self {
+        // FNV-1a: spreads what differs in one digit.
+        let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        let [_, one, two, three] = email.as_bytes().iter().fold(0x811c_9dc5, mix).to_be_bytes();
+        self.network = Some(std::net::Ipv4Addr::new(20, one, two, three));
         self
     }
 
@@ -171,6 +193,13 @@ impl Line {
             .header("host", "localhost");
         if let Some(token) = &request.token {
             head = head.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some((email, password)) = &request.basic {
+            let both = STANDARD.encode(format!("{email}:{password}"));
+            head = head.header("authorization", format!("Basic {both}"));
+        }
+        if let Some(network) = request.network {
+            head = head.header("x-forwarded-for", network.to_string());
         }
         let body = match &request.body {
             Some(body) => {

@@ -1,7 +1,7 @@
 //! Races over HTTP against the real server: whoever wins is one, limits hold, nothing is answered 5xx, nothing is stuck.
 //! `scripts/prove-races` runs them on SQLite, on PostgreSQL, and on PostgreSQL with two servers.
 //!
-//! [`delivery`] kills workers while they deliver; [`faults`] has the store fail.
+//! [`delivery`] kills workers while they deliver; [`faults`] has the store fail; [`timing`] times what must not tell.
 #![expect(
     clippy::exhaustive_structs,
     clippy::exhaustive_enums,
@@ -21,6 +21,7 @@ mod proxy;
 mod races;
 mod report;
 mod server;
+pub mod timing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -74,6 +74,14 @@ impl Database {
         })
     }
 
+    /// A text.
+    pub(crate) async fn text(&self, sql: &'static str, text: &str) -> Result<String, Trouble> {
+        Ok(match &self.pool {
+            Pool::Sqlite(pool) => sqlx::query_scalar(sql).bind(text).fetch_one(pool).await?,
+            Pool::Postgres { pool, .. } => sqlx::query_scalar(sql).bind(text).fetch_one(pool).await?,
+        })
+    }
+
     /// The database past the server, where it is PostgreSQL.
     pub(crate) fn postgres(&self) -> Result<&sqlx::PgPool, Trouble> {
         match &self.pool {
