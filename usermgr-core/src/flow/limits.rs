@@ -44,10 +44,12 @@ impl GuessBudgets {
     }
 }
 
-/// A request for a code, a link or a registration that may go on.
+/// How a request for a code, a link or a registration stands to its limits.
 pub(super) struct AdmittedRequest {
-    /// The limits that the command counts.
+    /// The limits that the command counts, and refuses by.
     pub(super) throttle: Vec<ThrottleRule>,
+    /// How long the command would have the client wait, as the limits stood a moment ago.
+    pub(super) wait: Option<Duration>,
     /// Whether the client could redeem a code now. If not, none is issued, and the answer is the same.
     pub(super) may_redeem: bool,
 }
@@ -98,7 +100,7 @@ impl Inner {
         now: OffsetDateTime,
     ) -> Result<AdmittedRequest, Error> {
         if !self.policies.throttle.enabled {
-            return Ok(AdmittedRequest { throttle: Vec::new(), may_redeem: true });
+            return Ok(AdmittedRequest { throttle: Vec::new(), wait: None, may_redeem: true });
         }
         let everybody = self.request_limits(email, what, client);
         let [anywhere, mails] = self.stranger_request_limits(email, what);
@@ -117,12 +119,10 @@ impl Inner {
             Standing::Registration(_) => throttle.push(mails),
             Standing::Unproven | Standing::User(_) => throttle.push(mails_of_owner),
         }
-        if let Some(retry_after) = view.wait(&throttle) {
-            return Err(Error::RateLimited { retry_after: wait(retry_after) });
-        }
+        let wait = view.wait(&throttle);
         let may_redeem = budgets
             .is_none_or(|(redeemer, budgets)| view.wait([&budgets.of(redeemer, view.is_known)]).is_none());
-        Ok(AdmittedRequest { throttle, may_redeem })
+        Ok(AdmittedRequest { throttle, wait, may_redeem })
     }
 
     /// The limits on requests that hold for every client.

@@ -213,10 +213,13 @@ impl Registration<'_> {
         // of the registration, and with it a budget of guesses that nobody else can use up.
         let purpose = CodePurpose::EmailVerification;
         let now = self.inner.clock.now();
-        let AdmittedRequest { throttle, may_redeem: _ } = self
+        let AdmittedRequest { throttle, wait: too_soon, may_redeem: _ } = self
             .inner
             .admit_request(email.key(), purpose.as_str(), Standing::Unproven, None, client, now)
             .await?;
+        if let Some(retry_after) = too_soon {
+            return Err(Error::RateLimited { retry_after: wait(retry_after) });
+        }
         self.inner
             .ask(Question::Registration(RegistrationAttempt {
                 email: email.clone(),
