@@ -10,15 +10,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span;
+use usermgr_core::domain::user::UserStatus;
 use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::register::Register;
-
+use usermgr_core::flow::set_password::SetWithCode;
+use usermgr_core::flow::update_user::UpdateUser;
+use usermgr_core::flow::users::CreateUser;
 use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::policy::{HashPolicy, TokenFormat};
 use usermgr_core::port::store::Store;
 use usermgr_core::port::store::account::UserQuery;
 use usermgr_core::testing::{Mailbox, TestClock};
-use usermgr_core::{AccessToken, ClientContext, LinkToken, Password, Policies, SecretKey, UserManager};
+use usermgr_core::{
+    AccessToken, ClientContext, CodePurpose, LinkToken, Password, Policies, SecretKey, UserManager,
+};
 
 const ANA: &str = "ana@example.org";
 const PASSWORD: &str = "correct horse battery";
@@ -84,7 +89,9 @@ impl Visit for Statement {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "summary"
             && !value.contains("pg_notify")
-            && !["BEGIN", "COMMIT", "ROLLBACK", "RELEASE"].iter().any(|word| value.starts_with(word))
+            && !["BEGIN", "COMMIT", "ROLLBACK", "RELEASE", "PRAGMA"]
+                .iter()
+                .any(|word| value.starts_with(word))
         {
             run().push(value.to_owned());
         }
@@ -172,6 +179,68 @@ async fn count(store: Arc<dyn Store>) {
     assert!(as_expected, "{report}\n{counted:#?}");
 }
 
+/// What is asked about an address makes as many statements of the same kinds for nobody as for an account, a disabled one
+/// and a registration: the time of an answer tells nothing.
+async fn compare(store: Arc<dyn Store>) {
+    drop(tracing::subscriber::set_global_default(Listener));
+    let hashing = HashPolicy { memory_kib: 64, iterations: 1, ..HashPolicy::default() };
+    let mut policies = Policies { hashing, ..Policies::default() };
+    policies.codes.resend_interval = Duration::ZERO;
+    let mailbox = Arc::new(Mailbox::default());
+    let users = UserManager::builder()
+        .store(Arc::clone(&store))
+        .mailer(mailbox.clone())
+        .secret_key(SecretKey::from_bytes(*b"0123456789abcdef0123456789abcdef"))
+        .policies(policies)
+        .build()
+        .unwrap();
+    let client = |n: usize| ClientContext::new().with_ip([192, 0, 2, u8::try_from(n).unwrap()].into());
+    let [nobody, account, disabled, pending] =
+        ["nobody@example.org", "account@example.org", "disabled@example.org", "pending@example.org"];
+    let mut ids = Vec::new();
+    for address in [account, disabled] {
+        let new = CreateUser::new(address).with_password(PASSWORD);
+        ids.push(users.users().create(Principal::Operator, new, &client(1)).await.unwrap().id);
+    }
+    let change = UpdateUser::default().with_status(UserStatus::Disabled);
+    users.users().update(Principal::Operator, ids[1], change, &client(1)).await.unwrap();
+    users.registration().register(Register::new(pending, PASSWORD), &client(1)).await.unwrap();
+
+    // What a process reads once is read before.
+    users.sessions().login(account, &Password::new(PASSWORD), &client(1)).await.unwrap();
+
+    for (n, request) in
+        ["register", "resend", "request_code", "forgot", "verify", "set"].into_iter().enumerate()
+    {
+        let mut of_nobody = None;
+        for address in [nobody, account, disabled, pending] {
+            let client = client(10 + n);
+            run().clear();
+            match request {
+                "register" => {
+                    drop(users.registration().register(Register::new(address, OTHER), &client).await)
+                }
+                "resend" => drop(users.registration().resend(address, None, &client).await),
+                "request_code" => {
+                    let purpose = CodePurpose::ResetPassword;
+                    drop(users.passwords().request_code(address, purpose, None, &client).await);
+                }
+                "forgot" => drop(users.passwords().forgot(address, &client).await),
+                "verify" => drop(users.registration().verify(Verify::new(address, "000001"), &client).await),
+                _ => {
+                    let guess = SetWithCode::new(address, "000001", OTHER);
+                    drop(users.passwords().set_with_code(guess, &client).await);
+                }
+            }
+            let verbs: Vec<_> =
+                run().drain(..).map(|sql| sql.split(' ').next().unwrap_or_default().to_owned()).collect();
+            assert!(!verbs.is_empty());
+            let expected = of_nobody.get_or_insert_with(|| verbs.clone());
+            assert_eq!(&verbs, expected, "{request} for {address}, and for nobody");
+        }
+    }
+}
+
 /// Runs one flow and notes its statements.
 async fn flow<T>(
     counted: &mut Vec<(&'static str, Vec<String>)>,
@@ -192,6 +261,26 @@ async fn on_sqlite() {
     let store = usermgr_sqlx::SqliteStore::connect(&url, 2).await.unwrap();
     store.migrate().await.unwrap();
     count(Arc::new(store)).await;
+}
+
+#[tokio::test]
+async fn nobody_and_somebody_are_the_same_statements_on_sqlite() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("users.db").display());
+    let store = usermgr_sqlx::SqliteStore::connect(&url, 2).await.unwrap();
+    store.migrate().await.unwrap();
+    compare(Arc::new(store)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn nobody_and_somebody_are_the_same_statements_on_postgres() {
+    let _alone = ALONE.lock().await;
+    let database = support::Database::create().await;
+    let store = usermgr_sqlx::PgStore::connect(&database.url, 2).await.unwrap();
+    store.migrate().await.unwrap();
+    compare(Arc::new(store)).await;
 }
 
 #[tokio::test]
