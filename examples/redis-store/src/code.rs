@@ -42,8 +42,9 @@ impl RedisStore {
         // The store under this one refuses a guess so by a limit of which nothing is left.
         let used_up = |rule: &ThrottleRule, wait| ThrottleRule { limit: 0, window: wait, ..*rule };
         let counted = match self.redis.guess(&tries, &budgets, now).await? {
-            Guess::OverBudget(wait) => {
-                command.budgets = budgets.first().map(|rule| used_up(rule, wait)).into_iter().collect();
+            // The store under this one audits the first refusal by each rule, as it counts it.
+            Guess::OverBudget { wait, rule } => {
+                command.budgets = rule.map(|rule| used_up(&rule, wait)).into_iter().collect();
                 None
             }
             Guess::Exhausted(wait, counted) => {

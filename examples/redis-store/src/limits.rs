@@ -35,7 +35,12 @@ pub(super) enum Guess {
     /// It is counted as a wrong one.
     Counted(Counted),
     /// A budget is used up; all of them are counted.
-    OverBudget(Duration),
+    OverBudget {
+        /// How long until the last of them is free again.
+        wait: Duration,
+        /// The one that refuses: for the first time in its window, if one does.
+        rule: Option<ThrottleRule>,
+    },
     /// Every counter of wrong tries is used up; the budgets are counted.
     Exhausted(Duration, Counted),
 }
@@ -119,7 +124,10 @@ impl Redis {
         let mut invocation = self.invocation(&GUESS, rules(), now);
         let answer: Vec<i64> = self.run(invocation.arg(tries.len())).await?;
         Ok(match answer.as_slice() {
-            [1, wait] => Guess::OverBudget(Duration::microseconds(*wait)),
+            [1, wait, refusing] => Guess::OverBudget {
+                wait: Duration::microseconds(*wait),
+                rule: usize::try_from(*refusing - 1).ok().and_then(|index| budgets.get(index)).copied(),
+            },
             [2, wait, values @ ..] => Guess::Exhausted(
                 Duration::microseconds(*wait),
                 Counted {
