@@ -93,7 +93,7 @@ pub enum Error {
         /// How long ago the last sign-in may be.
         max_age: Duration,
     },
-    /// It would leave the installation without an active administrator.
+    /// It would leave the installation without an administrator who can sign in.
     #[error("the last administrator cannot be removed, disabled or demoted")]
     LastAdmin,
     /// A callback that nobody who knows the secret signed, or not now.

@@ -207,14 +207,14 @@ impl Default for ThrottlePolicy {
 pub struct LinkPolicy {
     /// How long a link lives from the hand-over of its mail; 30 minutes by default.
     pub ttl: Duration,
-    /// How long the change of an address can be undone from the old one; 3 days by default. Longer protects an owner
+    /// How long the change of an address can be undone from the old one; 7 days by default. Longer protects an owner
     /// who reads mail seldom, shorter one whose old mailbox fell into other hands.
     pub undo_ttl: Duration,
 }
 
 impl Default for LinkPolicy {
     fn default() -> Self {
-        Self { ttl: Duration::minutes(30), undo_ttl: Duration::days(3) }
+        Self { ttl: Duration::minutes(30), undo_ttl: Duration::days(7) }
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use support::{ANA, OTHER, PASSWORD, World, other_than};
 use time::Duration;
+use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::sessions::Authenticated;
 use usermgr_core::flow::update_user::UpdateUser;
 use usermgr_core::{Code, Error, LinkToken, Password};
@@ -63,7 +64,7 @@ async fn an_address_is_changed_once_it_is_proven_and_the_old_one_is_told() {
     let reset = world.users.passwords().reset(&token, &password, &password, &world.client).await;
     assert!(matches!(reset, Err(Error::InvalidLink)));
     let later = sign_in(&world, NEW, PASSWORD).await;
-    world.clock.advance(Duration::days(3) - Duration::SECOND);
+    world.clock.advance(Duration::days(7) - Duration::SECOND);
     world.users.account().undo_email_change(&token, &world.client).await.unwrap();
     assert!(matches!(
         world.users.account().undo_email_change(&token, &world.client).await,
@@ -80,7 +81,7 @@ async fn an_address_is_changed_once_it_is_proven_and_the_old_one_is_told() {
 }
 
 #[tokio::test]
-async fn a_change_can_be_undone_for_three_days() {
+async fn a_change_can_be_undone_for_a_week() {
     let world = World::new();
     world.user(ANA, PASSWORD).await;
     let caller = caller(&world).await;
@@ -89,10 +90,71 @@ async fn a_change_can_be_undone_for_three_days() {
     world.users.account().confirm_email_change(&caller, &code, &world.client).await.unwrap();
     world.deliver().await;
     let token = LinkToken::new(world.mailbox.last_link_token(ANA).unwrap());
-    world.clock.advance(Duration::days(3));
+    world.clock.advance(Duration::days(7));
     let undone = world.users.account().undo_email_change(&token, &world.client).await;
     assert!(matches!(undone, Err(Error::InvalidLink)));
     assert!(world.signs_in(NEW, PASSWORD).await);
+}
+
+/// A try that fails while another account has the address must not use the link up.
+#[tokio::test]
+async fn an_undo_waits_until_the_address_is_free() {
+    let world = World::new();
+    world.user(ANA, PASSWORD).await;
+    let thief = caller(&world).await;
+    ask(&world, &thief, Some(PASSWORD)).await.unwrap();
+    let code = Code::new(world.mailbox.last_code(NEW).unwrap());
+    world.users.account().confirm_email_change(&thief, &code, &world.client).await.unwrap();
+    world.deliver().await;
+    let token = LinkToken::new(world.mailbox.last_link_token(ANA).unwrap());
+    world.user(ANA, OTHER).await;
+    for _ in 0..3 {
+        let refused = world.users.account().undo_email_change(&token, &world.client).await;
+        assert!(matches!(refused, Err(Error::InvalidLink)));
+    }
+    let other = world.users.users().by_email(ANA).await.unwrap();
+    world.users.users().delete(Principal::Operator, other.id, &world.client).await.unwrap();
+    world.users.account().undo_email_change(&token, &world.client).await.unwrap();
+    assert_eq!(world.users.users().by_email(ANA).await.unwrap().id, thief.user.id);
+}
+
+/// A thief with the session, the password and a mailbox of their own changes the address twice, sets a password, resets
+/// it and deletes the account, all before the first mail is sent: the owner of the old mailbox has it back by one link.
+#[tokio::test]
+async fn whatever_a_thief_does_the_first_undo_brings_the_account_back() {
+    let world = World::new();
+    world.user(ANA, PASSWORD).await;
+    let (account, passwords) = (world.users.account(), world.users.passwords());
+    let client = &world.client;
+    let id = caller(&world).await.user.id;
+    let mut first = None;
+    for (old, new) in [(ANA, NEW), (NEW, "third@example.org")] {
+        let (caller, password) = (sign_in(&world, old, PASSWORD).await, Password::new(PASSWORD));
+        account.request_email_change(&caller, new, Some(&password), client).await.unwrap();
+        world.deliver().await;
+        let code = Code::new(world.mailbox.last_code(new).unwrap());
+        account.confirm_email_change(&caller, &code, client).await.unwrap();
+        world.deliver().await;
+        first = first.or_else(|| world.mailbox.last_link_token(ANA));
+    }
+    let thiefs = LinkToken::new(world.mailbox.last_link_token(NEW).unwrap());
+    passwords.forgot("third@example.org", client).await.unwrap();
+    world.deliver().await;
+    let reset = LinkToken::new(world.mailbox.last_link_token("third@example.org").unwrap());
+    let other = Password::new(OTHER);
+    passwords.reset(&reset, &other, &other, client).await.unwrap();
+    let thief = sign_in(&world, "third@example.org", OTHER).await;
+    account.delete(&thief, Some(&other), client).await.unwrap();
+
+    world.clock.advance(Duration::days(6));
+    account.undo_email_change(&LinkToken::new(first.unwrap()), client).await.unwrap();
+    let back = world.users.users().by_email(ANA).await.unwrap();
+    assert_eq!(back.id, id);
+    assert!(matches!(account.undo_email_change(&thiefs, client).await, Err(Error::InvalidLink)));
+    world.deliver().await;
+    let token = LinkToken::new(world.mailbox.last_link_token(ANA).unwrap());
+    passwords.reset(&token, &other, &other, client).await.unwrap();
+    assert!(world.signs_in(ANA, OTHER).await);
 }
 
 #[tokio::test]

@@ -30,10 +30,15 @@ struct App {
 }
 
 fn app_at(public_url: &str) -> App {
+    app_with(public_url, |_| {})
+}
+
+fn app_with(public_url: &str, change: impl FnOnce(&mut Policies)) -> App {
     let (mailbox, clock) = (Arc::new(Mailbox::default()), Arc::new(TestClock::default()));
     let mut policies = Policies::default();
     policies.mail.public_url = public_url.into();
     policies.roles.defined.insert("support".parse().unwrap(), ["users:read".parse().unwrap()].into());
+    change(&mut policies);
     let users = UserManager::builder()
         .store(Arc::new(MemoryStore::default()))
         .mailer(mailbox.clone())
@@ -470,11 +475,41 @@ async fn what_cannot_be_taken_back_asks_for_the_password() {
     assert!(wrong.status == 422 && wrong.text.contains("aria-describedby=\"password-fault"));
     admin.post(&app, &roles, &[("roles", "support"), ("password", PASSWORD)]).await.see_other(&page);
     assert!(admin.get(&app, &page).await.text.contains("value=\"support\" checked"));
+    let delete = format!("/admin/users/{id}/delete");
+    let forms = [
+        ("/admin/invite".to_owned(), vec![("email", "new@example.org"), ("roles", "support")], None),
+        (format!("{page}/status"), vec![("status", "disabled")], Some(page.as_str())),
+        (format!("{page}/status"), vec![("status", "active")], Some(page.as_str())),
+        (format!("{page}/sessions"), vec![], Some(page.as_str())),
+    ];
+    for (path, mut fields, leads_to) in forms {
+        if path.ends_with("/sessions") {
+            Browser::signed_in(&app, ANA).await;
+        }
+        let asked = admin.post(&app, &path, &fields).await;
+        assert_eq!(asked.status, 422, "{path}");
+        let form = asked.text.split(&format!("action=\"{path}\"")).nth(1).unwrap();
+        let form = form.split("</form>").next().unwrap();
+        assert!(form.contains("name=\"password\""), "{path}: the form asks for the password");
+        assert_eq!(asked.text.matches("name=\"password\"").count(), 1, "{path}: and no other does");
+        fields.push(("password", OTHER));
+        let wrong = admin.post(&app, &path, &fields).await;
+        assert!(wrong.status == 422 && wrong.text.contains("aria-describedby=\"password-fault"), "{path}");
+        fields.pop();
+        fields.push(("password", PASSWORD));
+        let done = admin.post(&app, &path, &fields).await;
+        assert_eq!(done.status, 303, "{path}");
+        assert!(leads_to.is_none_or(|leads_to| done.header("location") == leads_to), "{path}");
+    }
+    admin.post(&app, "/admin/invite", &[("email", "plain@example.org")]).await;
     let mut ana = Browser::signed_in(&app, ANA).await;
+    let asked = admin.post(&app, &delete, &[]).await;
+    assert!(asked.status == 422 && asked.text.contains("name=\"password\""));
     let answer = ana.post(&app, "/account/delete", &[]).await;
     assert_eq!(answer.status, 422, "the password, however short ago one signed in");
     let answer = ana.post(&app, "/account/email", &[("new_email", "b@example.org")]).await;
     assert_eq!(answer.status, 422);
+    admin.post(&app, &delete, &[("password", PASSWORD)]).await.see_other("/admin/users");
 }
 
 #[tokio::test]
@@ -639,6 +674,34 @@ async fn who_may_not_end_sessions_does_not_see_them() {
     assert!(matches!(refused, Err(Error::Forbidden)), "{refused:?}");
     let seen = app.users.users().sessions(Principal::Operator, support.user.id, &client).await.unwrap();
     assert_eq!(seen.len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_sees_the_sessions_of_those_above_them() {
+    let app = app_with("https://id.example.org", |policies| {
+        let desk = ["users:read".parse().unwrap(), "users:write".parse().unwrap()];
+        policies.roles.defined.insert("desk".parse().unwrap(), desk.into());
+    });
+    let (admin, ana) = (create(&app, "admin@example.org", &["admin"]).await, create(&app, ANA, &[]).await);
+    create(&app, "desk@example.org", &["desk"]).await;
+    for email in ["admin@example.org", ANA] {
+        Browser::signed_in(&app, email).await;
+    }
+    let mut desk = Browser::signed_in(&app, "desk@example.org").await;
+    let sessions = |id: &str| format!("action=\"/admin/users/{id}/sessions\"");
+    let page = desk.get(&app, &format!("/admin/users/{ana}")).await;
+    assert!(page.status == 200 && page.text.contains(&sessions(&ana)));
+    let page = desk.get(&app, &format!("/admin/users/{admin}")).await;
+    assert!(
+        page.status == 200 && !page.text.contains(&sessions(&admin)) && !page.text.contains("203.0.113.7")
+    );
+    let client = ClientContext::new();
+    let login = app.users.sessions().login("desk@example.org", &Password::new(PASSWORD), &client).await;
+    let caller = app.users.sessions().authenticate(&login.unwrap().access_token).await.unwrap();
+    let by = Principal::User(&caller);
+    let refused = app.users.users().sessions(by, admin.parse().unwrap(), &client).await;
+    assert!(matches!(refused, Err(Error::Forbidden)), "{refused:?}");
+    assert_eq!(app.users.users().sessions(by, ana.parse().unwrap(), &client).await.unwrap().len(), 1);
 }
 
 #[test]

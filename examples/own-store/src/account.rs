@@ -7,13 +7,13 @@ use usermgr_core::domain::code::CodePurpose;
 use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::UserId;
 use usermgr_core::domain::page::Page;
-use usermgr_core::domain::role::{Role, Roles};
+use usermgr_core::domain::role::Roles;
 use usermgr_core::domain::user::{User, UserStatus, Username};
 use usermgr_core::port::store::account::{
     AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
     EmailChangeRequested, ImportUsers, ImportedUser, KnownNetwork, LimitsQuery, LimitsView, PasswordReplaced,
     Register, Registered, ReplacePassword, RequestEmailChange, UpdateUser, UserChange, UserCreated,
-    UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated, is_working_admin,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 
@@ -275,10 +275,6 @@ fn matched(user: &User, prefix: &str) -> Option<String> {
     [address, name].into_iter().flatten().find(|term| term.starts_with(prefix))
 }
 
-fn is_active_admin(user: &User) -> bool {
-    user.status == UserStatus::Active && user.roles.contains(&Role::admin())
-}
-
 fn update_user(tx: &mut Transaction<'_>, command: UpdateUser) -> Result<UserUpdated, StoreError> {
     let UpdateUser { now, id, by, change, audit, events } = command;
     let UserChange { username, locale, profile, status, roles } = change;
@@ -302,7 +298,9 @@ fn update_user(tx: &mut Transaction<'_>, command: UpdateUser) -> Result<UserUpda
     user.profile = profile.unwrap_or_else(|| user.profile.take());
     user.status = status.unwrap_or(user.status);
     user.roles = new_roles.unwrap_or_else(|| before.roles.clone());
-    if is_active_admin(&before) && !is_active_admin(user) && !tx.has_other_admin(id)? {
+    let password = row.password.as_ref();
+    let falls = is_working_admin(&before, password) && !is_working_admin(user, password);
+    if falls && !tx.has_other_admin(id)? {
         tx.audit_refused(audit, now, "last_admin", Some(id))?;
         return Ok(UserUpdated::LastAdmin);
     }
@@ -339,7 +337,7 @@ fn delete_user(tx: &mut Transaction<'_>, command: DeleteUser) -> Result<UserDele
         tx.audit_refused(audit, now, "not_found", None)?;
         return Ok(UserDeleted::NotFound);
     };
-    if row.is_active_admin() && !tx.has_other_admin(id)? {
+    if row.is_working_admin() && !tx.has_other_admin(id)? {
         tx.audit_refused(audit, now, "last_admin", Some(id))?;
         return Ok(UserDeleted::LastAdmin);
     }
@@ -351,6 +349,9 @@ fn delete_user(tx: &mut Transaction<'_>, command: DeleteUser) -> Result<UserDele
     row.user.updated_at = now;
     tx.put(id, &row)?;
     tx.end_everything_of(id, None, now)?;
+    if restorable_until.is_none() {
+        tx.void_codes_of(Owner::User(id), now, CodeRow::is_undo)?;
+    }
     if let Some(notice) = notice {
         tx.owe_mail(notice, Receiver::user(&row.user), None, now)?;
     }

@@ -243,7 +243,13 @@ fn may_redeem(tx: &Transaction<'_>, code: &CodeRow, now: OffsetDateTime) -> Resu
                 Some(email) => tx.user_of(email.key())?,
                 None => None,
             };
-            tx.active_user(id)?.is_some() && other.is_none_or(|other| other.user.id == id)
+            let is_there = if code.is_undo() {
+                let returns = |row: &UserRow| row.deleted.is_none_or(|deleted| deleted.is_restorable(now));
+                tx.get::<UserRow>(id)?.is_some_and(|row| returns(&row))
+            } else {
+                tx.active_user(id)?.is_some()
+            };
+            is_there && other.is_none_or(|other| other.user.id == id)
         }
         Owner::Registration(id) => match tx.get::<RegistrationRow>(id)? {
             Some(row) => row.expires_at > now && tx.user_of(row.email.key())?.is_none(),
@@ -286,7 +292,7 @@ fn spend(
             };
         }
     };
-    let mut row = tx.active_user(id)?.ok_or_else(|| corrupt("user", &id))?;
+    let mut row = tx.get::<UserRow>(id)?.ok_or_else(|| corrupt("user", &id))?;
     let before = row.user.clone();
     row.user.updated_at = now;
     let email_verified = row.user.email_verified_at.is_none();
@@ -320,27 +326,58 @@ fn spend(
             }
         }
         RedeemEffect::ChangeEmail { undo, undo_mail } => {
-            change_email(&mut row, new_email.ok_or_else(|| corrupt("code", &code.id))?, now);
+            let new_email = new_email.ok_or_else(|| corrupt("code", &code.id))?;
+            let (undone, ends) = undos_of(tx, owner, &new_email, now)?;
+            change_email(&mut row, new_email, now);
             tx.put(id, &row)?;
-            tx.void_codes_of(owner, now, |_| true)?;
-            tx.owe_mail(undo_mail, Receiver::user(&before), Some(undo.id), now)?;
-            let link = CodeRow::new(undo, CodePurpose::ChangeEmail, owner);
-            tx.put(undo.id, &CodeRow { new_email: Some(before.email), ..link })?;
+            tx.void_codes_of(owner, now, |row| !row.is_undo())?;
+            if let Some(from) = undone {
+                tx.end_undos_of(id, from, now)?;
+            } else {
+                let undo = undo.ending_after(ends);
+                tx.owe_mail(undo_mail, Receiver::user(&before), Some(undo.id), now)?;
+                let link = CodeRow::new(undo, CodePurpose::ChangeEmail, owner);
+                tx.put(undo.id, &CodeRow { new_email: Some(before.email), ..link })?;
+            }
             Happened { email_changed: true, ..Happened::default() }
         }
         RedeemEffect::UndoEmailChange { reset, reset_mail } => {
             change_email(&mut row, new_email.ok_or_else(|| corrupt("code", &code.id))?, now);
             row.password = None;
             row.version = row.version.next();
+            let user_restored = row.deleted.take().is_some();
             tx.put(id, &row)?;
             tx.end_everything_of(id, None, now)?;
+            tx.end_undos_of(id, code.dies_at, now)?;
             tx.owe_mail(reset_mail, Receiver::user(&row.user), Some(reset.id), now)?;
             tx.put(reset.id, &CodeRow::new(reset, CodePurpose::ResetPassword, owner))?;
-            Happened { email_changed: true, sessions_ended: true, ..Happened::default() }
+            Happened { email_changed: true, sessions_ended: true, user_restored, ..Happened::default() }
         }
     };
     let user = tx.get::<UserRow>(id)?.ok_or_else(|| corrupt("user", &id))?.user;
     Ok((user, happened))
+}
+
+/// The open links by which a user undoes changes of address: the end of the oldest that is not over and gives this
+/// address, and the ends of all.
+fn undos_of(
+    tx: &Transaction<'_>,
+    owner: Owner,
+    new: &Email,
+    now: OffsetDateTime,
+) -> Result<(Option<OffsetDateTime>, Vec<OffsetDateTime>), StoreError> {
+    let (mut undone, mut ends) = (None, Vec::new());
+    for (_, row) in tx.rows::<CodeRow>()? {
+        if row.owner != owner || !row.is_undo() || row.closed_at.is_some() {
+            continue;
+        }
+        let end = row.code.dies_at;
+        ends.push(end);
+        if !row.is_over(now) && row.new_email.as_ref().is_some_and(|email| email.key() == new.key()) {
+            undone = Some(undone.map_or(end, |oldest: OffsetDateTime| oldest.min(end)));
+        }
+    }
+    Ok((undone, ends))
 }
 
 fn change_email(row: &mut UserRow, email: Email, now: OffsetDateTime) {

@@ -16,12 +16,12 @@ use usermgr_core::domain::job::{JobName, JobOutcome};
 use usermgr_core::domain::mail::MailKind;
 use usermgr_core::domain::password::{PasswordHash, PasswordVersion};
 use usermgr_core::domain::profile::Profile;
-use usermgr_core::domain::role::{Role, Roles};
+use usermgr_core::domain::role::Roles;
 use usermgr_core::domain::secret::{Digest, SecretKeyId};
 use usermgr_core::domain::session::{AuthMethod, Session};
 use usermgr_core::domain::undeliverable::{UndeliverableAddress, UndeliverableReason};
 use usermgr_core::domain::user::{Locale, User, UserStatus, Username};
-use usermgr_core::port::store::account::Actor;
+use usermgr_core::port::store::account::{Actor, is_working_admin};
 use usermgr_core::port::store::code::NewCode;
 use usermgr_core::port::store::job::JobRecord;
 use usermgr_core::port::store::key::SealedSigningKey;
@@ -128,8 +128,8 @@ impl UserRow {
         self.deleted.is_none() && self.user.status == UserStatus::Active
     }
 
-    pub(crate) fn is_active_admin(&self) -> bool {
-        self.is_active() && self.user.roles.contains(&Role::admin())
+    pub(crate) fn is_working_admin(&self) -> bool {
+        self.deleted.is_none() && is_working_admin(&self.user, self.password.as_ref())
     }
 }
 
@@ -172,6 +172,11 @@ impl CodeRow {
 
     pub(crate) fn is_link(&self) -> bool {
         self.code.form == CodeForm::Link
+    }
+
+    /// Whether it is a link that undoes a change of address.
+    pub(crate) fn is_undo(&self) -> bool {
+        self.purpose.is_undo(self.code.form)
     }
 
     pub(crate) fn is_over(&self, now: OffsetDateTime) -> bool {
@@ -475,9 +480,9 @@ impl Transaction<'_> {
         Ok(as_decided && reached.is_disjoint(&by.beyond))
     }
 
-    /// Whether another administrator is left.
+    /// Whether another administrator who can sign in is left.
     pub(crate) fn has_other_admin(&self, but: UserId) -> Result<bool, StoreError> {
-        Ok(self.rows::<UserRow>()?.iter().any(|(_, row)| row.user.id != but && row.is_active_admin()))
+        Ok(self.rows::<UserRow>()?.iter().any(|(_, row)| row.user.id != but && row.is_working_admin()))
     }
 
     /// A session that holds, with its user.
@@ -729,7 +734,7 @@ impl Transaction<'_> {
         self.put(digest.text(), &AccessRow { session, ends_at })
     }
 
-    /// Ends every session of a user but one, and voids every open code and link.
+    /// Ends every session of a user but one, and voids every open code and link but those that undo a change of address.
     pub(crate) fn end_everything_of(
         &mut self,
         user: UserId,
@@ -737,7 +742,17 @@ impl Transaction<'_> {
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
         self.end_sessions_of(user, |session| Some(session.id) != keep, now)?;
-        self.void_codes_of(Owner::User(user), now, |_| true)
+        self.void_codes_of(Owner::User(user), now, |row| !row.is_undo())
+    }
+
+    /// Voids the open links that undo a change of address and die then or later.
+    pub(crate) fn end_undos_of(
+        &mut self,
+        user: UserId,
+        from: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        self.void_codes_of(Owner::User(user), now, |row| row.is_undo() && row.code.dies_at >= from)
     }
 
     /// Ends those sessions of a user that are open and meant. Answers how many.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::StoreHarness;
 use super::build::{
-    NOW, acting, admin, all_events, audited, candidates, create, delete, disable, end, entries, events,
-    holds, later, read, request, role, roles, seen, signed_in, update, user, user_id, user_with,
+    NOW, acting, admin, all_events, audited, candidates, change_email, confirm, confirming, create, delete,
+    disable, end, entries, events, follow, guess, holds, invite, later, read, request, role, roles, seen,
+    set_password, signed_in, undoing, update, user, user_id, user_with,
 };
 use super::races::at_once;
 use crate::domain::audit::AuditOutcome;
@@ -17,6 +18,7 @@ use crate::port::store::Store;
 use crate::port::store::account::{
     Actor, CreateUser, RolesChange, UpdateUser, UserChange, UserCreated, UserDeleted, UserUpdated,
 };
+use crate::port::store::code::Redeemed;
 use crate::port::store::session::{SessionSelector, SessionsEnded};
 
 const ANA: &str = "ana@example.org";
@@ -259,7 +261,7 @@ pub async fn nobody_is_not_found(harness: &dyn StoreHarness) {
     assert_eq!(seen(&store).await, before);
 }
 
-/// The last active administrator stays one, however it is tried and by whomever.
+/// The last administrator who can sign in stays one, however it is tried and by whomever.
 pub async fn the_last_administrator_stays(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let boss = admin(&store, ANA).await;
@@ -294,6 +296,83 @@ pub async fn the_last_administrator_stays(harness: &dyn StoreHarness) {
     updated(&store, update(boss.id, demoted(), later(6))).await;
     assert_eq!(store.delete_user(delete(off.id, later(7))).await.unwrap(), UserDeleted::LastAdmin);
     assert_eq!(store.delete_user(delete(boss.id, later(7))).await.unwrap(), UserDeleted::Deleted);
+}
+
+/// Makes an administrator who was invited: without a password, and with an address that is not proven.
+async fn invited(store: &Arc<dyn Store>, address: &str) -> User {
+    let mut command = invite(address, NOW);
+    command.roles = roles(&["admin", "user"]);
+    match store.create_user(command).await.unwrap() {
+        UserCreated::Created(user) => *user,
+        outcome => panic!("{address}: {outcome:?}"),
+    }
+}
+
+/// An administrator without a password leaves nobody who can administer: the last one who can sign in stays. With an
+/// address that is not proven one can sign in all the same.
+pub async fn an_administrator_who_cannot_sign_in_does_not_count(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let boss = admin(&store, ANA).await;
+    let waiting = invited(&store, BOB).await;
+    for (n, change) in (1..).zip([demoted(), status(UserStatus::Disabled)]) {
+        let answer = store.update_user(update(boss.id, change, later(n))).await.unwrap();
+        assert_eq!(answer, UserUpdated::LastAdmin);
+        assert_eq!(last_entry(&store).await, (Some("last_admin".into()), Some(boss.id)));
+    }
+    let mut own = delete(boss.id, later(3));
+    own.restorable_until = Some(later(100));
+    for command in [own, delete(boss.id, later(3))] {
+        assert_eq!(store.delete_user(command).await.unwrap(), UserDeleted::LastAdmin);
+        assert_eq!(last_entry(&store).await, (Some("last_admin".into()), Some(boss.id)));
+    }
+    assert_eq!(read(&store, boss.id).await, Some(boss.clone()));
+    // Who cannot sign in is no loss.
+    updated(&store, update(waiting.id, demoted(), later(4))).await;
+    updated(&store, update(waiting.id, change_roles(RolesChange::Grant(Role::admin())), later(5))).await;
+    let other = invited(&store, "other@example.org").await;
+    assert_eq!(store.delete_user(delete(other.id, later(5))).await.unwrap(), UserDeleted::Deleted);
+
+    let setup = request(BOB, CodePurpose::FirstTimeSetup, later(6));
+    let hit = setup.code.id;
+    store.request_code(setup).await.unwrap();
+    let effect = set_password("first", None);
+    let command = guess(BOB, CodePurpose::FirstTimeSetup, &[hit], Some(hit), effect, later(7));
+    assert!(matches!(store.redeem(command).await.unwrap(), Redeemed::Redeemed(_)));
+    updated(&store, update(boss.id, demoted(), later(8))).await;
+    updated(&store, update(boss.id, change_roles(RolesChange::Grant(Role::admin())), later(9))).await;
+
+    let mut unproven = create("unproven@example.org", later(10));
+    (unproven.roles, unproven.email_verified_at) = (roles(&["admin", "user"]), None);
+    store.create_user(unproven).await.unwrap();
+    for id in [boss.id, waiting.id] {
+        assert_eq!(store.delete_user(delete(id, later(11))).await.unwrap(), UserDeleted::Deleted);
+    }
+}
+
+/// An administrator who was left without a password by an undo does not count, until a new one is set.
+pub async fn an_administrator_after_an_undo_does_not_count(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (boss, other) = (admin(&store, ANA).await, admin(&store, BOB).await);
+    let change = change_email(other.id, EVA, later(1));
+    let code = change.code.id;
+    store.request_email_change(change).await.unwrap();
+    let (effect, undo) = confirming(later(2));
+    store.redeem(confirm(other.id, code, effect, later(2))).await.unwrap();
+    let (effect, reset) = undoing(later(3));
+    assert!(matches!(store.redeem(follow(undo, effect, later(3))).await.unwrap(), Redeemed::Redeemed(_)));
+    let answer = store.update_user(update(boss.id, demoted(), later(4))).await.unwrap();
+    assert_eq!(answer, UserUpdated::LastAdmin);
+    let answer = store.redeem(follow(reset, set_password("new", None), later(5))).await.unwrap();
+    assert!(matches!(answer, Redeemed::Redeemed(_)));
+    updated(&store, update(boss.id, demoted(), later(6))).await;
+    // An undo is a recovery: it is done also where it leaves no administrator who can sign in.
+    let change = change_email(other.id, EVA, later(7));
+    let code = change.code.id;
+    store.request_email_change(change).await.unwrap();
+    let (effect, undo) = confirming(later(8));
+    store.redeem(confirm(other.id, code, effect, later(8))).await.unwrap();
+    let answer = store.redeem(follow(undo, undoing(later(9)).0, later(9))).await.unwrap();
+    assert!(matches!(answer, Redeemed::Redeemed(_)));
 }
 
 /// How an administrator ceases to be one.

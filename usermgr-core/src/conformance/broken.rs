@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::build::NOW;
 use super::{
-    StoreHarness, administration, codes, deletion, drops, events, jobs, limits, profiles, races, refresh,
-    upkeep,
+    StoreHarness, administration, codes, deletion, drops, email_change, events, jobs, limits, profiles,
+    races, refresh, upkeep,
 };
 use crate::domain::audit::AuditEntry;
 use crate::domain::email::EmailKey;
@@ -16,7 +17,7 @@ use crate::domain::role::Role;
 use crate::domain::session::Session;
 use crate::domain::undeliverable::UndeliverableAddress;
 use crate::domain::user::User;
-use crate::memory::{MemoryStore, UserRow};
+use crate::memory::{MemoryStore, Owner, UserRow};
 use crate::port::store::account::{
     AccountStore, CreateUser, CredentialsQuery, CredentialsView, DeleteUser, EmailChangeRequested,
     ImportUsers, LimitsQuery, LimitsView, PasswordReplaced, Register, Registered, ReplacePassword,
@@ -25,7 +26,7 @@ use crate::port::store::account::{
 };
 use crate::port::store::audit::{AuditQuery, AuditStore};
 use crate::port::store::code::{
-    Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, Redeemed, RequestCode,
+    Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, RedeemEffect, Redeemed, RequestCode,
 };
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent};
 use crate::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
@@ -65,6 +66,12 @@ enum Fault {
     ReuseUnnoticed,
     /// Whether another administrator is left is read before the transaction.
     LastAdminReadFirst,
+    /// An administrator counts who cannot sign in.
+    InvitedAdminCounts,
+    /// A new password voids every link, also the one that undoes a change of address.
+    PasswordEndsUndo,
+    /// An undo voids every link of its user, also those that undo older changes.
+    UndoEndsOlder,
     /// A deletion sets a mark at the user, and the sessions stay.
     DeletionLeavesSessions,
     /// A purge of users leaves their address in the audit log.
@@ -88,6 +95,17 @@ enum Fault {
 struct Broken {
     inner: MemoryStore,
     fault: Fault,
+}
+
+impl Broken {
+    fn close_undos(&self, user: UserId) -> Result<(), StoreError> {
+        let mut state = self.inner.state()?;
+        for row in state.codes.values_mut().filter(|row| row.owner == Owner::User(user) && row.is_undo()) {
+            row.closed_at.get_or_insert(NOW);
+        }
+        drop(state);
+        Ok(())
+    }
 }
 
 struct Harness(Fault);
@@ -128,7 +146,12 @@ impl AccountStore for Broken {
     }
 
     async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
-        self.inner.replace_password(command).await
+        let user = command.user_id;
+        let outcome = self.inner.replace_password(command).await;
+        if self.fault == Fault::PasswordEndsUndo {
+            self.close_undos(user)?;
+        }
+        outcome
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
@@ -160,7 +183,7 @@ impl AccountStore for Broken {
         {
             row.user.profile.clone_from(profile);
         }
-        if self.fault != Fault::LastAdminReadFirst {
+        if !matches!(self.fault, Fault::LastAdminReadFirst | Fault::InvitedAdminCounts) {
             return self.inner.update_user(command).await;
         }
         let (id, change) = (command.id, command.change.clone());
@@ -259,6 +282,13 @@ impl CodeStore for Broken {
                 let outcome = self.inner.redeem(command).await?;
                 if matches!(outcome, Redeemed::Exhausted { .. }) {
                     self.inner.state()?.codes = before;
+                }
+                Ok(outcome)
+            }
+            Fault::UndoEndsOlder if matches!(command.effect, RedeemEffect::UndoEmailChange { .. }) => {
+                let outcome = self.inner.redeem(command).await?;
+                if let Redeemed::Redeemed(user) = &outcome {
+                    self.close_undos(user.id)?;
                 }
                 Ok(outcome)
             }
@@ -481,6 +511,11 @@ caught! {
     an_unnoticed_reuse_is_caught: ReuseUnnoticed by refresh::a_used_token_ends_its_session
     an_early_look_for_administrators_is_caught:
         LastAdminReadFirst by administration::one_of_many_administrators_is_left
+    an_administrator_who_cannot_sign_in_and_counts_is_caught:
+        InvitedAdminCounts by administration::an_administrator_who_cannot_sign_in_does_not_count
+    an_undo_that_ends_with_the_password_is_caught:
+        PasswordEndsUndo by email_change::an_undo_survives_a_new_password
+    an_undo_that_ends_older_ones_is_caught: UndoEndsOlder by email_change::a_later_undo_leaves_the_older_ones
     a_deletion_that_leaves_sessions_is_caught:
         DeletionLeavesSessions by deletion::a_restorable_user_comes_back_in_time
     a_purge_that_keeps_addresses_is_caught:

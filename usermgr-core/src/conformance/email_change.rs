@@ -6,9 +6,9 @@ use time::Duration;
 
 use super::StoreHarness;
 use super::build::{
-    ATTEMPTS, NOW, all_events, audited, candidates, change_email, confirm, confirming, create, delete,
-    disable, email, entries, follow, guess, holds, invite, later, outbox, owed, password_of, read, replace,
-    request, rule, seen, set_password, signed_in, undoing, user, user_id, verify,
+    ATTEMPTS, NOW, all_events, audited, candidates, change_email, claim, confirm, confirming, create, delete,
+    disable, email, entries, events, follow, guess, holds, invite, later, outbox, owed, password_of, purge,
+    read, replace, request, rule, seen, set_password, signed_in, undoing, update, user, user_id, verify,
 };
 use super::races::at_once;
 use crate::domain::audit::{AuditEvent, AuditOutcome};
@@ -16,12 +16,13 @@ use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::id::{CodeId, UserId};
 use crate::domain::mail::MailKind;
 use crate::domain::password::PasswordVersion;
-use crate::domain::user::User;
+use crate::domain::user::{User, UserStatus};
 use crate::port::store::Store;
 use crate::port::store::account::{
-    EmailChangeRequested, PasswordReplaced, RequestEmailChange, UserCreated, UserDeleted,
+    EmailChangeRequested, PasswordReplaced, RequestEmailChange, UserChange, UserCreated, UserDeleted,
 };
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, Redeem, RedeemEffect, Redeemed};
+use crate::port::store::outbox::Claimed;
 
 const ANA: &str = "ana@example.org";
 const NEW: &str = "new@example.org";
@@ -352,6 +353,238 @@ pub async fn an_undo_is_over_in_time(harness: &dyn StoreHarness) {
     let late = store.redeem(follow(undo, undoing(later(100)).0, later(100))).await.unwrap();
     assert_eq!(late, Redeemed::Expired);
     redeemed(&store, follow(undo, undoing(later(99)).0, later(99))).await;
+}
+
+/// Changes the address of a user, from the request to the code; the link that undoes it.
+async fn moved(store: &Arc<dyn Store>, user: UserId, new: &str, seconds: i64) -> CodeId {
+    let code = asked(store, user, new, seconds).await;
+    changed(store, user, code, seconds).await
+}
+
+/// Follows a link that undoes a change; the user as it is then, and the link that sets a new password.
+async fn undone(store: &Arc<dyn Store>, undo: CodeId, seconds: i64) -> (User, CodeId) {
+    let (effect, reset) = undoing(later(seconds));
+    (redeemed(store, follow(undo, effect, later(seconds))).await, reset)
+}
+
+/// Sets a password by the link of a reset, as the owner of the mailbox does.
+async fn reset_by_link(store: &Arc<dyn Store>, address: &str, seconds: i64) {
+    let mut command = request(address, CodePurpose::ResetPassword, later(seconds));
+    (command.code.form, command.target) = (CodeForm::Link, CodeTarget::Anybody);
+    let link = command.code.id;
+    store.request_code(command).await.unwrap();
+    redeemed(store, follow(link, set_password("the thief's", None), later(seconds))).await;
+}
+
+/// The deletion of one's own account, with a way back until then.
+async fn leave(store: &Arc<dyn Store>, user: UserId, seconds: i64, until: i64) {
+    let mut deletion = delete(user, later(seconds));
+    deletion.restorable_until = Some(later(until));
+    assert_eq!(store.delete_user(deletion).await.unwrap(), UserDeleted::Deleted);
+}
+
+/// A second change leaves the link of the first one open, and its mail is still sent.
+pub async fn an_undo_survives_a_second_change(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let undo = moved(&store, ana.id, NEW, 1).await;
+    moved(&store, ana.id, "third@example.org", 2).await;
+    asked(&store, ana.id, "fourth@example.org", 3).await;
+    assert!(is_open(&store, undo, 3).await, "a second change voids the link");
+    let (_, claimed) = claim(&store, later(4)).await;
+    let mailed = |mail: &Claimed| mail.mail.code.as_ref().is_some_and(|code| code.id == undo);
+    assert!(claimed.iter().any(mailed), "the mail with the link is not sent");
+    let (back, _) = undone(&store, undo, 5).await;
+    assert_eq!((back.id, back.email), (ana.id, ana.email));
+}
+
+/// A password that is changed, or set by a code or a link of the new mailbox, leaves the link open.
+pub async fn an_undo_survives_a_new_password(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for how in 0..3 {
+        let (old, new) = (format!("u{how}@example.org"), format!("new{how}@example.org"));
+        let ana = user(&store, &old).await;
+        let undo = moved(&store, ana.id, &new, 1).await;
+        match how {
+            0 => {
+                let answer = store.replace_password(replace(ana.id, FIRST, later(2))).await.unwrap();
+                assert_eq!(answer, PasswordReplaced::Replaced);
+            }
+            1 => reset_by_link(&store, &new, 2).await,
+            _ => {
+                let purpose = CodePurpose::ResetPassword;
+                let reset = request(&new, purpose, later(2));
+                let hit = reset.code.id;
+                store.request_code(reset).await.unwrap();
+                let effect = set_password("the thief's", None);
+                redeemed(&store, guess(&new, purpose, &[hit], Some(hit), effect, later(2))).await;
+            }
+        }
+        assert!(is_open(&store, undo, 3).await, "case {how}: a new password voids the link");
+        assert_eq!(undone(&store, undo, 4).await.0.email, ana.email, "case {how}");
+        assert_eq!(password_of(&store, &old).await.map(|(password, _)| password), Some(None), "case {how}");
+    }
+}
+
+/// The link gives the address of a disabled user back, and the user stays disabled.
+pub async fn an_undo_does_not_enable(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let undo = moved(&store, ana.id, NEW, 1).await;
+    store.update_user(disable(ana.id, later(2))).await.unwrap();
+    assert!(is_open(&store, undo, 3).await, "disabling voids the link");
+    let (back, reset) = undone(&store, undo, 4).await;
+    assert_eq!((back.email, back.status), (ana.email, UserStatus::Disabled));
+    is_wrong(&store, follow(reset, set_password("mine again", None), later(5))).await;
+    let enabled = UserChange { status: Some(UserStatus::Active), ..UserChange::default() };
+    store.update_user(update(ana.id, enabled, later(6))).await.unwrap();
+    redeemed(&store, follow(reset, set_password("mine again", None), later(7))).await;
+}
+
+/// The link brings a deleted user back while signing in would, whatever became of the newer address.
+pub async fn an_undo_brings_a_deleted_user_back(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let undo = moved(&store, ana.id, NEW, 1).await;
+    leave(&store, ana.id, 2, 100).await;
+    user(&store, NEW).await;
+    assert!(is_open(&store, undo, 3).await, "a deletion voids the link");
+    let (effect, reset) = undoing(later(4));
+    let mut command = follow(undo, effect, later(4));
+    command.events = all_events();
+    let before = events(&store).await.len();
+    let back = redeemed(&store, command).await;
+    assert_eq!((back.id, &back.email), (ana.id, &ana.email));
+    assert_eq!(read(&store, ana.id).await, Some(back));
+    let mut told = events(&store).await.split_off(before);
+    told.sort_unstable();
+    assert_eq!(told, ["email_changed", "sessions_ended", "user_restored"]);
+    assert_eq!(password_of(&store, ANA).await, Some((None, FIRST.next())));
+    redeemed(&store, follow(reset, set_password("mine again", None), later(5))).await;
+    assert_eq!(store.create_user(create(ANA, later(6))).await.unwrap(), UserCreated::Taken);
+
+    let bob = user(&store, "bob@example.org").await;
+    let undo = moved(&store, bob.id, "bobby@example.org", 10).await;
+    leave(&store, bob.id, 11, 20).await;
+    is_wrong(&store, follow(undo, undoing(later(20)).0, later(20))).await;
+    let other = user(&store, "bob@example.org").await;
+    is_wrong(&store, follow(undo, undoing(later(19)).0, later(19))).await;
+    store.delete_user(delete(other.id, later(19))).await.unwrap();
+    assert_eq!(undone(&store, undo, 19).await.0.id, bob.id);
+}
+
+/// A deletion without a way back ends every link.
+pub async fn a_deletion_for_good_ends_every_undo(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (ana, bob) = (user(&store, ANA).await, user(&store, "bob@example.org").await);
+    let others = moved(&store, bob.id, "bobby@example.org", 1).await;
+    let first = moved(&store, ana.id, NEW, 1).await;
+    let second = moved(&store, ana.id, "third@example.org", 2).await;
+    store.delete_user(delete(ana.id, later(3))).await.unwrap();
+    for link in [first, second] {
+        assert!(!is_open(&store, link, 4).await);
+        is_wrong(&store, follow(link, undoing(later(4)).0, later(4))).await;
+    }
+    assert_eq!(read(&store, ana.id).await, None);
+    assert!(is_open(&store, others, 4).await);
+}
+
+/// Of the links of several changes, the oldest undoes all of them, and no later one works after it.
+pub async fn the_oldest_undo_wins(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let (ana, bob) = (user(&store, ANA).await, user(&store, "bob@example.org").await);
+    let others = moved(&store, bob.id, "bobby@example.org", 1).await;
+    let first = moved(&store, ana.id, "b@example.org", 1).await;
+    let second = moved(&store, ana.id, "c@example.org", 2).await;
+    let third = moved(&store, ana.id, "d@example.org", 3).await;
+    let (back, reset) = undone(&store, first, 4).await;
+    assert_eq!(back.email, ana.email);
+    for link in [first, second, third] {
+        assert!(!is_open(&store, link, 5).await);
+        is_wrong(&store, follow(link, undoing(later(5)).0, later(5))).await;
+    }
+    assert!(is_open(&store, reset, 5).await && is_open(&store, others, 5).await);
+    assert_eq!(read(&store, ana.id).await.unwrap().email, ana.email);
+}
+
+/// A later link undoes its own change and those after it, and the older ones stay open: a thief who owns the second
+/// mailbox gains nothing by its link.
+pub async fn a_later_undo_leaves_the_older_ones(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let first = moved(&store, ana.id, "b@example.org", 1).await;
+    let second = moved(&store, ana.id, "c@example.org", 2).await;
+    let third = moved(&store, ana.id, "d@example.org", 3).await;
+    let (thiefs, reset) = undone(&store, second, 4).await;
+    assert_eq!(thiefs.email, email("b@example.org"));
+    assert!(!is_open(&store, third, 5).await);
+    redeemed(&store, follow(reset, set_password("the thief's", None), later(5))).await;
+    let fourth = moved(&store, ana.id, "e@example.org", 6).await;
+    leave(&store, ana.id, 7, 100).await;
+    assert!(is_open(&store, first, 8).await, "the oldest link is still open");
+    let (back, _) = undone(&store, first, 8).await;
+    assert_eq!((back.id, back.email), (ana.id, ana.email));
+    for link in [second, third, fourth] {
+        is_wrong(&store, follow(link, undoing(later(9)).0, later(9))).await;
+    }
+}
+
+/// Which link is older is decided by the changes, not by the clocks of the servers that made them.
+pub async fn undos_are_in_the_order_of_the_changes(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let first = moved(&store, ana.id, "b@example.org", 60).await;
+    // Another server, whose clock is behind.
+    let second = moved(&store, ana.id, "c@example.org", 5).await;
+    let third = moved(&store, ana.id, "d@example.org", 5).await;
+    undone(&store, third, 61).await;
+    assert!(is_open(&store, second, 61).await && is_open(&store, first, 61).await);
+    undone(&store, second, 62).await;
+    assert!(is_open(&store, first, 63).await);
+    assert_eq!(undone(&store, first, 63).await.0.email, ana.email);
+}
+
+/// Whoever proves the old mailbox by changing back to it undid the change: its link and every later one are void, and no
+/// new one goes to the address that was left.
+pub async fn a_change_back_ends_its_undo(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let older = moved(&store, ana.id, "b@example.org", 1).await;
+    let first = moved(&store, ana.id, "c@example.org", 2).await;
+    let second = moved(&store, ana.id, "d@example.org", 3).await;
+    let mails = owed(&store).await.len();
+    let none = moved(&store, ana.id, "B@example.org", 4).await;
+    let mut told = owed(&store).await.split_off(mails);
+    told.sort_unstable();
+    let asked = ["change_email_code to B@example.org", "email_change_requested to d@example.org"];
+    assert_eq!(told, asked, "the address that was left gets no link");
+    for link in [first, second, none] {
+        assert!(!is_open(&store, link, 5).await);
+        is_wrong(&store, follow(link, undoing(later(5)).0, later(5))).await;
+    }
+    assert!(is_open(&store, older, 5).await);
+    // A link that is over undoes nothing: the address that is left gets one.
+    let over = later(4) + Duration::days(30);
+    let code = change_email(ana.id, ANA, over);
+    let hit = code.code.id;
+    store.request_email_change(code).await.unwrap();
+    let (effect, undo) = confirming(over);
+    redeemed(&store, confirm(ana.id, hit, effect, over)).await;
+    let which = CandidateFilter::Link(undo);
+    assert!(!store.candidates(CandidateQuery { now: over, which }).await.unwrap().is_empty());
+}
+
+/// Upkeep removes no open link before its end, nor a user whom it brings back.
+pub async fn an_undo_outlives_upkeep(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let undo = moved(&store, ana.id, NEW, 1).await;
+    moved(&store, ana.id, "third@example.org", 2).await;
+    leave(&store, ana.id, 3, 1000).await;
+    let mut command = purge(later(900));
+    (command.ended_before, command.deleted_before) = (later(900), later(900));
+    store.purge(command).await.unwrap();
+    assert_eq!(undone(&store, undo, 901).await.0.id, ana.id);
 }
 
 /// A code of one purpose and form never has the effect of another: a wrong guess, and the code is still what it was.

@@ -80,6 +80,8 @@ macro_rules! conformance_suite {
             administration: what_differs_is_changed, everybody_keeps_the_role_of_everybody,
                 a_disabled_user_loses_sessions_and_codes, an_actor_acts_only_as_decided,
                 nobody_reaches_beyond_their_roles, nobody_is_not_found, the_last_administrator_stays,
+                an_administrator_who_cannot_sign_in_does_not_count,
+                an_administrator_after_an_undo_does_not_count,
                 two_administrators_do_not_bring_each_other_down, one_of_many_administrators_is_left,
                 who_fell_does_nothing_more;
             codes: a_registration_is_begun_once, a_taken_address_is_told_to_its_owner_only,
@@ -174,7 +176,11 @@ macro_rules! conformance_suite {
                 a_newer_request_voids_the_older_one, a_change_is_asked_for_once,
                 a_refused_change_of_address_changes_nothing, a_new_password_voids_a_change_of_address,
                 a_change_of_address_is_undone_from_the_old_one, an_undo_needs_the_old_address,
-                an_undo_is_over_in_time, no_code_does_what_it_was_not_made_for,
+                an_undo_is_over_in_time, an_undo_survives_a_second_change, an_undo_survives_a_new_password,
+                an_undo_does_not_enable, an_undo_brings_a_deleted_user_back,
+                a_deletion_for_good_ends_every_undo, the_oldest_undo_wins, a_later_undo_leaves_the_older_ones,
+                undos_are_in_the_order_of_the_changes, a_change_back_ends_its_undo, an_undo_outlives_upkeep,
+                no_code_does_what_it_was_not_made_for,
                 one_of_many_changes_an_address, one_of_many_users_gets_an_address;
             listing: users_are_found_by_what_they_begin_with, a_prefix_is_taken_as_it_stands,
                 pages_of_users_hold_while_others_come_and_go, users_are_filtered_by_role_and_status,

@@ -40,6 +40,15 @@ impl CodePurpose {
             Self::ChangeEmail => "change_email",
         }
     }
+
+    /// Whether a code of this purpose and form is the link that undoes a change of address.
+    ///
+    /// # Security
+    /// The link outlives the credentials that it recovers from: a new password, a second change, disabling and a
+    /// deletion that can be taken back leave it open.
+    pub const fn is_undo(self, form: CodeForm) -> bool {
+        matches!((self, form), (Self::ChangeEmail, CodeForm::Link))
+    }
 }
 
 impl fmt::Display for CodePurpose {

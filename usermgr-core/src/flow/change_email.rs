@@ -24,6 +24,8 @@ use crate::port::store::account::{EmailChangeRequested, RequestEmailChange};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, NewCode, Redeem, RedeemEffect, Redeemed};
 
 const PURPOSE: CodePurpose = CodePurpose::ChangeEmail;
+const UNDO_EVENTS: [EventKind; 3] =
+    [EventKind::EmailChanged, EventKind::SessionsEnded, EventKind::UserRestored];
 
 impl Account<'_> {
     /// Begins the change of the caller's address: a code to the new one, a notice to the old. Nothing changes before the
@@ -149,6 +151,16 @@ impl Account<'_> {
     /// signed out everywhere and left without a password, and a link that sets a new one is mailed to the old address:
     /// whoever changed the address knew the password.
     ///
+    /// The link works whatever was done since: a new password, more changes of address, disabling (the account stays
+    /// disabled) and a deletion within its grace (the account comes back). It ends by its use, by its end, by an older
+    /// link that is used, by a change back to the address, and by a deletion for good. While another account has the
+    /// address it is refused, and works again when the address is free.
+    ///
+    /// # Security
+    /// Of several changes the oldest link wins: it undoes the later ones. A later link leaves the older ones open, so a
+    /// thief who owns a mailbox in the middle of the chain gains nothing by its link. An undo may leave no administrator
+    /// who can sign in until the password is set anew: it is a recovery.
+    ///
     /// # Errors
     /// [`Error::InvalidLink`], [`Error::Unavailable`].
     pub async fn undo_email_change(&self, token: &LinkToken, client: &ClientContext) -> Result<(), Error> {
@@ -163,7 +175,8 @@ impl Account<'_> {
         let command = Redeem {
             now,
             latest_end: now + inner.policies.links.undo_ttl + CLOCK_SKEW,
-            candidates: vec![id],
+            // A link is not guessed: a try that fails, say while somebody else has the address, must not use it up.
+            candidates: Vec::new(),
             hit: Some(id),
             settled: true,
             attempts: 1,
@@ -174,7 +187,7 @@ impl Account<'_> {
                 reset_mail: inner.mail(MailKind::ResetPasswordLink, now),
             },
             audit: inner.audit_draft(AuditEvent::EmailChangeUndo, None, None, client, now),
-            events: inner.event_drafts(&[EventKind::EmailChanged, EventKind::SessionsEnded], now),
+            events: inner.event_drafts(&UNDO_EVENTS, now),
         };
         match inner.store.redeem(command).await? {
             Redeemed::Redeemed(_) => Ok(()),

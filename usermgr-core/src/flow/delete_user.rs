@@ -3,7 +3,7 @@
 //! [`Account::delete`], [`Users::delete`].
 
 use super::account::Account;
-use super::permission::Principal;
+use super::permission::{Operation, Principal};
 use super::sessions::Authenticated;
 use super::users::Users;
 use crate::domain::audit::AuditEvent;
@@ -11,7 +11,6 @@ use crate::domain::client::ClientContext;
 use crate::domain::event::EventKind;
 use crate::domain::id::UserId;
 use crate::domain::mail::MailKind;
-use crate::domain::role::Permission;
 use crate::domain::secret::Password;
 use crate::error::Error;
 use crate::port::store::account::{DeleteUser, UserDeleted};
@@ -62,10 +61,12 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::LastAdmin`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`]
-    /// without `users:delete`, and for a user whose roles permit more.
+    /// without `users:delete`, and for a user whose roles permit more, and without a recent sign-in or the password along
+    /// ([`Principal::UserWithPassword`]) [`Error::ReauthenticationRequired`], [`Error::InvalidCredentials`],
+    /// [`Error::TooManyAttempts`].
     pub async fn delete(&self, by: Principal<'_>, id: UserId, client: &ClientContext) -> Result<(), Error> {
         let inner = self.inner;
-        let actor = inner.permit(by, &Permission::USERS_DELETE, client).await?;
+        let actor = inner.permit(by, Operation::DeleteUser, client).await?;
         let now = inner.clock.now();
         let command = DeleteUser {
             now,

@@ -2,13 +2,12 @@
 //!
 //! [`Users::audit`], [`Users::outbox`], [`Users::events`], [`Users::retry_mail`].
 
-use super::permission::Principal;
+use super::permission::{Operation, Principal};
 use super::users::Users;
 use crate::domain::audit::{AuditEntry, AuditEvent};
 use crate::domain::client::ClientContext;
 use crate::domain::id::{AuditId, OutboxId};
 use crate::domain::page::Page;
-use crate::domain::role::Permission;
 use crate::error::Error;
 use crate::port::store::audit::AuditQuery;
 use crate::port::store::event::{EventFeed, EventQuery};
@@ -44,7 +43,7 @@ impl Users<'_> {
         query: AuditQuery,
         client: &ClientContext,
     ) -> Result<Page<AuditEntry, AuditId>, Error> {
-        self.inner.permit(by, &Permission::AUDIT_READ, client).await?;
+        self.inner.permit(by, Operation::ReadAudit, client).await?;
         Ok(self.inner.store.audit(query).await?)
     }
 
@@ -58,7 +57,7 @@ impl Users<'_> {
         query: OutboxQuery,
         client: &ClientContext,
     ) -> Result<Page<OutboxEntry, OutboxId>, Error> {
-        self.inner.permit(by, &Permission::OUTBOX_MANAGE, client).await?;
+        self.inner.permit(by, Operation::ReadOutbox, client).await?;
         Ok(self.inner.store.outbox(query).await?)
     }
 
@@ -98,7 +97,7 @@ impl Users<'_> {
         query: EventQuery,
         client: &ClientContext,
     ) -> Result<EventFeed, Error> {
-        self.inner.permit(by, &Permission::EVENTS_READ, client).await?;
+        self.inner.permit(by, Operation::ReadEvents, client).await?;
         Ok(self.inner.store.events(query).await?)
     }
 
@@ -138,7 +137,7 @@ impl Users<'_> {
         client: &ClientContext,
     ) -> Result<(), Error> {
         let inner = self.inner;
-        let actor = inner.permit(by, &Permission::OUTBOX_MANAGE, client).await?;
+        let actor = inner.permit(by, Operation::RetryMail, client).await?;
         let now = inner.clock.now();
         let audit = inner.audit_draft(AuditEvent::MailRetry, None, by.actor(), client, now);
         match inner.store.requeue(Requeue { now, id, by: actor, audit }).await? {

@@ -2,7 +2,7 @@
 
 use super::account::Account;
 use super::input::Input;
-use super::permission::Principal;
+use super::permission::{Operation, Principal};
 use super::sessions::Authenticated;
 use super::users::Users;
 use crate::domain::audit::AuditEvent;
@@ -10,7 +10,7 @@ use crate::domain::client::ClientContext;
 use crate::domain::event::EventKind;
 use crate::domain::id::UserId;
 use crate::domain::json::JsonObject;
-use crate::domain::role::{Permission, Role};
+use crate::domain::role::Role;
 use crate::domain::secret::Password;
 use crate::domain::session::Session;
 use crate::domain::user::{User, UserStatus};
@@ -108,7 +108,9 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::NotFound`], [`Error::LastAdmin`], [`Error::Unavailable`]; of a user who acts,
-    /// [`Error::Forbidden`] without `users:write`, and for a user whose roles permit more.
+    /// [`Error::Forbidden`] without `users:write`, and for a user whose roles permit more; with a status, without a recent
+    /// sign-in or the password along ([`Principal::UserWithPassword`]) [`Error::ReauthenticationRequired`],
+    /// [`Error::InvalidCredentials`], [`Error::TooManyAttempts`].
     pub async fn update(
         &self,
         by: Principal<'_>,
@@ -117,13 +119,17 @@ impl Users<'_> {
         client: &ClientContext,
     ) -> Result<User, Error> {
         let inner = self.inner;
-        let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
-        let event = if request.status.is_some() { AuditEvent::StatusChange } else { AuditEvent::UserUpdate };
+        let (operation, event) = match request.status {
+            Some(_) => (Operation::ChangeStatus, AuditEvent::StatusChange),
+            None => (Operation::UpdateUser, AuditEvent::UserUpdate),
+        };
+        let actor = inner.permit(by, operation, client).await?;
         let change = inner.user_change(request)?;
         answer(inner.update_user(id, by.actor(), actor, change, event, client).await?)
     }
 
-    /// Gives roles to a user or takes them. Whoever acts has signed in lately or sends the current password along.
+    /// Gives roles to a user or takes them. Whoever acts has signed in lately or sends the current password along: here, or
+    /// with [`Principal::UserWithPassword`].
     ///
     /// # Errors
     /// [`Error::Invalid`] for a role that is not defined, [`Error::NotFound`], [`Error::LastAdmin`],
@@ -164,7 +170,8 @@ impl Users<'_> {
         client: &ClientContext,
     ) -> Result<User, Error> {
         let inner = self.inner;
-        let actor = inner.permit(by, &Permission::ROLES_ASSIGN, client).await?;
+        let by = by.with_password(password);
+        let actor = inner.permit(by, Operation::ChangeRoles, client).await?;
         let mut input = Input::default();
         match &roles {
             RolesChange::Set(roles) => input.roles(roles, &inner.policies.roles),
@@ -176,11 +183,6 @@ impl Users<'_> {
             RolesChange::Revoke(_) => {}
         }
         input.check()?;
-        if let Principal::User(caller) = by {
-            let now = inner.clock.now();
-            let audit = inner.audit_draft(AuditEvent::RoleChange, None, Some(caller.user.id), client, now);
-            inner.step_up(caller, password, client, &audit).await?;
-        }
         let change = UserChange { roles: Some(roles), ..UserChange::default() };
         answer(inner.update_user(id, by.actor(), actor, change, AuditEvent::RoleChange, client).await?)
     }
@@ -188,7 +190,8 @@ impl Users<'_> {
     /// A user's sessions that hold, the one that was renewed last first; at most 200. Whoever may end them may see them.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:write`.
+    /// [`Error::NotFound`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:write`, and
+    /// for a user whose roles permit more.
     pub async fn sessions(
         &self,
         by: Principal<'_>,
@@ -196,8 +199,11 @@ impl Users<'_> {
         client: &ClientContext,
     ) -> Result<Vec<Session>, Error> {
         let inner = self.inner;
-        inner.permit(by, &Permission::USERS_WRITE, client).await?;
+        let actor = inner.permit(by, Operation::ReadSessions, client).await?;
         let user = inner.store.user(id).await?.ok_or(Error::NotFound)?;
+        if let Some(actor) = actor.filter(|actor| !user.roles.is_disjoint(&actor.beyond)) {
+            return Err(inner.denied(actor.id, Some(user.id), client).await?);
+        }
         let query = SessionsQuery { now: inner.clock.now(), user_id: user.id };
         Ok(inner.store.sessions(query).await?)
     }
@@ -206,7 +212,9 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:write`, and
-    /// for a user whose roles permit more.
+    /// for a user whose roles permit more, and without a recent sign-in or the password along
+    /// ([`Principal::UserWithPassword`]) [`Error::ReauthenticationRequired`], [`Error::InvalidCredentials`],
+    /// [`Error::TooManyAttempts`].
     pub async fn end_sessions(
         &self,
         by: Principal<'_>,
@@ -214,7 +222,7 @@ impl Users<'_> {
         client: &ClientContext,
     ) -> Result<u64, Error> {
         let inner = self.inner;
-        let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
+        let actor = inner.permit(by, Operation::EndSessions, client).await?;
         let user = inner.store.user(id).await?.ok_or(Error::NotFound)?;
         let now = inner.clock.now();
         let audit = inner.audit_draft(AuditEvent::SignOut, Some(user.email.key()), by.actor(), client, now);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::input::Input;
-use super::permission::Principal;
+use super::permission::{Operation, Principal};
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
 use crate::domain::code::CodePurpose;
@@ -145,7 +145,9 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::EmailTaken`], [`Error::Overloaded`], [`Error::Unavailable`]; of a user who acts,
-    /// [`Error::Forbidden`] without `users:write`, and for roles that permit more than the user may.
+    /// [`Error::Forbidden`] without `users:write`, and for roles that permit more than the user may; with roles other than
+    /// `user`, without a recent sign-in or the password along ([`Principal::UserWithPassword`])
+    /// [`Error::ReauthenticationRequired`], [`Error::InvalidCredentials`], [`Error::TooManyAttempts`].
     pub async fn create(
         &self,
         by: Principal<'_>,
@@ -154,7 +156,7 @@ impl Users<'_> {
     ) -> Result<User, Error> {
         let inner = self.inner;
         let CreateUser { email, password, username, locale, profile, mut roles } = request;
-        let actor = inner.permit(by, &Permission::USERS_WRITE, client).await?;
+        let actor = inner.permit(by, Operation::CreateUser, client).await?;
         roles.insert(Role::user());
         let mut input = Input::default();
         let email = input.email(&email);
@@ -176,7 +178,7 @@ impl Users<'_> {
         input.check()?;
         let Some(email) = email else { return Err(input.refusal()) };
         if roles.len() > 1 {
-            inner.permit(by, &Permission::ROLES_ASSIGN, client).await?;
+            inner.permit(by, Operation::CreateUserWithRoles, client).await?;
         }
 
         let password = match password {
@@ -216,7 +218,7 @@ impl Users<'_> {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Unavailable`]; of a user who acts, [`Error::Forbidden`] without `users:read`.
     pub async fn get(&self, by: Principal<'_>, id: UserId, client: &ClientContext) -> Result<User, Error> {
-        self.inner.permit(by, &Permission::USERS_READ, client).await?;
+        self.inner.permit(by, Operation::ReadUser, client).await?;
         self.inner.store.user(id).await?.ok_or(Error::NotFound)
     }
 
@@ -323,7 +325,7 @@ impl Users<'_> {
         query: UserQuery,
         client: &ClientContext,
     ) -> Result<Page<User, UserCursor>, Error> {
-        self.inner.permit(by, &Permission::USERS_READ, client).await?;
+        self.inner.permit(by, Operation::ListUsers, client).await?;
         let prefix = query.prefix.as_deref().map(Username::folded).filter(|prefix| !prefix.is_empty());
         Ok(self.inner.store.users(UserQuery { prefix, ..query }).await?)
     }
@@ -337,7 +339,7 @@ impl Users<'_> {
         by: Principal<'_>,
         client: &ClientContext,
     ) -> Result<BTreeMap<Role, BTreeSet<Permission>>, Error> {
-        self.inner.permit(by, &Permission::USERS_READ, client).await?;
+        self.inner.permit(by, Operation::ListRoles, client).await?;
         Ok(self.inner.policies.roles.all())
     }
 }

@@ -7,13 +7,13 @@ use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::id::UserId;
 use crate::domain::page::Page;
 use crate::domain::password::PasswordVersion;
-use crate::domain::role::{Role, Roles};
+use crate::domain::role::Roles;
 use crate::domain::user::{User, UserStatus, Username};
 use crate::port::store::account::{
     AccountStore, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
     EmailChangeRequested, ImportUsers, ImportedUser, KnownNetwork, LimitsQuery, LimitsView, PasswordReplaced,
     Register, Registered, ReplacePassword, RequestEmailChange, UpdateUser, UserChange, UserCreated,
-    UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
+    UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated, is_working_admin,
 };
 use crate::port::store::{Happened, StoreError};
 
@@ -171,7 +171,7 @@ impl AccountStore for MemoryStore {
             kept.version = version;
         }
         state.end_sessions_of(user_id, keep, now);
-        state.void_codes_of(Owner::User(user_id), now, |_| true);
+        state.end_codes_of(user_id, now);
         state.owe_mail(notice, &Receiver::user(&user), None, now);
         let happened = Happened { password_changed: true, ..Happened::default() };
         state.owe_events(&events, happened, user_id, now);
@@ -257,8 +257,9 @@ impl AccountStore for MemoryStore {
         if let Some(roles) = new_roles {
             user.roles = roles;
         }
-        let is_admin = |user: &User| user.status == UserStatus::Active && user.roles.contains(&Role::admin());
-        if is_admin(&before) && !is_admin(&user) && !state.has_other_admin(id) {
+        let password = state.live_user(id).and_then(|row| row.password.as_ref());
+        let falls = is_working_admin(&before, password) && !is_working_admin(&user, password);
+        if falls && !state.has_other_admin(id) {
             state.audit_refused(audit, now, "last_admin", Some(id));
             return Ok(UserUpdated::LastAdmin);
         }
@@ -278,7 +279,7 @@ impl AccountStore for MemoryStore {
         }
         if happened.status_changed && user.status == UserStatus::Disabled {
             state.end_sessions_of(id, None, now);
-            state.void_codes_of(Owner::User(id), now, |_| true);
+            state.end_codes_of(id, now);
         }
         state.owe_events(&events, happened, id, now);
         state.audit_done(audit, now, Some(id));
@@ -301,7 +302,7 @@ impl AccountStore for MemoryStore {
             state.audit_refused(audit, now, "not_found", None);
             return Ok(UserDeleted::NotFound);
         };
-        if found.is_active_admin() && !state.has_other_admin(id) {
+        if found.is_working_admin() && !state.has_other_admin(id) {
             state.audit_refused(audit, now, "last_admin", Some(id));
             return Ok(UserDeleted::LastAdmin);
         }
@@ -314,7 +315,10 @@ impl AccountStore for MemoryStore {
             row.user.updated_at = now;
         }
         state.end_sessions_of(id, None, now);
-        state.void_codes_of(Owner::User(id), now, |_| true);
+        state.end_codes_of(id, now);
+        if restorable_until.is_none() {
+            state.void_codes_of(Owner::User(id), now, CodeRow::is_undo);
+        }
         if let Some(notice) = notice {
             state.owe_mail(notice, &Receiver::user(&found.user), None, now);
         }

@@ -228,7 +228,14 @@ impl State {
         match code.owner {
             Owner::User(id) => {
                 let other = code.new_email.as_ref().and_then(|email| self.user_of(email.key()));
-                self.is_active(id) && other.is_none_or(|other| other.user.id == id)
+                let is_there = if code.is_undo() {
+                    self.users
+                        .get(&id)
+                        .is_some_and(|row| row.deleted.is_none_or(|deleted| deleted.is_restorable(now)))
+                } else {
+                    self.is_active(id)
+                };
+                is_there && other.is_none_or(|other| other.user.id == id)
             }
             Owner::Registration(id) => self
                 .registrations
@@ -291,7 +298,7 @@ impl State {
                 user.user.updated_at = now;
                 let (told, version) = (user.user.clone(), user.version);
                 self.end_sessions_of(id, None, now);
-                self.void_codes_of(Owner::User(id), now, |_| true);
+                self.end_codes_of(id, now);
                 self.owe_mail(notice, &Receiver::user(&told), None, now);
                 let opened = session.as_ref().map(|session| session.id);
                 if let Some(session) = session {
@@ -308,12 +315,19 @@ impl State {
                 Some((user, happened))
             }
             (Owner::User(id), RedeemEffect::ChangeEmail { undo, undo_mail }) => {
-                let old = self.change_email(id, row.new_email.clone()?, now)?;
-                self.void_codes_of(Owner::User(id), now, |_| true);
-                let mut link = CodeRow::new(undo, CodePurpose::ChangeEmail, row.owner);
-                link.new_email = Some(old.email.clone());
-                self.codes.insert(undo.id, link);
-                self.owe_mail(undo_mail, &Receiver::user(&old), Some(undo.id), now);
+                let new = row.new_email.clone()?;
+                let (undone, ends) = self.undos_of(id, &new, now);
+                let old = self.change_email(id, new, now)?;
+                self.end_codes_of(id, now);
+                if let Some(from) = undone {
+                    self.end_undos_of(id, from, now);
+                } else {
+                    let undo = undo.ending_after(ends);
+                    let mut link = CodeRow::new(undo, CodePurpose::ChangeEmail, row.owner);
+                    link.new_email = Some(old.email.clone());
+                    self.codes.insert(undo.id, link);
+                    self.owe_mail(undo_mail, &Receiver::user(&old), Some(undo.id), now);
+                }
                 let user = self.users.get(&id)?.user.clone();
                 Some((user, Happened { email_changed: true, ..Happened::default() }))
             }
@@ -322,15 +336,41 @@ impl State {
                 let user = self.users.get_mut(&id)?;
                 user.password = None;
                 user.version = user.version.next();
+                let user_restored = user.deleted.take().is_some();
                 let told = user.user.clone();
                 self.end_sessions_of(id, None, now);
-                self.void_codes_of(Owner::User(id), now, |_| true);
+                self.end_codes_of(id, now);
+                self.end_undos_of(id, row.code.dies_at, now);
                 self.codes.insert(reset.id, CodeRow::new(reset, CodePurpose::ResetPassword, row.owner));
                 self.owe_mail(reset_mail, &Receiver::user(&told), Some(reset.id), now);
-                Some((told, Happened { email_changed: true, sessions_ended: true, ..Happened::default() }))
+                let happened = Happened {
+                    email_changed: true,
+                    sessions_ended: true,
+                    user_restored,
+                    ..Happened::default()
+                };
+                Some((told, happened))
             }
             (Owner::Registration(_), _) => None,
         }
+    }
+
+    /// The open links by which a user undoes changes of address: the end of the oldest that is not over and gives this
+    /// address, and the ends of all.
+    fn undos_of(
+        &self,
+        id: UserId,
+        new: &Email,
+        now: OffsetDateTime,
+    ) -> (Option<OffsetDateTime>, Vec<OffsetDateTime>) {
+        let is_open =
+            |row: &&CodeRow| row.owner == Owner::User(id) && row.is_undo() && row.closed_at.is_none();
+        let gives = |row: &&CodeRow| {
+            !row.is_over(now) && row.new_email.as_ref().is_some_and(|email| email.key() == new.key())
+        };
+        let open: Vec<&CodeRow> = self.codes.values().filter(is_open).collect();
+        let undone = open.iter().copied().filter(gives).map(|row| row.code.dies_at).min();
+        (undone, open.iter().map(|row| row.code.dies_at).collect())
     }
 
     /// Gives a user another address. Answers the user as it was.

@@ -23,12 +23,12 @@ use crate::domain::job::JobName;
 use crate::domain::mail::{OwedCode, OwedMail};
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::profile::Profile;
-use crate::domain::role::{Role, Roles};
+use crate::domain::role::Roles;
 use crate::domain::secret::Digest;
 use crate::domain::session::Session;
 use crate::domain::undeliverable::UndeliverableAddress;
 use crate::domain::user::{Locale, User, UserStatus, Username};
-use crate::port::store::account::Actor;
+use crate::port::store::account::{Actor, is_working_admin};
 use crate::port::store::code::NewCode;
 use crate::port::store::job::JobRecord;
 use crate::port::store::key::SealedSigningKey;
@@ -113,8 +113,8 @@ impl UserRow {
         self.deleted.is_none() && self.user.status == UserStatus::Active
     }
 
-    fn is_active_admin(&self) -> bool {
-        self.is_active() && self.user.roles.contains(&Role::admin())
+    fn is_working_admin(&self) -> bool {
+        self.deleted.is_none() && is_working_admin(&self.user, self.password.as_ref())
     }
 }
 
@@ -158,6 +158,11 @@ impl CodeRow {
     /// Whether it lives longer than a code that was handed over by now can.
     pub(crate) fn ends_after(&self, latest_end: OffsetDateTime) -> bool {
         self.expires_at.is_some_and(|at| at > latest_end)
+    }
+
+    /// Whether it is a link that undoes a change of address.
+    pub(crate) fn is_undo(&self) -> bool {
+        self.purpose.is_undo(self.code.form)
     }
 
     pub(crate) fn is_live(&self, now: OffsetDateTime, attempts: u32) -> bool {
@@ -249,9 +254,9 @@ impl State {
         })
     }
 
-    /// Whether another administrator is left.
+    /// Whether another administrator who can sign in is left.
     fn has_other_admin(&self, but: UserId) -> bool {
-        self.users.values().any(|row| row.user.id != but && row.is_active_admin())
+        self.users.values().any(|row| row.user.id != but && row.is_working_admin())
     }
 
     // ---- limits ----
@@ -434,6 +439,16 @@ impl State {
                 row.closed_at = Some(now);
             }
         }
+    }
+
+    /// Voids every open code and link of a user but those that undo a change of address.
+    fn end_codes_of(&mut self, user: UserId, now: OffsetDateTime) {
+        self.void_codes_of(Owner::User(user), now, |row| !row.is_undo());
+    }
+
+    /// Voids the open links that undo a change of address and die then or later.
+    fn end_undos_of(&mut self, user: UserId, from: OffsetDateTime, now: OffsetDateTime) {
+        self.void_codes_of(Owner::User(user), now, |row| row.is_undo() && row.code.dies_at >= from);
     }
 
     fn is_active(&self, id: UserId) -> bool {

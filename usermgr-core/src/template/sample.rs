@@ -83,8 +83,8 @@ mod tests {
         assert!(text(MailKind::ResetPasswordLink).contains("30 minutes"));
         assert!(text(MailKind::EmailChanged).contains("/undo-email-change#token="));
         assert!(
-            text(MailKind::EmailChanged).contains("3 days")
-                || text(MailKind::EmailChanged).contains("72 hours")
+            text(MailKind::EmailChanged).contains("7 days")
+                || text(MailKind::EmailChanged).contains("168 hours")
         );
         assert!(text(MailKind::AccountDeleted).contains("30 days"));
     }

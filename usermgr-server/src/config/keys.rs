@@ -155,7 +155,7 @@ pub(super) const KEYS: &[Key] = &[
     plain("throttle.network_requests", "60", "Requests for codes, links and registrations of one network within codes.window."),
     plain("throttle.window", "15m", "The window of failed sign-ins."),
     plain("links.ttl", "30m", "How long a mailed link lives, from the hand-over of its mail."),
-    plain("links.undo_ttl", "3d", "How long the change of an address can be undone from the old one."),
+    plain("links.undo_ttl", "7d", "How long the change of an address can be undone from the old one."),
     plain("tokens.format", "jwt", "jwt, which other services can verify, or opaque, which is looked up on every request."),
     plain("tokens.algorithm", "EdDSA", "EdDSA, ES256, RS256 or HS256."),
     plain("tokens.access_ttl", "15m", "How long an access token lives."),

@@ -441,8 +441,8 @@ pub(super) fn sentence(code: &str, language: Language) -> (&'static str, &'stati
         "forbidden" => ("Forbidden", "You may not do this.", "No tienes permiso para hacer esto."),
         "reauthentication_required" => (
             "Sign in again",
-            "This needs a recent sign-in. Send your current password along, or sign in again.",
-            "Esto requiere haber iniciado sesión hace poco. Envía tu contraseña actual o vuelve a iniciar sesión.",
+            "This needs a recent sign-in. Sign in again, or send your current password along where it is taken.",
+            "Esto requiere haber iniciado sesión hace poco. Vuelve a iniciar sesión o envía tu contraseña actual donde se admita.",
         ),
         "last_admin" => (
             "Last administrator",

@@ -122,7 +122,7 @@ pub(super) fn all() -> Vec<Sample> {
         }),
         sample!("invite.html", ["name=\"email\"", "name=\"roles\""], { "roles": [role.clone()] }),
         sample!("user.html", ["name=\"roles\"", "name=\"status\"", "/sessions\""], {
-            "user": user(), "roles": [role], "sessions": [device()], "entries": [entry()],
+            "user": user(), "roles": [role], "sessions": [device()], "entries": [entry()], "proves": "roles",
             "may": { "write": true, "assign": true, "delete": true }
         }),
         sample!("delete_user.html", ["/delete\""], { "user": user() }),

@@ -9,7 +9,7 @@ use usermgr_core::flow::update_user::UpdateUser;
 use usermgr_core::flow::users::CreateUser;
 use usermgr_core::port::store::account::{RolesChange, UserQuery};
 use usermgr_core::port::store::audit::AuditQuery;
-use usermgr_core::{Error, Password, User};
+use usermgr_core::{Error, User};
 
 use super::audit::entry;
 use super::cookies::Notice;
@@ -121,17 +121,19 @@ pub(super) async fn invite(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let (email, username, locale) =
         (visit.form.text("email"), visit.form.text("username"), visit.form.text("locale"));
     let roles = ticked(visit)?;
+    let password = visit.password();
     let request = CreateUser {
         username: visit.form.optional("username"),
         locale: visit.form.optional("locale"),
         roles: roles.clone(),
         ..CreateUser::new(email)
     };
-    match visit.manager.users().create(visit.principal()?, request, &visit.client).await {
+    let by = visit.principal()?.with_password(password.as_ref());
+    match visit.manager.users().create(by, request, &visit.client).await {
         Ok(user) => Ok(Reply::see_other(format!("/admin/users/{}", user.id)).saying(Notice::Invited)),
         Err(error) => {
             let form = FormState::with([("email", email), ("username", username), ("locale", locale)]);
-            visit.again(INVITE_TEMPLATE, form, (error, None), invite_values(visit, &roles))
+            visit.again(INVITE_TEMPLATE, form, (error, Some("password")), invite_values(visit, &roles))
         }
     }
 }
@@ -140,7 +142,8 @@ pub(super) async fn invite(visit: &Visit<'_>) -> Result<Reply, Problem> {
 async fn values(visit: &Visit<'_>, id: UserId) -> Result<Value, Problem> {
     let (by, users) = (visit.principal()?, visit.manager.users());
     let user = users.get(by, id, &visit.client).await?;
-    let sessions = if visit.may(&Permission::USERS_WRITE) {
+    let beyond = visit.manager.policies().roles.beyond(&visit.caller()?.user.roles);
+    let sessions = if visit.may(&Permission::USERS_WRITE) && user.roles.is_disjoint(&beyond) {
         let sessions = users.sessions(by, id, &visit.client).await?;
         let shown = sessions.iter().map(|session| device(session, None, visit.pages, visit.language));
         Some(shown.collect::<Vec<_>>())
@@ -160,6 +163,7 @@ async fn values(visit: &Visit<'_>, id: UserId) -> Result<Value, Problem> {
         "roles": roles(visit, &user.roles),
         "sessions": sessions,
         "entries": entries,
+        "proves": Value::Null,
         "may": {
             "write": visit.may(&Permission::USERS_WRITE),
             "assign": visit.may(&Permission::ROLES_ASSIGN),
@@ -172,16 +176,38 @@ pub(super) async fn show(visit: &Visit<'_>) -> Result<Reply, Problem> {
     Ok(Reply::form(USER_TEMPLATE, &FormState::default(), values(visit, visit.id()?).await?))
 }
 
-/// A user's page again, after something on it was refused.
-async fn again(visit: &Visit<'_>, id: UserId, error: Error) -> Result<Reply, Problem> {
+/// A form on a user's page that may ask for the password.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Roles,
+    Status,
+    Sessions,
+}
+
+impl Asked {
+    /// Its name in the template.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Roles => "roles",
+            Self::Status => "status",
+            Self::Sessions => "sessions",
+        }
+    }
+}
+
+/// A user's page again, after a form on it was refused.
+async fn again(visit: &Visit<'_>, id: UserId, asked: Asked, error: Error) -> Result<Reply, Problem> {
     let (mut form, problem) = FormState::default().refused(error, Some("password"), visit.language)?;
-    // Where the roles are asked for anew with the password, they stay as they were ticked.
     let mut values = values(visit, id).await?;
     if (form.reauthenticate || form.faults.contains_key("password"))
         && let Value::Object(values) = &mut values
     {
         form.reauthenticate = true;
-        values.insert("roles".into(), json!(roles(visit, &ticked(visit)?)));
+        values.insert("proves".into(), json!(asked.as_str()));
+        // Where the roles are asked for again with the password, they stay as they were ticked.
+        if asked == Asked::Roles {
+            values.insert("roles".into(), json!(roles(visit, &ticked(visit)?)));
+        }
     }
     Ok(Reply::refused(USER_TEMPLATE, with_form(&form, values), &problem))
 }
@@ -193,11 +219,11 @@ fn done(id: UserId, notice: Notice) -> Reply {
 pub(super) async fn set_roles(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let id = visit.id()?;
     let change = RolesChange::Set(ticked(visit)?);
-    let password = visit.form.optional("password").map(Password::new);
+    let password = visit.password();
     let users = visit.manager.users();
     match users.change_roles(visit.principal()?, id, change, password.as_ref(), &visit.client).await {
         Ok(_) => Ok(done(id, Notice::RolesSet)),
-        Err(error) => again(visit, id, error).await,
+        Err(error) => again(visit, id, Asked::Roles, error).await,
     }
 }
 
@@ -205,16 +231,22 @@ pub(super) async fn set_status(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let id = visit.id()?;
     let status = visit.form.text("status").parse().map_err(|_| Problem::field("status", "invalid"))?;
     let request = UpdateUser { status: Some(status), ..UpdateUser::default() };
-    match visit.manager.users().update(visit.principal()?, id, request, &visit.client).await {
+    let password = visit.password();
+    let by = visit.principal()?.with_password(password.as_ref());
+    match visit.manager.users().update(by, id, request, &visit.client).await {
         Ok(_) => Ok(done(id, Notice::StatusSet)),
-        Err(error) => again(visit, id, error).await,
+        Err(error) => again(visit, id, Asked::Status, error).await,
     }
 }
 
 pub(super) async fn end_sessions(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let id = visit.id()?;
-    visit.manager.users().end_sessions(visit.principal()?, id, &visit.client).await?;
-    Ok(done(id, Notice::SessionsEnded))
+    let password = visit.password();
+    let by = visit.principal()?.with_password(password.as_ref());
+    match visit.manager.users().end_sessions(by, id, &visit.client).await {
+        Ok(_) => Ok(done(id, Notice::SessionsEnded)),
+        Err(error) => again(visit, id, Asked::Sessions, error).await,
+    }
 }
 
 async fn delete_values(visit: &Visit<'_>, id: UserId) -> Result<Value, Problem> {
@@ -228,11 +260,13 @@ pub(super) async fn confirm_delete(visit: &Visit<'_>) -> Result<Reply, Problem> 
 
 pub(super) async fn delete(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let id = visit.id()?;
-    match visit.manager.users().delete(visit.principal()?, id, &visit.client).await {
+    let password = visit.password();
+    let by = visit.principal()?.with_password(password.as_ref());
+    match visit.manager.users().delete(by, id, &visit.client).await {
         Ok(()) => Ok(Reply::see_other("/admin/users").saying(Notice::UserDeleted)),
         Err(error) => {
             let values = delete_values(visit, id).await?;
-            visit.again(DELETE_TEMPLATE, FormState::default(), (error, None), values)
+            visit.again(DELETE_TEMPLATE, FormState::default(), (error, Some("password")), values)
         }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use usermgr_core::domain::role::Permission;
 use usermgr_core::flow::permission::Principal;
 use usermgr_core::flow::sessions::Authenticated;
-use usermgr_core::{AccessToken, ClientContext, Error, RefreshToken, UserManager};
+use usermgr_core::{AccessToken, ClientContext, Error, Password, RefreshToken, UserManager};
 
 use super::Pages;
 use super::cookies::{Carried, Change, Kind, Naming};
@@ -37,6 +37,11 @@ impl Visit<'_> {
     /// On whose authority an administrator's page acts.
     pub(super) fn principal(&self) -> Result<Principal<'_>, Problem> {
         self.caller().map(Principal::User)
+    }
+
+    /// The current password of who is signed in, where a form asked for it.
+    pub(super) fn password(&self) -> Option<Password> {
+        self.form.optional("password").map(Password::new)
     }
 
     /// Whether who is signed in may do something, to show what they can use. The core decides when they use it.

@@ -17,7 +17,7 @@ use usermgr_core::port::store::account::{
     AccountStore, Actor, CreateUser, Credentials, CredentialsQuery, CredentialsView, DeleteUser,
     EmailChangeRequested, ImportUsers, ImportedUser, LimitsQuery, LimitsView, PasswordReplaced, Register,
     Registered, ReplacePassword, RequestEmailChange, UpdateUser, UserChange, UserCreated, UserCursor,
-    UserDeleted, UserImported, UserQuery, UserUpdated,
+    UserDeleted, UserImported, UserQuery, UserUpdated, is_working_admin,
 };
 use usermgr_core::port::store::{Happened, StoreError};
 
@@ -26,7 +26,8 @@ use super::code::{CodeOwnerId, code_exists, insert_code, insert_void_code, name_
 use super::event::{owe_events, owe_events_of_many};
 use super::rows::{UserRow, roles_text, user_columns};
 use super::writing::{
-    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, is_known, owe_mail,
+    Limits, Receiver, audit_all, audit_done, audit_refused, end_everything_of, end_undos_of, is_known,
+    owe_mail,
 };
 use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
@@ -330,6 +331,7 @@ impl Store {
         let UserChange { username, locale, profile, status, roles } = change;
         let mut tx = self.begin().await?;
         let (found, actor) = lock_user_and_actor(&mut tx, id, by.as_ref()).await?;
+        let password = found.as_ref().and_then(|found| found.password.clone());
         let before = found.map(|found| found.user);
         let mut reached = before.as_ref().map(|user| user.roles.clone()).unwrap_or_default();
         let new_roles = before.as_ref().zip(roles).map(|(user, roles)| roles.applied_to(&user.roles));
@@ -363,7 +365,8 @@ impl Store {
         if let Some(roles) = new_roles {
             user.roles = roles;
         }
-        if is_active_admin(&before) && !is_active_admin(&user) && !has_other_admin(&mut tx, id).await? {
+        let works = |user: &User| is_working_admin(user, password.as_ref());
+        if works(&before) && !works(&user) && !has_other_admin(&mut tx, id).await? {
             audit_refused(&mut tx, audit, now, "last_admin", Some(id)).await?;
             tx.commit().await.map_err(fault)?;
             return Ok(UserUpdated::LastAdmin);
@@ -409,7 +412,7 @@ impl Store {
                 Some(("forbidden", UserDeleted::NotPermitted))
             }
             None => Some(("not_found", UserDeleted::NotFound)),
-            Some(found) if is_active_admin(&found.user) && !has_other_admin(&mut tx, id).await? => {
+            Some(found) if found.is_working_admin() && !has_other_admin(&mut tx, id).await? => {
                 Some(("last_admin", UserDeleted::LastAdmin))
             }
             Some(found) if expect.is_some_and(|expect| expect != found.version) => {
@@ -433,6 +436,9 @@ impl Store {
         .await
         .map_err(fault)?;
         end_everything_of(&mut tx, id, None, now).await?;
+        if restorable_until.is_none() {
+            end_undos_of(&mut tx, id, None, now).await?;
+        }
         if let Some(notice) = notice {
             owe_mail(&mut tx, notice, &Receiver::user(&found.user), None, now).await?;
         }
@@ -680,11 +686,8 @@ fn push_found(
     }
 }
 
-fn is_active_admin(user: &User) -> bool {
-    user.status == UserStatus::Active && user.roles.contains(&Role::admin())
-}
-
-/// Whether another active administrator is left. Whoever asks waits until nobody else is taking one away.
+/// Whether another administrator who can sign in is left, as [`is_working_admin`] says. Whoever asks waits until nobody
+/// else is taking one away.
 async fn has_other_admin(tx: &mut Tx, but: UserId) -> Result<bool, StoreError> {
     let _all_locked: Vec<(uuid::Uuid,)> = sqlx::query_as(locking!(
         "SELECT user_id FROM usermgr_user_roles WHERE role = 'admin' ORDER BY user_id"
@@ -694,7 +697,8 @@ async fn has_other_admin(tx: &mut Tx, but: UserId) -> Result<bool, StoreError> {
     .map_err(fault)?;
     let other: Option<i64> = sqlx::query_scalar(
         "SELECT CAST(1 AS BIGINT) FROM usermgr_user_roles r JOIN usermgr_users u ON u.id = r.user_id \
-         WHERE r.role = 'admin' AND u.id <> $1 AND u.status = 'active' AND u.deleted_at IS NULL LIMIT 1",
+         WHERE r.role = 'admin' AND u.id <> $1 AND u.status = 'active' AND u.deleted_at IS NULL \
+         AND u.password IS NOT NULL LIMIT 1",
     )
     .bind(but.as_uuid())
     .fetch_optional(&mut **tx)
@@ -810,6 +814,27 @@ pub(super) async fn locked_returning_user(
         locking!(
             " FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NOT NULL AND u.restorable_until > $2 \
              AND NOT EXISTS (SELECT 1 FROM usermgr_users o WHERE o.email_key = u.email_key AND o.deleted_at IS NULL)"
+        )
+    ))
+    .bind(id.as_uuid())
+    .bind(ts(now))
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    row.map(UserRow::credentials).transpose()
+}
+
+/// A deleted user who may come back, locked, whoever has the address.
+pub(super) async fn locked_deleted_user(
+    tx: &mut Tx,
+    id: UserId,
+    now: OffsetDateTime,
+) -> Result<Option<Credentials>, StoreError> {
+    let row: Option<UserRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        user_columns!(),
+        locking!(
+            " FROM usermgr_users u WHERE u.id = $1 AND u.deleted_at IS NOT NULL AND u.restorable_until > $2"
         )
     ))
     .bind(id.as_uuid())

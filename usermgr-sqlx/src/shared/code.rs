@@ -21,11 +21,12 @@ use usermgr_core::port::store::{Happened, MailDraft, StoreError};
 use uuid::Uuid;
 
 use super::super::Db;
-use super::account::{insert_user, locked_user, set_password, user_of};
+use super::account::{insert_user, locked_deleted_user, locked_user, set_password, user_of};
 use super::event::owe_events;
 use super::rows::{corrupt, locale, profile, username};
 use super::writing::{
-    Limits, Receiver, audit_done, audit_refused, end_codes_of, end_everything_of, open_session, owe_mail,
+    Limits, Receiver, audit_done, audit_refused, end_codes_of, end_everything_of, end_undos_of, open_session,
+    owe_mail,
 };
 use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
@@ -538,6 +539,8 @@ struct OpenCode {
     dies_at: OffsetDateTime,
     expires_at: Option<OffsetDateTime>,
     wrong_tries: i64,
+    /// Whether its user is deleted and comes back by it.
+    returns: bool,
 }
 
 impl OpenCode {
@@ -555,14 +558,16 @@ async fn open_code(
     now: OffsetDateTime,
 ) -> Result<Option<(Option<Owner>, OpenCode)>, StoreError> {
     let Some(id) = hit else { return Ok(None) };
-    let owner: Option<(Option<Uuid>, Option<Uuid>)> =
-        sqlx::query_as("SELECT registration_id, user_id FROM usermgr_codes WHERE id = $1")
-            .bind(id.as_uuid())
-            .fetch_optional(&mut **tx)
-            .await
-            .map_err(fault)?;
+    let owner: Option<(Option<Uuid>, Option<Uuid>, bool)> = sqlx::query_as(
+        "SELECT registration_id, user_id, purpose = 'change_email' AND digits = 0 FROM usermgr_codes WHERE id = $1",
+    )
+    .bind(id.as_uuid())
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(fault)?;
+    let mut returns = false;
     let owner = match owner {
-        Some((Some(registration), _)) => {
+        Some((Some(registration), _, _)) => {
             let found = locked_registration(tx, RegistrationId::from_uuid(registration)).await?;
             match found.filter(|found| found.expires_at > now) {
                 Some(found) if user_of(&mut **tx, found.email.key()).await?.is_none() => {
@@ -571,11 +576,18 @@ async fn open_code(
                 _ => None,
             }
         }
-        Some((None, Some(user))) => locked_user(tx, UserId::from_uuid(user))
-            .await?
-            .filter(|found| found.user.status == UserStatus::Active)
-            .map(|found| Owner::User(Box::new(found.user))),
-        Some((None, None)) | None => None,
+        Some((None, Some(user), is_undo)) => {
+            let user = UserId::from_uuid(user);
+            let mut found = locked_user(tx, user)
+                .await?
+                .filter(|found| is_undo || found.user.status == UserStatus::Active);
+            if is_undo && found.is_none() {
+                found = locked_deleted_user(tx, user, now).await?;
+                returns = found.is_some();
+            }
+            found.map(|found| Owner::User(Box::new(found.user)))
+        }
+        Some((None, None, _)) | None => None,
     };
     let row: Option<CodeRow> = sqlx::query_as(locking!(
         "SELECT dies_at, expires_at, wrong_tries, purpose, digits, secret_key, new_email FROM usermgr_codes \
@@ -599,7 +611,8 @@ async fn open_code(
         (owner, _) => owner,
     };
     let (dies_at, expires_at) = (from_ts(dies_at), expires_at.map(from_ts));
-    Ok(Some((owner, OpenCode { id, purpose, form, new_email, dies_at, expires_at, wrong_tries })))
+    let code = OpenCode { id, purpose, form, new_email, dies_at, expires_at, wrong_tries, returns };
+    Ok(Some((owner, code)))
 }
 
 /// Whether another registration of the same address is not over.
@@ -651,7 +664,7 @@ async fn apply(
     effect: RedeemEffect,
     now: OffsetDateTime,
 ) -> Result<Option<(User, Happened)>, StoreError> {
-    let OpenCode { id: code, new_email, .. } = code;
+    let OpenCode { id: code, new_email, dies_at, returns, .. } = code;
     let applied = match (owner, effect) {
         (Owner::Registration(registration), RedeemEffect::Verify { user_id, welcome }) => {
             activate(tx, *registration, user_id, None, welcome, now).await?
@@ -670,30 +683,43 @@ async fn apply(
         }
         (Owner::User(user), RedeemEffect::ChangeEmail { undo, undo_mail }) => {
             let new_email = new_email.ok_or_else(|| corrupt("usermgr_codes", "new_email", code))?;
+            let (undone, ends) = undos_of(tx, user.id, &new_email, now).await?;
             change_email(tx, user.id, &new_email, now).await?;
             end_codes_of(tx, user.id, now).await?;
-            let owner = CodeOwnerId::User(user.id);
-            insert_code(tx, &undo, CodePurpose::ChangeEmail, owner, user.email.key()).await?;
-            name_new_email(tx, undo.id, &user.email).await?;
-            owe_mail(tx, undo_mail, &Receiver::user(&user), Some(undo.id), now).await?;
+            if undone.is_some() {
+                end_undos_of(tx, user.id, undone, now).await?;
+            } else {
+                let (undo, owner) = (undo.ending_after(ends), CodeOwnerId::User(user.id));
+                insert_code(tx, &undo, CodePurpose::ChangeEmail, owner, user.email.key()).await?;
+                name_new_email(tx, undo.id, &user.email).await?;
+                owe_mail(tx, undo_mail, &Receiver::user(&user), Some(undo.id), now).await?;
+            }
             Some((user.id, Happened { email_changed: true, ..Happened::default() }))
         }
         (Owner::User(user), RedeemEffect::UndoEmailChange { reset, reset_mail }) => {
             let old_email = new_email.ok_or_else(|| corrupt("usermgr_codes", "new_email", code))?;
             change_email(tx, user.id, &old_email, now).await?;
             sqlx::query(
-                "UPDATE usermgr_users SET password = NULL, password_version = password_version + 1 WHERE id = $1",
+                "UPDATE usermgr_users SET password = NULL, password_version = password_version + 1, \
+                 deleted_at = NULL, restorable_until = NULL WHERE id = $1",
             )
             .bind(user.id.as_uuid())
             .execute(&mut **tx)
             .await
             .map_err(fault)?;
             end_everything_of(tx, user.id, None, now).await?;
+            end_undos_of(tx, user.id, Some(dies_at), now).await?;
             let owner = CodeOwnerId::User(user.id);
             insert_code(tx, &reset, CodePurpose::ResetPassword, owner, old_email.key()).await?;
             let to = Receiver { email: &old_email, ..Receiver::user(&user) };
             owe_mail(tx, reset_mail, &to, Some(reset.id), now).await?;
-            Some((user.id, Happened { email_changed: true, sessions_ended: true, ..Happened::default() }))
+            let happened = Happened {
+                email_changed: true,
+                sessions_ended: true,
+                user_restored: returns,
+                ..Happened::default()
+            };
+            Some((user.id, happened))
         }
         (Owner::Registration(_), RedeemEffect::ChangeEmail { .. } | RedeemEffect::UndoEmailChange { .. }) => {
             None
@@ -702,6 +728,36 @@ async fn apply(
     let Some((id, happened)) = applied else { return Ok(None) };
     let user = locked_user(tx, id).await?.ok_or_else(|| corrupt("usermgr_users", "id", id))?.user;
     Ok(Some((user, happened)))
+}
+
+/// The open links by which a user undoes changes of address: the end of the oldest that is not over and gives this
+/// address, and the ends of all.
+async fn undos_of(
+    tx: &mut Tx,
+    user: UserId,
+    new: &Email,
+    now: OffsetDateTime,
+) -> Result<(Option<OffsetDateTime>, Vec<OffsetDateTime>), StoreError> {
+    let rows: Vec<(Uuid, String, Ts, Option<Ts>)> = sqlx::query_as(
+        "SELECT id, new_email, dies_at, expires_at FROM usermgr_codes \
+         WHERE user_id = $1 AND closed_at IS NULL AND purpose = 'change_email' AND digits = 0 \
+         AND new_email IS NOT NULL",
+    )
+    .bind(user.as_uuid())
+    .fetch_all(&mut **tx)
+    .await
+    .map_err(fault)?;
+    let (mut undone, mut ends) = (None, Vec::with_capacity(rows.len()));
+    for (id, email, dies_at, expires_at) in rows {
+        let email = Email::parse(&email).map_err(|_| corrupt("usermgr_codes", "new_email", id))?;
+        let (end, expires_at) = (from_ts(dies_at), expires_at.map(from_ts));
+        ends.push(end);
+        let is_over = end <= now || expires_at.is_some_and(|at| at <= now);
+        if !is_over && email.key() == new.key() {
+            undone = Some(undone.map_or(end, |oldest: OffsetDateTime| oldest.min(end)));
+        }
+    }
+    Ok((undone, ends))
 }
 
 /// Gives a user another address.

@@ -458,18 +458,43 @@ pub(super) async fn grant_access(
     Ok(())
 }
 
-/// Voids every open code and link of a user.
+/// Voids every open code and link of a user but those that undo a change of address ([`CodePurpose::is_undo`]).
+///
+/// [`CodePurpose::is_undo`]: usermgr_core::domain::code::CodePurpose::is_undo
 pub(super) async fn end_codes_of(tx: &mut Tx, user: UserId, now: OffsetDateTime) -> Result<(), StoreError> {
-    sqlx::query("UPDATE usermgr_codes SET closed_at = $2 WHERE user_id = $1 AND closed_at IS NULL")
-        .bind(user.as_uuid())
-        .bind(ts(now))
-        .execute(&mut **tx)
-        .await
-        .map_err(fault)?;
+    sqlx::query(
+        "UPDATE usermgr_codes SET closed_at = $2 \
+         WHERE user_id = $1 AND closed_at IS NULL AND NOT (purpose = 'change_email' AND digits = 0)",
+    )
+    .bind(user.as_uuid())
+    .bind(ts(now))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
     Ok(())
 }
 
-/// Ends every session of a user but one, and voids every open code and link.
+/// Voids the open links of a user that undo a change of address: all, or those that die then or later.
+pub(super) async fn end_undos_of(
+    tx: &mut Tx,
+    user: UserId,
+    from: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE usermgr_codes SET closed_at = $2 WHERE user_id = $1 AND closed_at IS NULL \
+         AND purpose = 'change_email' AND digits = 0 AND ($3 IS NULL OR dies_at >= $3)",
+    )
+    .bind(user.as_uuid())
+    .bind(ts(now))
+    .bind(from.map(ts))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+/// Ends every session of a user but one, and voids every open code and link but those that undo a change of address.
 pub(super) async fn end_everything_of(
     tx: &mut Tx,
     user: UserId,

@@ -59,8 +59,8 @@ pub trait AccountStore: Send + Sync {
     /// Changes a password that its owner has proven to know.
     ///
     /// The user must be active and at version `expect`. Sets the hash and the next version, ends every session but
-    /// `keep` (which goes on under the new version), voids every code and link of the user, owes the notice,
-    /// audits as done. Otherwise changes nothing but the audit (refused, `stale` or `gone`).
+    /// `keep` (which goes on under the new version), voids every code and link of the user but those that undo a change
+    /// of address, owes the notice, audits as done. Otherwise changes nothing but the audit (refused, `stale` or `gone`).
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -82,11 +82,11 @@ pub trait AccountStore: Send + Sync {
     /// Changes a user's name, language, profile, status or roles, all at once.
     ///
     /// 1. `by` does not hold (see [`Actor`]), or the user has, or would get or lose, a role of `by.beyond`:
-    ///    `NotPermitted`. The user is unknown or deleted: `NotFound`. An active administrator would cease
-    ///    to be one and no other is left: `LastAdmin`. Audit as refused (`forbidden`, `not_found`, `last_admin`),
+    ///    `NotPermitted`. The user is unknown or deleted: `NotFound`. An administrator who can sign
+    ///    in ([`Credentials::is_working_admin`]) would cease to be one and no other is left: `LastAdmin`. Audit as refused (`forbidden`, `not_found`, `last_admin`),
     ///    change nothing else.
-    /// 2. Else change what differs. A user who is disabled loses every session and every open code and link. Audit as
-    ///    done, answer `Updated`.
+    /// 2. Else change what differs. A user who is disabled loses every session and every open code and link but
+    ///    those that undo a change of address. Audit as done, answer `Updated`.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -96,7 +96,8 @@ pub trait AccountStore: Send + Sync {
     ///
     /// 1. As [`update_user`](Self::update_user), and `Stale` (refused, `stale`) when `expect` is set and is not the
     ///    version of the password.
-    /// 2. Else end every session, void every open code and link, owe the notice, audit as done, answer `Deleted`.
+    /// 2. Else end every session, void every open code and link (those that undo a change of address only without
+    ///    `restorable_until`), owe the notice, audit as done, answer `Deleted`.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -288,6 +289,21 @@ pub struct Credentials {
     pub version: PasswordVersion,
 }
 
+impl Credentials {
+    /// Whether this user, who is not deleted, counts when administrators are counted: one who can sign in.
+    pub fn is_working_admin(&self) -> bool {
+        is_working_admin(&self.user, self.password.as_ref())
+    }
+}
+
+/// Whether a user who is not deleted is an administrator who can sign in: active, and with a password.
+///
+/// Signing in needs no proven address. A way to sign in without a password would have to be counted here, and in the
+/// statement of `usermgr-sqlx` that looks for another administrator.
+pub fn is_working_admin(user: &User, password: Option<&PasswordHash>) -> bool {
+    user.status == UserStatus::Active && user.roles.contains(&Role::admin()) && password.is_some()
+}
+
 /// See [`AccountStore::replace_password`].
 #[derive(Debug, Clone)]
 pub struct ReplacePassword {
@@ -424,7 +440,7 @@ pub enum UserUpdated {
     NotFound,
     /// The actor may not, or no longer.
     NotPermitted,
-    /// It would leave no active administrator.
+    /// It would leave no administrator who can sign in.
     LastAdmin,
 }
 
@@ -458,7 +474,7 @@ pub enum UserDeleted {
     NotFound,
     /// The actor may not, or no longer.
     NotPermitted,
-    /// It would leave no active administrator.
+    /// It would leave no administrator who can sign in.
     LastAdmin,
     /// The password was changed meanwhile.
     Stale,

@@ -56,7 +56,8 @@ pub trait CodeStore: Send + Sync {
     /// 2. `hit` names an open code that has had fewer than `attempts` wrong tries but ran out: `Expired`, audit as
     ///    refused (`code_expired`), change nothing else.
     /// 3. `hit` names a live code that the effect fits ([`RedeemEffect::fits`]), its owner still is (a registration not over and its address without a user; a
-    ///    user active, and nobody else with the address that the code gives), and:
+    ///    user active, and nobody else with the address that the code gives; for a link that undoes a change of address
+    ///    also a user who is disabled, or deleted and may come back), and:
     ///    - `settled` is false and another registration of the same address is not over, whatever became of its code:
     ///      `Ambiguous`, audit as refused (`registration_ambiguous`), change nothing else;
     ///    - else spend the code, apply the effect (see [`RedeemEffect`]), audit as done, answer `Redeemed`.
@@ -233,7 +234,21 @@ pub struct Redeem {
     pub events: Vec<EventDraft>,
 }
 
+impl NewCode {
+    /// The link that undoes a change of address, made to end later than every older open one of its user.
+    ///
+    /// A store orders these links by `dies_at`, because the clocks of two servers may put two changes in the wrong order.
+    #[must_use]
+    pub fn ending_after(self, older: impl IntoIterator<Item = OffsetDateTime>) -> Self {
+        let latest = older.into_iter().max().map(|end| end + Duration::MICROSECOND);
+        Self { dies_at: latest.map_or(self.dies_at, |latest| latest.max(self.dies_at)), ..self }
+    }
+}
+
 /// What a hit does.
+///
+/// "Every open code and link of the user is void" never means the links that undo a change of address: only what is said
+/// below, and a deletion for good, ends them ([`CodePurpose::is_undo`]).
 ///
 /// Of a registration, either effect makes the user: with the registration's identity and profile and the role `user`, the
 /// address proven now, no `last_login_at`, and the welcome mail owed; it removes every other registration of the
@@ -262,7 +277,11 @@ pub enum RedeemEffect {
         password: NewPassword,
     },
     /// Gives the user the address that the code names, proven now, unless another user has it. Every other open code
-    /// and link of the user is void. A link that undoes the change is issued, and its mail owed to the old address.
+    /// and link of the user is void.
+    ///
+    /// 1. A link of the user that undoes a change and is not over names this address: that change is undone by this one.
+    ///    The oldest such link and every later one are void, no link is issued, and no mail is owed.
+    /// 2. Else a link that undoes the change is issued ([`NewCode::ending_after`]), and its mail owed to the old address.
     ChangeEmail {
         /// The link that undoes the change; it names the old address.
         undo: NewCode,
@@ -272,6 +291,11 @@ pub enum RedeemEffect {
     /// Gives the user the address that the link names, unless another user has it. Whoever changed it knew the
     /// password, so the user is left without one: the next version, every session ends, every open code and link is
     /// void. A link that sets a new password is issued, and its mail owed to the address.
+    ///
+    /// 1. Links that undo later changes (those that die later) are void. Links that undo earlier ones stay open: the
+    ///    oldest wins.
+    /// 2. A user who was deleted and may come back is back (`user_restored`), whoever has the address that the user had.
+    /// 3. A user who is disabled stays disabled.
     UndoEmailChange {
         /// The link that resets the password.
         reset: NewCode,

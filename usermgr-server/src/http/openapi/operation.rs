@@ -75,6 +75,11 @@ impl Operation {
         self.bearer().says(&format!("Needs the permission `{permission}`.")).refuses(&["forbidden"])
     }
 
+    /// Gives or takes power: needs a recent sign-in of who asks.
+    pub(in crate::http) fn after_recent_sign_in(self) -> Self {
+        self.says("Needs a recent sign-in (`sessions.step_up_age`).").refuses(&["reauthentication_required"])
+    }
+
     /// Takes Basic credentials.
     pub(in crate::http) fn basic(mut self) -> Self {
         self.security.push(json!({ "basic": [] }));

@@ -89,10 +89,11 @@ struct InviteBody {
 pub(super) fn invite_operation() -> Operation {
     Operation::new(TAG, "invite_user", "Invite a user")
         .says("Makes a user without a password and mails a code to set the first one (`first_time_setup`).")
+        .says("With roles other than `user`, needs a recent sign-in (`sessions.step_up_age`).")
         .permitted(&Permission::USERS_WRITE)
         .takes::<InviteBody>()
         .answers::<UserAnswer<'_>>(StatusCode::CREATED, "The user, who has no password yet.")
-        .refuses(&["email_taken", "overloaded"])
+        .refuses(&["email_taken", "reauthentication_required", "overloaded"])
 }
 
 pub(super) async fn invite(call: &Call<'_>) -> Result<Answer, Problem> {
@@ -127,11 +128,12 @@ struct UpdateBody {
 
 pub(super) fn update_operation() -> Operation {
     Operation::new(TAG, "update_user", "Change a user")
-        .says("Who is disabled is signed out everywhere. The last active administrator stays.")
+        .says("Who is disabled is signed out everywhere. The last administrator who can sign in stays.")
+        .says("With `status`, needs a recent sign-in (`sessions.step_up_age`).")
         .permitted(&Permission::USERS_WRITE)
         .takes::<UpdateBody>()
         .answers::<UserAnswer<'_>>(StatusCode::OK, "The user as it is now.")
-        .refuses(&["last_admin"])
+        .refuses(&["last_admin", "reauthentication_required"])
 }
 
 pub(super) async fn update(call: &Call<'_>) -> Result<Answer, Problem> {
@@ -189,7 +191,8 @@ fn roles(names: &[String]) -> Result<Roles, Problem> {
 
 pub(super) fn delete_operation() -> Operation {
     Operation::new(TAG, "delete_user", "Delete a user")
-        .says("The user is purged after a grace period. The last active administrator stays.")
+        .says("The user is purged after a grace period. The last administrator who can sign in stays.")
+        .after_recent_sign_in()
         .permitted(&Permission::USERS_DELETE)
         .answers_nothing("The user is deleted.")
         .refuses(&["last_admin"])
@@ -203,6 +206,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Answer, Problem> {
 
 pub(super) fn end_sessions_operation() -> Operation {
     Operation::new(TAG, "end_user_sessions", "Sign a user out everywhere")
+        .after_recent_sign_in()
         .permitted(&Permission::USERS_WRITE)
         .answers_nothing("The sessions are over.")
 }
