@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use usermgr_core::port::store::StoreError;
+use usermgr_core::port::store::audit::Record;
 use usermgr_core::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, RedeemEffect, Redeemed, RequestCode,
 };
@@ -41,8 +42,8 @@ impl RedisStore {
         let (tries, budget) = (std::mem::take(&mut command.tries), command.budget.take());
         let counted = match self.redis.guess(&tries, budget.as_ref(), now).await? {
             Guess::OverBudget(retry_after) => {
-                let refused = command.audit.refused(now, "too_many_attempts", None);
-                self.under.record(refused).await?;
+                let entry = command.audit.refused(now, "too_many_attempts", None);
+                self.under.record(Record::unlimited(entry)).await?;
                 return Ok(Redeemed::Exhausted { retry_after });
             }
             Guess::Exhausted(wait) => {

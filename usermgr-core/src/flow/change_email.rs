@@ -61,6 +61,8 @@ impl Account<'_> {
         let audit = inner.audit_draft(AuditEvent::EmailChangeRequest, Some(own), Some(user.id), client, now);
         let expect = inner.step_up(caller, password, client, &audit).await?;
         let now = inner.clock.now();
+        let mut throttle = inner.request_limits(&key, PURPOSE.as_str(), client);
+        throttle.extend(inner.own_writes(user.id));
         let command = RequestEmailChange {
             now,
             user_id: user.id,
@@ -70,7 +72,7 @@ impl Account<'_> {
             code_mail: inner.mail(MailKind::ChangeEmailCode, now),
             taken_mail: inner.mail(MailKind::AccountExists, now),
             notice: inner.mail(MailKind::EmailChangeRequested, now),
-            throttle: inner.request_limits(&key, PURPOSE.as_str(), client),
+            throttle,
             tries: Some(inner.tries(own, PURPOSE)),
             audit,
         };

@@ -59,7 +59,8 @@ impl UserManager {
 }
 
 impl Inner {
-    /// Decides whether a principal may do something, and says what the store is to check again. A refusal is audited.
+    /// Decides whether a principal may do something, and says what the store is to check again. A refusal is audited,
+    /// within the limits of its user.
     pub(super) async fn permit(
         &self,
         by: Principal<'_>,
@@ -74,7 +75,7 @@ impl Inner {
         }
         let now = self.clock.now();
         let draft = self.audit_draft(AuditEvent::AccessDenied, None, Some(user.id), client, now);
-        self.store.record(draft.refused(now, "forbidden", None)).await?;
+        self.record_refusal(draft.refused(now, "forbidden", None), Some(user.id), client).await?;
         Err(Error::Forbidden)
     }
 }
