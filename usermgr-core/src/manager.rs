@@ -13,7 +13,7 @@ use crate::crypto::webhook::WebhookSecret;
 use crate::domain::job::JobName;
 use crate::domain::profile::ProfileType;
 use crate::domain::secret::SecretKey;
-use crate::flow::account::Account;
+use crate::flow::account::{Account, Exports};
 use crate::flow::register::Registration;
 use crate::flow::sessions::Sessions;
 use crate::flow::set_password::Passwords;
@@ -92,6 +92,7 @@ pub(crate) struct Inner {
     pub(crate) policies: Arc<Policies>,
     pub(crate) upkeep: Upkeep,
     pub(crate) scheduler: Scheduler,
+    pub(crate) exports: Exports,
 }
 
 impl UserManager {
@@ -628,6 +629,7 @@ impl UserManagerBuilder {
                 policies,
                 upkeep,
                 scheduler,
+                exports: Exports::default(),
             }),
         })
     }

@@ -186,6 +186,21 @@ impl ThrottlePolicy {
     pub const MAILS_A_DAY: u32 = 20;
     /// Failed sign-ins of one address in a day from networks that never signed in to it.
     pub const FAR_FAILURES_A_DAY: u32 = 100;
+    /// How many times as much the /48 around an IPv6 network may do as one network, which is a /64.
+    pub const WIDE_NETWORK_FACTOR: u32 = 8;
+    /// Refusals that are recorded of one network, or of one user on one network, within [`window`](Self::window). The
+    /// next one is recorded as the last; later ones are answered alike and write nothing. A user has
+    /// [`WIDE_NETWORK_FACTOR`](Self::WIDE_NETWORK_FACTOR) times as many over all networks.
+    pub const RECORDED_REFUSALS: u32 = 60;
+    /// Writes of a user to their own account within [`window`](Self::window).
+    pub const OWN_WRITES: u32 = 60;
+    /// Sessions that a user opens with the right password within [`window`](Self::window).
+    pub const SIGN_INS: u32 = 300;
+    /// Renewals of a user's sessions within [`window`](Self::window) or [`TokenPolicy::access_ttl`], whichever is shorter:
+    /// enough for a thousand devices.
+    pub const RENEWALS: u32 = 1000;
+    /// Exports of a user's data in an hour.
+    pub const EXPORTS_AN_HOUR: u32 = 5;
     /// How long a network that signed in counts as known.
     pub const KNOWN_NETWORK: Duration = Duration::days(30);
 }

@@ -22,7 +22,7 @@ use usermgr_core::port::store::account::{
     LimitsQuery, LimitsView, PasswordReplaced, Register, Registered, ReplacePassword, RequestEmailChange,
     UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery, UserUpdated,
 };
-use usermgr_core::port::store::audit::AuditQuery;
+use usermgr_core::port::store::audit::{AuditQuery, Record, Recorded};
 use usermgr_core::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, Redeem, Redeemed, RequestCode,
 };
@@ -184,7 +184,7 @@ part! { EventStore:
 
 part! { AuditStore:
     inside audit(command: AuditQuery) -> Page<AuditEntry, AuditId>;
-    inside record(command: AuditEntry) -> ();
+    inside record(command: Record) -> Recorded;
 }
 
 part! { KeyStore:

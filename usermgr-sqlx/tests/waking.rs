@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use support::Database;
 use usermgr_core::domain::audit::{AuditDraft, AuditEvent};
-use usermgr_core::domain::id::{AuditId, UserId};
+use usermgr_core::domain::id::{AuditId, SessionId, UserId};
+use usermgr_core::domain::password::PasswordVersion;
 use usermgr_core::domain::role::{Role, Roles};
+use usermgr_core::domain::secret::Digest;
+use usermgr_core::domain::session::AuthMethod;
 use usermgr_core::port::random::SystemRandom;
 use usermgr_core::port::store::account::CreateUser;
-use usermgr_core::port::store::session::{EndSessions, SessionSelector};
+use usermgr_core::port::store::session::{NewSession, OpenSession, SessionOpened};
 use usermgr_core::port::store::upkeep::{Purge, Purged};
 use usermgr_core::port::store::{
     AccountStore as _, EventStore as _, OutboxStore as _, SessionStore as _, UpkeepStore as _,
@@ -66,10 +69,32 @@ async fn another_process_is_woken_and_one_connection_is_enough() {
         let waiting = waiting.clone();
         tokio::spawn(async move { waiting.wait_for_events(Duration::from_secs(59)).await })
     };
-    let audit = audit(now, AuditEvent::SignOut);
-    let command =
-        EndSessions { now, user_id, which: SessionSelector::All, by: None, audit, events: Vec::new() };
-    committing.end_sessions(command).await.unwrap();
+    let later = now + time::Duration::days(1);
+    let session = NewSession {
+        id: SessionId::new(now, &SystemRandom),
+        refresh: Digest::from_bytes([1; 32]),
+        access: None,
+        idle_expires_at: later,
+        expires_at: later,
+        method: AuthMethod::Password,
+        ip: None,
+        user_agent: None,
+        network: Digest::from_bytes([2; 32]),
+    };
+    let command = OpenSession {
+        now,
+        user_id,
+        expect: PasswordVersion::NONE,
+        session,
+        upgrade: None,
+        guard: None,
+        throttle: Vec::new(),
+        restore: audit(now, AuditEvent::UserRestoration),
+        audit: audit(now, AuditEvent::SignIn),
+        events: Vec::new(),
+    };
+    let opened = committing.open_session(command).await.unwrap();
+    assert!(matches!(opened, SessionOpened::Opened(_)), "{opened:?}");
     tokio::time::timeout(Duration::from_secs(20), waiter).await.unwrap().unwrap();
 }
 

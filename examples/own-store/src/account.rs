@@ -212,7 +212,10 @@ fn replace_password(
     tx: &mut Transaction<'_>,
     command: ReplacePassword,
 ) -> Result<PasswordReplaced, StoreError> {
-    let ReplacePassword { now, user_id, expect, password, keep, notice, audit, events } = command;
+    let ReplacePassword { now, user_id, expect, password, keep, notice, throttle, audit, events } = command;
+    if let Some(retry_after) = tx.count_unless_used_up(&throttle, now)? {
+        return Ok(PasswordReplaced::Throttled { retry_after });
+    }
     let Some(mut row) = tx.active_user(user_id)? else {
         tx.audit_refused(audit, now, "gone", Some(user_id))?;
         return Ok(PasswordReplaced::Gone);
@@ -276,8 +279,11 @@ fn matched(user: &User, prefix: &str) -> Option<String> {
 }
 
 fn update_user(tx: &mut Transaction<'_>, command: UpdateUser) -> Result<UserUpdated, StoreError> {
-    let UpdateUser { now, id, by, change, audit, events } = command;
+    let UpdateUser { now, id, by, change, throttle, audit, events } = command;
     let UserChange { username, locale, profile, status, roles } = change;
+    if let Some(retry_after) = tx.count_unless_used_up(&throttle, now)? {
+        return Ok(UserUpdated::Throttled { retry_after });
+    }
     let found = tx.live_user(id)?;
     let before = found.as_ref().map(|row| &row.user);
     let new_roles = before.zip(roles).map(|(user, roles)| roles.applied_to(&user.roles));
@@ -312,10 +318,11 @@ fn update_user(tx: &mut Transaction<'_>, command: UpdateUser) -> Result<UserUpda
         status_changed: user.status != before.status,
         ..Happened::default()
     };
-    if *user != before {
-        user.updated_at = now;
-        tx.put(id, &row)?;
+    if *user == before {
+        return Ok(UserUpdated::Updated(Box::new(row.user)));
     }
+    user.updated_at = now;
+    tx.put(id, &row)?;
     if happened.status_changed && row.user.status == UserStatus::Disabled {
         tx.end_everything_of(id, None, now)?;
     }
@@ -325,7 +332,10 @@ fn update_user(tx: &mut Transaction<'_>, command: UpdateUser) -> Result<UserUpda
 }
 
 fn delete_user(tx: &mut Transaction<'_>, command: DeleteUser) -> Result<UserDeleted, StoreError> {
-    let DeleteUser { now, id, by, expect, restorable_until, notice, audit, events } = command;
+    let DeleteUser { now, id, by, expect, restorable_until, notice, throttle, audit, events } = command;
+    if let Some(retry_after) = tx.count_unless_used_up(&throttle, now)? {
+        return Ok(UserDeleted::Throttled { retry_after });
+    }
     let found = tx.live_user(id)?;
     let reached = found.as_ref().map_or_else(Roles::new, |row| row.user.roles.clone());
     let subject = found.as_ref().map(|row| row.user.id);

@@ -5,7 +5,7 @@ use usermgr_core::domain::audit::AuditEntry;
 use usermgr_core::domain::id::AuditId;
 use usermgr_core::domain::page::Page;
 use usermgr_core::port::store::StoreError;
-use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
+use usermgr_core::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
 
 use crate::FileStore;
 use crate::database::Transaction;
@@ -17,9 +17,24 @@ impl AuditStore for FileStore {
         self.run(move |tx| audit(tx, query)).await
     }
 
-    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.run(|tx| tx.record(entry)).await
+    async fn record(&self, command: Record) -> Result<Recorded, StoreError> {
+        self.run(|tx| record(tx, command)).await
     }
+}
+
+fn record(tx: &mut Transaction<'_>, command: Record) -> Result<Recorded, StoreError> {
+    let now = command.now;
+    tx.clamp(&command.throttle, now)?;
+    if let Some(retry_after) = tx.used_up(&command.past(), now)? {
+        return Ok(Recorded::Throttled { retry_after });
+    }
+    let used_up = tx.used_up(&command.throttle, now)?;
+    for rule in &command.throttle {
+        tx.count(rule, now)?;
+    }
+    let entry = if used_up.is_some() { command.into_last_entry() } else { command.entry };
+    tx.record(entry)?;
+    Ok(used_up.map_or(Recorded::Recorded, |retry_after| Recorded::Throttled { retry_after }))
 }
 
 fn audit(tx: &Transaction<'_>, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {

@@ -581,6 +581,22 @@ impl Transaction<'_> {
         self.put(rule.key.text(), &ThrottleRow { count: count.saturating_add(1), ends_at: now + left })
     }
 
+    /// Counts each rule once, unless one is used up: then answers the longest wait, and counts none.
+    pub(crate) fn count_unless_used_up(
+        &mut self,
+        rules: &[ThrottleRule],
+        now: OffsetDateTime,
+    ) -> Result<Option<Duration>, StoreError> {
+        self.clamp(rules, now)?;
+        let used_up = self.used_up(rules, now)?;
+        if used_up.is_none() {
+            for rule in rules {
+                self.count(rule, now)?;
+            }
+        }
+        Ok(used_up)
+    }
+
     pub(crate) fn reset(&mut self, rule: &ThrottleRule, now: OffsetDateTime) -> Result<(), StoreError> {
         self.put(rule.key.text(), &ThrottleRow { count: 0, ends_at: now + rule.window })
     }
@@ -610,8 +626,7 @@ impl Transaction<'_> {
         now: OffsetDateTime,
     ) -> Result<Option<Duration>, StoreError> {
         let Some(guard) = guard else { return Ok(None) };
-        let far = (!self.is_known(user, guard)?).then_some(&guard.far);
-        self.seems_used_up([&guard.own, &guard.network].into_iter().chain(far), now)
+        self.seems_used_up(guard.rules_for(self.is_known(user, guard)?), now)
     }
 }
 

@@ -9,6 +9,7 @@ use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionKey, SessionOpened,
     SessionQuery, SessionSelector, SessionStore, SessionView, SessionsEnded, SessionsQuery,
 };
+use usermgr_core::port::store::throttle::LoginGuard;
 use usermgr_core::port::store::{Happened, StoreError};
 
 use crate::FileStore;
@@ -44,15 +45,19 @@ impl SessionStore for FileStore {
 }
 
 fn open_session(tx: &mut Transaction<'_>, command: OpenSession) -> Result<SessionOpened, StoreError> {
-    let OpenSession { now, user_id, expect, session, upgrade, guard, restore, audit, events } = command;
+    let OpenSession { now, user_id, expect, session, upgrade, guard, throttle, restore, audit, events } =
+        command;
     let found = tx.get::<UserRow>(user_id)?;
     if tx.get::<SessionRow>(session.id)?.is_some()
         && let Some(row) = found
     {
         return Ok(SessionOpened::Opened(Box::new(row.user)));
     }
-    tx.clamp(guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]), now)?;
+    tx.clamp(guard.iter().flat_map(LoginGuard::rules), now)?;
     if let Some(retry_after) = tx.guard_refuses(Some(user_id), guard.as_ref(), now)? {
+        return Ok(SessionOpened::Throttled { retry_after });
+    }
+    if let Some(retry_after) = tx.count_unless_used_up(&throttle, now)? {
         return Ok(SessionOpened::Throttled { retry_after });
     }
     let returns = match &found {
@@ -95,16 +100,14 @@ fn open_session(tx: &mut Transaction<'_>, command: OpenSession) -> Result<Sessio
 
 fn login_failed(tx: &mut Transaction<'_>, command: LoginFailed) -> Result<LoginCounted, StoreError> {
     let LoginFailed { now, user_id, guard, audit } = command;
-    tx.clamp(guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]), now)?;
+    tx.clamp(guard.iter().flat_map(LoginGuard::rules), now)?;
     if let Some(retry_after) = tx.guard_refuses(user_id, guard.as_ref(), now)? {
         return Ok(LoginCounted::Throttled { retry_after });
     }
     if let Some(guard) = guard {
         let known = tx.is_known(user_id, &guard)?;
-        tx.count(&guard.own, now)?;
-        tx.count(&guard.network, now)?;
-        if !known {
-            tx.count(&guard.far, now)?;
+        for rule in guard.rules_for(known) {
+            tx.count(rule, now)?;
         }
     }
     tx.audit_refused(audit, now, "invalid_credentials", user_id)?;
@@ -137,16 +140,22 @@ fn sessions(tx: &Transaction<'_>, query: SessionsQuery) -> Result<Vec<Session>, 
 }
 
 fn rotate(tx: &mut Transaction<'_>, command: Rotate) -> Result<Rotated, StoreError> {
-    let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit, events } = command;
+    let Rotate { now, id, presented, next, access, idle_expires_at, grace, throttle, audit, events } =
+        command;
     let found = tx.get::<SessionRow>(id)?;
-    let subject = found.as_ref().map(|row| row.session.user_id);
+    let owner = found.as_ref().map(|row| row.session.user_id);
     let (Some(mut row), Some(mut view)) = (found, tx.session_view(id, now)?) else {
-        tx.audit_refused(audit, now, "session_ended", subject)?;
-        return Ok(Rotated::Ended);
+        return Ok(Rotated::Ended { owner });
     };
     let again = row.previous == Some(presented) && row.replaced_at.is_some_and(|at| (now - at).abs() < grace);
     let successor = next.iter().position(|digest| *digest == row.refresh).filter(|_| again);
-    if let (true, Some(first)) = (row.refresh == presented, next.first()) {
+    let current = next.first().filter(|_| row.refresh == presented);
+    if (current.is_some() || successor.is_some())
+        && let Some(retry_after) = tx.count_unless_used_up(&throttle, now)?
+    {
+        return Ok(Rotated::Throttled { retry_after });
+    }
+    if let Some(first) = current {
         row.previous = Some(presented);
         row.replaced_at = Some(now);
         row.refresh = *first;
@@ -159,11 +168,11 @@ fn rotate(tx: &mut Transaction<'_>, command: Rotate) -> Result<Rotated, StoreErr
         tx.put(id, &row)?;
         let happened = Happened { sessions_ended: true, session: Some(id), ..Happened::default() };
         tx.owe_events(&events, happened, view.user.id, now)?;
-        tx.audit_refused(audit, now, "token_reused", subject)?;
+        tx.audit_refused(audit, now, "token_reused", owner)?;
         return Ok(Rotated::Reused);
     }
     tx.grant_access(id, access)?;
-    tx.audit_done(audit, now, subject)?;
+    tx.audit_done(audit, now, owner)?;
     let view = Box::new(view);
     Ok(match successor {
         Some(successor) => Rotated::Repeated { view, successor },
@@ -184,7 +193,10 @@ fn end_sessions(tx: &mut Transaction<'_>, command: EndSessions) -> Result<Sessio
         SessionSelector::All => true,
     };
     let ended = tx.end_sessions_of(user_id, is_meant, now)?;
-    let happened = Happened { sessions_ended: ended > 0, session: which.one(), ..Happened::default() };
+    if ended == 0 {
+        return Ok(SessionsEnded::Ended(0));
+    }
+    let happened = Happened { sessions_ended: true, session: which.one(), ..Happened::default() };
     tx.owe_events(&events, happened, user_id, now)?;
     tx.audit_done(audit, now, Some(user_id))?;
     Ok(SessionsEnded::Ended(ended))

@@ -59,8 +59,19 @@ impl AccountStore for RedisStore {
         Ok(view)
     }
 
-    async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
-        self.under.replace_password(command).await
+    async fn replace_password(&self, mut command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
+        if command.throttle.is_empty() {
+            return self.under.replace_password(command).await;
+        }
+        let throttle = std::mem::take(&mut command.throttle);
+        self.to_its_end(async move |store| {
+            let counted = store.redis.count(command.audit.id.as_uuid(), &throttle, None, command.now);
+            match counted.await? {
+                Some(retry_after) => Ok(PasswordReplaced::Throttled { retry_after }),
+                None => store.under.replace_password(command).await,
+            }
+        })
+        .await
     }
 
     async fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
@@ -71,12 +82,34 @@ impl AccountStore for RedisStore {
         self.under.users(query).await
     }
 
-    async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
-        self.under.update_user(command).await
+    async fn update_user(&self, mut command: UpdateUser) -> Result<UserUpdated, StoreError> {
+        if command.throttle.is_empty() {
+            return self.under.update_user(command).await;
+        }
+        let throttle = std::mem::take(&mut command.throttle);
+        self.to_its_end(async move |store| {
+            let counted = store.redis.count(command.audit.id.as_uuid(), &throttle, None, command.now);
+            match counted.await? {
+                Some(retry_after) => Ok(UserUpdated::Throttled { retry_after }),
+                None => store.under.update_user(command).await,
+            }
+        })
+        .await
     }
 
-    async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
-        self.under.delete_user(command).await
+    async fn delete_user(&self, mut command: DeleteUser) -> Result<UserDeleted, StoreError> {
+        if command.throttle.is_empty() {
+            return self.under.delete_user(command).await;
+        }
+        let throttle = std::mem::take(&mut command.throttle);
+        self.to_its_end(async move |store| {
+            let counted = store.redis.count(command.audit.id.as_uuid(), &throttle, None, command.now);
+            match counted.await? {
+                Some(retry_after) => Ok(UserDeleted::Throttled { retry_after }),
+                None => store.under.delete_user(command).await,
+            }
+        })
+        .await
     }
 
     async fn request_email_change(

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod audit;
 mod code;
 mod limits;
 mod redis_keys;

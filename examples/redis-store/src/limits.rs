@@ -23,6 +23,7 @@ pub(super) use script;
 static LOOK: LazyLock<Script> = script!("limits.lua", "look.lua");
 static KNOWS: LazyLock<Script> = script!("knows.lua");
 static COUNT: LazyLock<Script> = script!("limits.lua", "count.lua");
+static RECORD: LazyLock<Script> = script!("limits.lua", "record.lua");
 static GUESS: LazyLock<Script> = script!("limits.lua", "guess.lua");
 static GIVE_BACK: LazyLock<Script> = script!("limits.lua", "give_back.lua");
 static GUARD_LOOK: LazyLock<Script> = script!("limits.lua", "guard.lua", "guard_look.lua");
@@ -49,6 +50,16 @@ pub(super) enum Guess {
 pub(super) struct Counted {
     keys: Vec<Vec<u8>>,
     values: Vec<i64>,
+}
+
+/// Whether an entry of the audit log is within its limits.
+pub(super) enum Entry {
+    /// It is.
+    Free,
+    /// It is the last of the window; so long until the limits are free again.
+    Last(Duration),
+    /// The last was before it.
+    Past(Duration),
 }
 
 /// How a guard judged a sign-in.
@@ -108,9 +119,27 @@ impl Redis {
         tries: Option<&ThrottleRule>,
         now: OffsetDateTime,
     ) -> Result<Option<Duration>, StoreError> {
+        if rules.is_empty() && tries.is_none() {
+            return Ok(None);
+        }
         let mut invocation = self.invocation(&COUNT, rules.iter().chain(tries), now);
         invocation.key(self.counted(created)).arg(rules.len());
         self.wait(&invocation).await
+    }
+
+    /// Counts the rules of an entry of the audit log, unless the last one of the window was before it.
+    pub(super) async fn count_entry(
+        &self,
+        rules: &[ThrottleRule],
+        now: OffsetDateTime,
+    ) -> Result<Entry, StoreError> {
+        let (what, wait): (i64, i64) = self.run(&self.invocation(&RECORD, rules, now)).await?;
+        let wait = Duration::microseconds(wait);
+        Ok(match what {
+            0 => Entry::Free,
+            1 => Entry::Last(wait),
+            _ => Entry::Past(wait),
+        })
     }
 
     /// Counts a guess as a wrong one, before it is judged.
@@ -159,12 +188,13 @@ impl Redis {
         user: Option<UserId>,
         now: OffsetDateTime,
     ) -> ScriptInvocation<'a> {
-        let LoginGuard { own, network, far, network_key, known_since } = guard;
-        let mut invocation = self.invocation(script, [own, network, far], now);
+        let LoginGuard { own: _, network: _, wide: _, far: _, network_key, known_since } = guard;
+        let mut invocation = self.invocation(script, guard.rules(), now);
         invocation
             .key(self.networks())
             .arg(user.map_or_else(Vec::new, |user| network_of(user, network_key)))
-            .arg(micros(*known_since));
+            .arg(micros(*known_since))
+            .arg(guard.rules().count());
         invocation
     }
 

@@ -10,6 +10,7 @@ use usermgr_core::domain::id::{SessionId, UserId};
 use usermgr_core::domain::secret::Digest;
 use usermgr_core::domain::session::Session;
 use usermgr_core::port::store::StoreError;
+use usermgr_core::port::store::audit::Record;
 use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, NewSession, OpenSession, Rotate, Rotated, SessionKey,
     SessionOpened, SessionQuery, SessionStore, SessionView, SessionsEnded, SessionsQuery,
@@ -118,6 +119,11 @@ impl RedisStore {
                 Judged::Passed { failures } => forgiven = Some((guard.own, failures)),
             }
         }
+        let throttle = std::mem::take(&mut command.throttle);
+        let counted = self.redis.count(command.session.id.as_uuid(), &throttle, None, now);
+        if let Some(retry_after) = counted.await? {
+            return Ok(SessionOpened::Throttled { retry_after });
+        }
         let opening = self.write_half(&mut command.session, now).await?;
         let opened = self.under.open_session(command).await?;
         match &opened {
@@ -174,13 +180,12 @@ impl RedisStore {
     async fn renew(&self, mut command: Rotate) -> Result<Rotated, StoreError> {
         let (id, now) = (command.id, command.now);
         let access = command.access.take();
+        let throttle = std::mem::take(&mut command.throttle);
         loop {
             let (half, life) = self.halves(id, now).await?;
             let Some(life) = life else { return self.under.rotate(command).await };
             let Some(half) = half.filter(|half| half.idle_expires_at > now) else {
-                let refused = command.audit.refused(now, "session_ended", Some(life.user.id));
-                self.under.record(refused).await?;
-                return Ok(Rotated::Ended);
+                return Ok(Rotated::Ended { owner: Some(life.user.id) });
             };
             let presented = command.presented;
             let again = half
@@ -198,12 +203,17 @@ impl RedisStore {
                 // The life knows no token: to the store under this one, any is one that was used up.
                 _ => return self.under.rotate(command).await,
             };
+            let counted = self.redis.count(command.audit.id.as_uuid(), &throttle, None, now);
+            if let Some(retry_after) = counted.await? {
+                return Ok(Rotated::Throttled { retry_after });
+            }
             if !self.redis.swap(id, &half, &after, access, now).await? {
                 // Somebody else was faster, and what was read is not so any more.
                 continue;
             }
             let subject = Some(life.user.id);
-            if let Err(error) = self.under.record(command.audit.done(now, subject)).await {
+            let entry = command.audit.done(now, subject);
+            if let Err(error) = self.under.record(Record::unlimited(entry)).await {
                 left_behind(self.redis.swap(id, &after, &half, None, now).await.map(drop));
                 return Err(error);
             }

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use usermgr_core::domain::audit::AuditEntry;
 use usermgr_core::domain::email::EmailKey;
-use usermgr_core::domain::id::{AuditId, OutboxId};
+use usermgr_core::domain::id::OutboxId;
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::undeliverable::UndeliverableAddress;
-use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
 use usermgr_core::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
@@ -53,10 +51,6 @@ handed_down! {
         claim_events(command: Claim) -> Answer<Vec<ClaimedEvent>>;
         settle_events(commands: Vec<SettleEvent>) -> Answer<Vec<Settled>>;
         wait_for_events(at_most: Duration);
-    }
-    AuditStore {
-        audit(query: AuditQuery) -> Answer<Page<AuditEntry, AuditId>>;
-        record(entry: AuditEntry) -> Answer<()>;
     }
     KeyStore {
         signing_keys() -> Answer<Vec<SealedSigningKey>>;

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::build::NOW;
 use super::{
-    StoreHarness, administration, codes, deletion, drops, email_change, events, jobs, limits, profiles,
-    races, refresh, upkeep,
+    StoreHarness, administration, codes, deletion, drops, email_change, events, floods, jobs, limits,
+    profiles, races, refresh, upkeep,
 };
 use crate::domain::audit::AuditEntry;
 use crate::domain::email::EmailKey;
@@ -24,7 +24,7 @@ use crate::port::store::account::{
     RequestEmailChange, UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery,
     UserUpdated,
 };
-use crate::port::store::audit::{AuditQuery, AuditStore};
+use crate::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
 use crate::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, RedeemEffect, Redeemed, RequestCode,
 };
@@ -54,6 +54,12 @@ enum Fault {
     AuditAfterCommit,
     /// Limits are not counted.
     LostThrottle,
+    /// Refusals are recorded for ever.
+    RefusalsWithoutEnd,
+    /// Failed sign-ins are counted for each /64 and not for the /48 around them.
+    WideNetworkForgotten,
+    /// A refresh token that was used up is not looked at when too many were renewed.
+    LimitBeforeReuse,
     /// Of several counters, one that is used up refuses.
     OneCounterRefuses,
     /// A guess is counted before it is judged, and stays counted when it was right.
@@ -313,7 +319,12 @@ impl SessionStore for Broken {
         self.inner.open_session(command).await
     }
 
-    async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
+    async fn login_failed(&self, mut command: LoginFailed) -> Result<LoginCounted, StoreError> {
+        if self.fault == Fault::WideNetworkForgotten
+            && let Some(guard) = &mut command.guard
+        {
+            guard.wide = None;
+        }
         self.inner.login_failed(command).await
     }
 
@@ -326,6 +337,13 @@ impl SessionStore for Broken {
     }
 
     async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
+        if self.fault == Fault::LimitBeforeReuse {
+            let rules = command.throttle.clone();
+            let query = LimitsQuery { now: command.now, rules, network: None };
+            if let Some(retry_after) = self.inner.limits(query).await?.wait(&command.throttle) {
+                return Ok(Rotated::Throttled { retry_after });
+            }
+        }
         let (id, before) = (command.id, self.inner.state()?.sessions.get(&command.id).cloned());
         let outcome = self.inner.rotate(command).await?;
         if let (Fault::ReuseUnnoticed, Rotated::Reused, Some(before)) = (self.fault, &outcome, before) {
@@ -414,8 +432,11 @@ impl AuditStore for Broken {
         self.inner.audit(query).await
     }
 
-    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.inner.record(entry).await
+    async fn record(&self, mut command: Record) -> Result<Recorded, StoreError> {
+        if self.fault == Fault::RefusalsWithoutEnd {
+            command.throttle.clear();
+        }
+        self.inner.record(command).await
     }
 }
 
@@ -502,6 +523,10 @@ caught! {
     a_get_then_update_is_caught: GetThenUpdate by races::no_more_than_the_allowed_guesses_are_judged
     an_audit_after_the_commit_is_caught: AuditAfterCommit by drops::a_dropped_command_is_all_or_nothing
     a_lost_throttle_is_caught: LostThrottle by limits::a_limit_holds_to_the_second
+    refusals_without_end_are_caught: RefusalsWithoutEnd by floods::refusals_end_with_one_last_entry
+    a_forgotten_wide_network_is_caught:
+        WideNetworkForgotten by floods::a_wide_network_is_limited_over_all_of_its_networks
+    a_limit_before_reuse_is_caught: LimitBeforeReuse by floods::no_limit_hides_a_used_token
     a_counter_that_refuses_alone_is_caught:
         OneCounterRefuses by limits::a_guess_is_judged_while_one_counter_is_free
     a_right_guess_that_is_counted_is_caught: RightGuessCounted by limits::a_right_guess_counts_nothing

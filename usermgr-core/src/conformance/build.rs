@@ -27,7 +27,7 @@ use crate::port::store::account::{
     Actor, CreateUser, DeleteUser, ImportedUser, NewPassword, Register, Registered, ReplacePassword,
     RequestEmailChange, UpdateUser, UserChange, UserCreated,
 };
-use crate::port::store::audit::AuditQuery;
+use crate::port::store::audit::{AuditQuery, Record};
 use crate::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeTarget, NewCode, Redeem, RedeemEffect, RequestCode,
 };
@@ -223,6 +223,7 @@ pub(super) fn open(user: &User, version: PasswordVersion, now: OffsetDateTime) -
         session: session(now),
         upgrade: None,
         guard: None,
+        throttle: Vec::new(),
         restore: audit(AuditEvent::UserRestoration),
         audit: audit(AuditEvent::SignIn),
         events: Vec::new(),
@@ -233,6 +234,7 @@ pub(super) fn guard(address: &str, network: &str, now: OffsetDateTime) -> LoginG
     LoginGuard {
         own: rule(&format!("own {address} {network}"), 3, Duration::minutes(15)),
         network: rule(&format!("network {network}"), 20, Duration::minutes(15)),
+        wide: None,
         far: rule(&format!("far {address}"), 6, Duration::days(1)),
         network_key: digest(network),
         known_since: now - Duration::days(30),
@@ -251,6 +253,7 @@ pub(super) fn replace(user_id: UserId, expect: PasswordVersion, now: OffsetDateT
         password: PasswordHash::new("replaced"),
         keep: None,
         notice: mail(MailKind::PasswordChanged),
+        throttle: Vec::new(),
         audit: audit(AuditEvent::PasswordChange),
         events: Vec::new(),
     }
@@ -270,13 +273,28 @@ pub(super) fn rotate(id: SessionId, presented: Digest, next: &str, now: OffsetDa
         access: Some((digest(&format!("access {}", fresh())), now + Duration::minutes(15))),
         idle_expires_at: now + Duration::days(14),
         grace: GRACE,
+        throttle: Vec::new(),
         audit: audit(AuditEvent::SessionRefresh),
         events: Vec::new(),
     }
 }
 
 pub(super) fn update(id: UserId, change: UserChange, now: OffsetDateTime) -> UpdateUser {
-    UpdateUser { now, id, by: None, change, audit: audit(AuditEvent::UserUpdate), events: Vec::new() }
+    UpdateUser {
+        now,
+        id,
+        by: None,
+        change,
+        throttle: Vec::new(),
+        audit: audit(AuditEvent::UserUpdate),
+        events: Vec::new(),
+    }
+}
+
+/// Records a refusal.
+pub(super) fn record(throttle: &[ThrottleRule], now: OffsetDateTime) -> Record {
+    let entry = audit(AuditEvent::AccessDenied).refused(now, "forbidden", None);
+    Record { now, entry, throttle: throttle.to_vec() }
 }
 
 /// Disables a user.
@@ -293,6 +311,7 @@ pub(super) fn delete(id: UserId, now: OffsetDateTime) -> DeleteUser {
         expect: None,
         restorable_until: None,
         notice: Some(mail(MailKind::AccountDeleted)),
+        throttle: Vec::new(),
         audit: audit(AuditEvent::UserDeletion),
         events: Vec::new(),
     }

@@ -117,7 +117,8 @@ pub async fn ended_sessions_are_told_of(harness: &dyn StoreHarness) {
         command.events = all_events();
         store.end_sessions(command).await.unwrap();
     }
-    for (session, answer) in [(two, Rotated::Reused), (two, Rotated::Ended), (three, Rotated::Ended)] {
+    let over = Rotated::Ended { owner: Some(ana.id) };
+    for (session, answer) in [(two, Rotated::Reused), (two, over.clone()), (three, over)] {
         let mut reused = rotate(session, digest("a token that was used up"), "next", NOW);
         reused.events = all_events();
         assert_eq!(store.rotate(reused).await.unwrap(), answer);

@@ -21,7 +21,7 @@ use crate::port::store::Store;
 use crate::port::store::account::{
     ImportUsers, ImportedUser, PasswordReplaced, UserCreated, UserCursor, UserImported, UserQuery,
 };
-use crate::port::store::audit::AuditQuery;
+use crate::port::store::audit::{AuditQuery, Record};
 use crate::port::store::outbox::{DeliveryResult, OutboxQuery, OutboxStatus, Settle};
 use crate::port::store::session::{SessionOpened, SessionSelector};
 
@@ -221,7 +221,7 @@ pub async fn the_audit_log_is_filtered(harness: &dyn StoreHarness) {
     for n in 0..36_u32 {
         let (subject, event) = (subjects[n as usize % 3], events[n as usize / 3 % 3]);
         let entry = entry(event, Duration::milliseconds(i64::from(n / 9)), u128::from(n), subject);
-        store.record(entry.clone()).await.unwrap();
+        store.record(Record::unlimited(entry.clone())).await.unwrap();
         written.push(entry);
     }
     written.reverse();
@@ -267,7 +267,7 @@ pub async fn what_is_recorded_comes_back(harness: &dyn StoreHarness) {
     full.request_id = Some("request".into());
     let done = audit(AuditEvent::UserExport).done(later(1), None);
     for entry in [&full, &done] {
-        store.record(entry.clone()).await.unwrap();
+        store.record(Record::unlimited(entry.clone())).await.unwrap();
     }
     let mut found = entries(&store).await;
     found.sort_by_key(|entry| entry.at);

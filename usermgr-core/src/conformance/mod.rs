@@ -32,6 +32,7 @@ pub mod deletion;
 pub mod drops;
 pub mod email_change;
 pub mod events;
+pub mod floods;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
@@ -105,6 +106,12 @@ macro_rules! conformance_suite {
                 failed_sign_ins_are_counted_and_forgiven, a_sign_in_forgives_no_other_failures,
                 failures_look_alike_without_a_user, known_networks_are_not_locked_out,
                 a_network_is_known_for_a_while;
+            floods: refusals_end_with_one_last_entry, an_entry_counts_on_each_of_its_limits,
+                limits_of_entries_hold_in_a_race, own_writes_over_a_limit_change_nothing,
+                a_change_of_nothing_is_not_audited, ending_no_session_is_not_audited,
+                renewals_over_a_limit_change_nothing, no_limit_hides_a_used_token,
+                a_limit_on_renewals_neither_unlocks_nor_freezes, sign_ins_that_succeed_are_limited,
+                a_wide_network_is_limited_over_all_of_its_networks;
             sessions: a_session_holds_until_any_of_its_ends, no_way_leads_into_a_session_that_is_over,
                 a_session_needs_the_password_it_was_opened_with, a_refused_sign_in_changes_nothing,
                 changing_a_password_keeps_one_session, the_session_that_is_kept_is_ones_own,
@@ -210,6 +217,7 @@ mod tests {
             include_str!("drops.rs"),
             include_str!("email_change.rs"),
             include_str!("events.rs"),
+            include_str!("floods.rs"),
             include_str!("jobs.rs"),
             include_str!("keys.rs"),
             include_str!("limits.rs"),

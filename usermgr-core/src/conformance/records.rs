@@ -2,26 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::StoreHarness;
 use super::build::{
-    NOW, SettleOne as _, all_events, audit, candidates, claim, create, digest, email, end, entries, failed,
-    guard, later, open, outbox, password_of, profile, registered, request, right, user, user_id,
+    NOW, SettleOne as _, all_events, audit, candidates, claim, create, digest, email, entries, failed, guard,
+    later, open, outbox, password_of, profile, registered, request, right, update, user, user_id,
 };
 use crate::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use crate::domain::code::CodePurpose;
+use crate::domain::id::UserId;
 use crate::domain::mail::OwedCode;
 use crate::domain::page::PageSize;
 use crate::domain::password::{PasswordHash, PasswordVersion};
 use crate::domain::role::{Role, Roles};
 use crate::domain::session::AuthMethod;
 use crate::domain::user::{Locale, User, UserStatus, Username};
-use crate::port::store::account::{DeleteUser, ImportUsers, ImportedUser, UserImported, UserQuery};
+use crate::port::store::account::{
+    DeleteUser, ImportUsers, ImportedUser, UpdateUser, UserChange, UserImported, UserQuery,
+};
 use crate::port::store::audit::AuditQuery;
 use crate::port::store::code::Redeemed;
 use crate::port::store::outbox::{DeliveryResult, OutboxEntry, Settle};
-use crate::port::store::session::{SessionKey, SessionQuery, SessionSelector};
+use crate::port::store::session::{SessionKey, SessionQuery};
 
 const ANA: &str = "ana@example.org";
 /// Texts that stores have stumbled over.
@@ -46,6 +49,12 @@ pub(super) fn long(text: &str, bytes: usize) -> String {
     long
 }
 
+/// Gives a user another name.
+fn renamed(id: UserId, n: usize, now: OffsetDateTime) -> UpdateUser {
+    let username = Some(Some(Username::parse(&format!("Ana {n}")).unwrap()));
+    update(id, UserChange { username, ..UserChange::default() }, now)
+}
+
 /// What the audit log tells comes back: who, of whom, at which address, from where, under which request.
 pub async fn an_audit_entry_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
@@ -59,9 +68,9 @@ pub async fn an_audit_entry_comes_back_as_it_went_in(harness: &dyn StoreHarness)
         draft.user_agent = Some(long(text, 256));
         draft.request_id = Some(long(text, 128));
         let now = NOW + Duration::MICROSECOND * u32::try_from(n).unwrap();
-        let mut command = end(ana.id, SessionSelector::All, now);
+        let mut command = renamed(ana.id, n, now);
         command.audit = draft.clone();
-        store.end_sessions(command).await.unwrap();
+        store.update_user(command).await.unwrap();
         written.push(draft.done(now, Some(ana.id)));
         let mut command = failed(Some(ana.id), guard(ANA, text, NOW), now);
         command.audit.user_agent = Some((*text).to_owned());
@@ -75,8 +84,8 @@ pub async fn an_audit_entry_comes_back_as_it_went_in(harness: &dyn StoreHarness)
 pub async fn the_audit_log_is_paged(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;
     let (ana, bob) = (user(&store, ANA).await, user(&store, "bob@example.org").await);
-    for _ in 0..3 {
-        store.end_sessions(end(ana.id, SessionSelector::All, NOW)).await.unwrap();
+    for n in 0..3 {
+        store.update_user(renamed(ana.id, n, NOW)).await.unwrap();
     }
     for (subject, expected) in [(None, 5_usize), (Some(ana.id), 4), (Some(bob.id), 1)] {
         let (mut seen, mut pages, mut after) = (Vec::<AuditEntry>::new(), 0, None);
@@ -248,6 +257,7 @@ pub async fn who_is_there_is_not_imported(harness: &dyn StoreHarness) {
         expect: None,
         restorable_until: None,
         notice: None,
+        throttle: Vec::new(),
         audit: audit(AuditEvent::UserDeletion),
         events: Vec::new(),
     };

@@ -12,6 +12,7 @@ use crate::domain::audit::{AuditEntry, AuditEvent};
 use crate::domain::code::CodePurpose;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::account::{CredentialsQuery, Registered};
+use crate::port::store::audit::Record;
 use crate::port::store::code::Redeemed;
 use crate::port::store::event::{EventResult, SettleEvent};
 use crate::port::store::key::AddSigningKey;
@@ -272,7 +273,7 @@ pub async fn a_deleted_user_is_purged_with_all_that_is_theirs(harness: &dyn Stor
     };
     let written: Vec<_> = (0..4).map(told).collect();
     for entry in &written {
-        store.record(entry.clone()).await.unwrap();
+        store.record(Record::unlimited(entry.clone())).await.unwrap();
     }
     let mut deletion = delete(ana.id, later(10));
     deletion.notice = None;

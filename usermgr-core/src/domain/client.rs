@@ -1,6 +1,6 @@
 //! Who is asking: what the outside knows of the other end of a request.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The other end of a request. It is recorded with sessions and audit entries, and its address counts towards
 /// limits; nothing in it is trusted as proof of anything.
@@ -60,7 +60,7 @@ impl ClientContext {
 
     /// The network that limits are counted for: the IPv4 address, or the /64 of an IPv6 address.
     pub(crate) fn network(&self) -> String {
-        match self.ip.map(|ip| ip.to_canonical()) {
+        match self.ip.map(counted_ip) {
             None => "unknown".into(),
             Some(IpAddr::V4(v4)) => v4.to_string(),
             Some(IpAddr::V6(v6)) => {
@@ -68,6 +68,37 @@ impl ClientContext {
                 format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
             }
         }
+    }
+
+    /// The /48 of an IPv6 address, which is what one customer of a provider has at most: 65,536 networks of
+    /// [`network`](Self::network). None for IPv4, where one address is one network.
+    pub(crate) fn wide_network(&self) -> Option<String> {
+        match self.ip.map(counted_ip) {
+            None | Some(IpAddr::V4(_)) => None,
+            Some(IpAddr::V6(v6)) => {
+                let [a, b, c, ..] = v6.segments();
+                Some(format!("{a:x}:{b:x}:{c:x}::/48"))
+            }
+        }
+    }
+}
+
+/// The address that limits count. An IPv6 address that only carries an IPv4 address counts as that one: otherwise all
+/// of IPv4 shares one /64 (NAT64, Teredo), or one IPv4 address has a /48 of its own (6to4).
+fn counted_ip(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip.to_canonical() else { return ip.to_canonical() };
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    match v6.segments() {
+        // NAT64, the well-known prefix (RFC 6052).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => v4(high, low),
+        // Teredo (RFC 4380) inverts each bit of the client's address.
+        [0x2001, 0, _, _, _, _, high, low] => v4(!high, !low),
+        _ => IpAddr::V6(v6),
     }
 }
 
@@ -99,6 +130,36 @@ mod tests {
     #[test]
     fn a_mapped_ipv4_address_is_that_ipv4_address() {
         assert_eq!(network("::ffff:192.0.2.7"), network("192.0.2.7"));
+    }
+
+    #[test]
+    fn all_64_networks_of_one_48_are_one_wide_network() {
+        let wide = |ip: &str| ClientContext::new().with_ip(ip.parse().unwrap()).wide_network();
+        assert_eq!(wide("2001:db8:1:2::1").unwrap(), "2001:db8:1::/48");
+        assert_eq!(wide("2001:db8:1:2::1"), wide("2001:0db8:0001:ffff::9"));
+        assert_ne!(wide("2001:db8:1::1"), wide("2001:db8:2::1"));
+        for narrow in ["192.0.2.7", "::ffff:192.0.2.7", "64:ff9b::192.0.2.7", "2002:c000:207::1"] {
+            assert_eq!(wide(narrow), None, "{narrow}");
+        }
+        assert_eq!(ClientContext::new().wide_network(), None);
+    }
+
+    #[test]
+    fn an_address_that_carries_an_ipv4_address_counts_as_that_one() {
+        let own = network("192.0.2.7");
+        for carrier in [
+            "::ffff:c000:207",
+            "64:ff9b::192.0.2.7",
+            "2002:c000:207::1",
+            "2002:c000:207:ffff::9",
+            "2001:0:4136:e378:8000:63bf:3fff:fdf8",
+        ] {
+            assert_eq!(network(carrier), own, "{carrier}");
+        }
+        // These only look like one.
+        for other in ["64:ff9b:1::c000:207", "2001:1::3fff:fdf8", "2003:c000:207::1"] {
+            assert!(network(other).ends_with("::/64"), "{other}");
+        }
     }
 
     #[test]

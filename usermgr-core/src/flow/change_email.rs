@@ -65,6 +65,8 @@ impl Account<'_> {
         let now = inner.clock.now();
         // No code is issued that could not be redeemed.
         inner.admit_guess(own, Standing::User(user.id), client, now).await?;
+        let mut throttle = inner.email_change_limits(user.id, &key, PURPOSE.as_str(), client);
+        throttle.extend(inner.own_writes(user.id));
         let command = RequestEmailChange {
             now,
             user_id: user.id,
@@ -74,7 +76,7 @@ impl Account<'_> {
             code_mail: inner.mail(MailKind::ChangeEmailCode, now),
             taken_mail: inner.mail(MailKind::AccountExists, now),
             notice: inner.mail(MailKind::EmailChangeRequested, now),
-            throttle: inner.email_change_limits(user.id, &key, PURPOSE.as_str(), client),
+            throttle,
             tries: Some(inner.tries(own, PURPOSE)),
             audit,
         };

@@ -1,6 +1,7 @@
 //! Changing one's password by knowing it.
 
 use super::input::Input;
+use super::limits::wait;
 use super::sessions::Authenticated;
 use super::set_password::Passwords;
 use crate::domain::audit::AuditEvent;
@@ -48,7 +49,7 @@ impl Passwords<'_> {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::InvalidCredentials`] for a wrong current password, [`Error::TooManyAttempts`],
-    /// [`Error::SessionEnded`], [`Error::Overloaded`], [`Error::Unavailable`].
+    /// [`Error::SessionEnded`], [`Error::RateLimited`], [`Error::Overloaded`], [`Error::Unavailable`].
     ///
     /// # Security
     /// A wrong current password counts as a failed sign-in: there is no second path to guess on.
@@ -102,6 +103,7 @@ impl Passwords<'_> {
             password,
             keep: Some(caller.session.id),
             notice: inner.mail(MailKind::PasswordChanged, now),
+            throttle: inner.password_changes(user.id),
             audit,
             events: inner.event_drafts(&[EventKind::PasswordChanged], now),
         };
@@ -109,6 +111,9 @@ impl Passwords<'_> {
             PasswordReplaced::Replaced => Ok(()),
             PasswordReplaced::Stale => Err(Error::InvalidCredentials),
             PasswordReplaced::Gone => Err(Error::SessionEnded),
+            PasswordReplaced::Throttled { retry_after } => {
+                Err(Error::RateLimited { retry_after: wait(retry_after) })
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`Account::delete`], [`Users::delete`].
 
 use super::account::Account;
+use super::limits::wait;
 use super::permission::{Operation, Principal};
 use super::sessions::Authenticated;
 use super::users::Users;
@@ -22,7 +23,8 @@ impl Account<'_> {
     ///
     /// # Errors
     /// [`Error::ReauthenticationRequired`] without a password long after the sign-in, [`Error::InvalidCredentials`],
-    /// [`Error::TooManyAttempts`], [`Error::LastAdmin`], [`Error::SessionEnded`], [`Error::Unavailable`].
+    /// [`Error::TooManyAttempts`], [`Error::RateLimited`], [`Error::LastAdmin`], [`Error::SessionEnded`],
+    /// [`Error::Unavailable`].
     pub async fn delete(
         &self,
         caller: &Authenticated,
@@ -43,6 +45,7 @@ impl Account<'_> {
             expect,
             restorable_until: Some(now + inner.policies.deletion.grace),
             notice: Some(inner.mail(MailKind::AccountDeleted, now)),
+            throttle: inner.own_writes(user.id),
             audit,
             events: inner.event_drafts(&[EventKind::UserDeleted], now),
         };
@@ -51,6 +54,9 @@ impl Account<'_> {
             UserDeleted::LastAdmin => Err(Error::LastAdmin),
             UserDeleted::Stale => Err(Error::InvalidCredentials),
             UserDeleted::NotFound | UserDeleted::NotPermitted => Err(Error::SessionEnded),
+            UserDeleted::Throttled { retry_after } => {
+                Err(Error::RateLimited { retry_after: wait(retry_after) })
+            }
         }
     }
 }
@@ -75,6 +81,7 @@ impl Users<'_> {
             expect: None,
             restorable_until: None,
             notice: None,
+            throttle: Vec::new(),
             audit: inner.audit_draft(AuditEvent::UserDeletion, None, by.actor(), client, now),
             events: inner.event_drafts(&[EventKind::UserDeleted], now),
         };
@@ -83,6 +90,9 @@ impl Users<'_> {
             UserDeleted::NotFound => Err(Error::NotFound),
             UserDeleted::LastAdmin => Err(Error::LastAdmin),
             UserDeleted::NotPermitted | UserDeleted::Stale => Err(Error::Forbidden),
+            UserDeleted::Throttled { retry_after } => {
+                Err(Error::RateLimited { retry_after: wait(retry_after) })
+            }
         }
     }
 }

@@ -72,7 +72,7 @@ impl Inner {
         self.ask(Question::SignIn(SignInAttempt { email, user, method: AuthMethod::EmailCode, client })).await
     }
 
-    /// Audits that the owner of an account was not signed in for a hook that refused it.
+    /// Audits that the owner of an account was not signed in for a hook that refused it, within the limits of the user.
     pub(super) async fn audit_refused_sign_in(
         &self,
         error: &Error,
@@ -83,7 +83,7 @@ impl Inner {
         if let Error::Refused(_) = error {
             let now = self.clock.now();
             let draft = self.audit_draft(AuditEvent::SignIn, Some(email.key()), None, client, now);
-            self.store.record(draft.refused(now, error.reason(), Some(user))).await?;
+            self.record_refusal(draft.refused(now, error.reason(), Some(user)), Some(user), client).await?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use crate::domain::audit::{AuditDraft, AuditEvent};
+use crate::domain::audit::{AuditDraft, AuditEntry, AuditEvent};
 use crate::domain::client::ClientContext;
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::email::EmailKey;
@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::manager::Inner;
 use crate::policy::ThrottlePolicy;
 use crate::port::store::account::{KnownNetwork, LimitsQuery};
+use crate::port::store::audit::Record;
 use crate::port::store::code::NewCode;
 use crate::port::store::throttle::{LoginGuard, ThrottleRule};
 use crate::port::store::{EventDraft, MailDraft};
@@ -73,18 +74,22 @@ impl Inner {
             return Ok(Vec::new());
         }
         let budgets = self.guess_budgets(email, standing, client);
-        let network = client.network();
-        let network = self.rule("guess-network", &[&network], throttle.network_failures, throttle.window);
+        let (name, limit) = ("guess-network", throttle.network_failures);
+        let network = self.rule(name, &[&client.network()], limit, throttle.window);
+        let networks = [network].into_iter().chain(self.wide_rule(name, client, limit, throttle.window));
+        let networks: Vec<_> = networks.collect();
+        let both = [budgets.strangers, budgets.own];
         let query = LimitsQuery {
             now,
-            rules: [budgets.strangers, budgets.own, network].map(ThrottleRule::past).to_vec(),
+            rules: both.iter().chain(&networks).copied().map(ThrottleRule::past).collect(),
             network: Some(self.known_network(email, client, now)),
         };
         let view = self.store.limits(query).await?;
-        let budgets = vec![budgets.of(standing, view.is_known), network];
-        match view.wait(&budgets) {
+        let mut counted = vec![budgets.of(standing, view.is_known)];
+        counted.extend(networks);
+        match view.wait(&counted) {
             Some(retry_after) => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
-            None => Ok(budgets),
+            None => Ok(counted),
         }
     }
 
@@ -133,6 +138,7 @@ impl Inner {
             self.rule("request", &[email, what, &network], codes.requests, codes.window),
             self.rule("request-network", &[&network], throttle.network_requests, codes.window),
         ];
+        rules.extend(self.wide_rule("request-network", client, throttle.network_requests, codes.window));
         if codes.resend_interval.is_positive() {
             rules.push(self.rule("resend", &[email, what, &network], 1, codes.resend_interval));
         }
@@ -215,6 +221,7 @@ impl Inner {
         throttle.enabled.then(|| LoginGuard {
             own: self.rule("login", &[email, &network], throttle.login_failures, throttle.window),
             network: self.rule("login-network", &[&network], throttle.network_failures, throttle.window),
+            wide: self.wide_rule("login-network", client, throttle.network_failures, throttle.window),
             far: self.rule("login-far", &[email], ThrottlePolicy::FAR_FAILURES_A_DAY, Duration::DAY),
             network_key: self.network_key(client),
             known_since: now - ThrottlePolicy::KNOWN_NETWORK,
@@ -275,6 +282,120 @@ impl Inner {
             user_agent: client.user_agent.clone(),
             request_id: client.request_id.clone(),
         }
+    }
+
+    /// The rule for the /48 around the client's IPv6 network, beside the rule of `limit` for that network.
+    pub(super) fn wide_rule(
+        &self,
+        limit_name: &'static str,
+        client: &ClientContext,
+        limit: u32,
+        window: Duration,
+    ) -> Option<ThrottleRule> {
+        let limit = limit.saturating_mul(ThrottlePolicy::WIDE_NETWORK_FACTOR);
+        client.wide_network().map(|wide| self.rule(limit_name, &[&wide], limit, window))
+    }
+
+    /// The limit on writes of users to their own accounts.
+    pub(super) fn own_writes(&self, user: UserId) -> Vec<ThrottleRule> {
+        self.of_user("own-writes", user, ThrottlePolicy::OWN_WRITES, self.policies.throttle.window)
+    }
+
+    /// The limit on changes of a user's password. It is apart from the other writes: they need no password, so a stolen
+    /// session could use up the owner's changes.
+    pub(super) fn password_changes(&self, user: UserId) -> Vec<ThrottleRule> {
+        self.of_user("password-changes", user, ThrottlePolicy::OWN_WRITES, self.policies.throttle.window)
+    }
+
+    /// The limit on sessions that a user opens with the right password.
+    pub(super) fn sign_ins(&self, user: UserId) -> Vec<ThrottleRule> {
+        self.of_user("sign-ins", user, ThrottlePolicy::SIGN_INS, self.policies.throttle.window)
+    }
+
+    /// The limit on renewals of a user's sessions. Its window is the life of an access token where that is shorter: a
+    /// client renews about once in that time.
+    pub(super) fn renewals(&self, user: UserId) -> Vec<ThrottleRule> {
+        let window = self.policies.throttle.window.min(self.policies.tokens.access_ttl);
+        self.of_user("renewals", user, ThrottlePolicy::RENEWALS, window)
+    }
+
+    /// The limit on exports of a user's data.
+    pub(super) fn export_limit(&self, user: UserId) -> Vec<ThrottleRule> {
+        self.of_user("exports", user, ThrottlePolicy::EXPORTS_AN_HOUR, Duration::HOUR)
+    }
+
+    fn of_user(
+        &self,
+        limit_name: &'static str,
+        user: UserId,
+        limit: u32,
+        window: Duration,
+    ) -> Vec<ThrottleRule> {
+        let rule = || self.rule(limit_name, &[&user.to_string()], limit, window);
+        self.policies.throttle.enabled.then(rule).into_iter().collect()
+    }
+
+    /// The limit on recorded refusals of clients who have not proven who they are.
+    fn refusals_of_network(&self, client: &ClientContext) -> Vec<ThrottleRule> {
+        let throttle = &self.policies.throttle;
+        if !throttle.enabled {
+            return Vec::new();
+        }
+        let (name, limit) = ("refusals", ThrottlePolicy::RECORDED_REFUSALS);
+        let network = self.rule(name, &[&client.network()], limit, throttle.window);
+        let wide = self.wide_rule(name, client, limit, throttle.window);
+        [network].into_iter().chain(wide).collect()
+    }
+
+    /// The limits on recorded refusals of a user: from one network, and from all of them.
+    fn refusals_of_user(&self, user: UserId, client: &ClientContext) -> Vec<ThrottleRule> {
+        let throttle = &self.policies.throttle;
+        if !throttle.enabled {
+            return Vec::new();
+        }
+        let (user, limit) = (user.to_string(), ThrottlePolicy::RECORDED_REFUSALS);
+        let everywhere = limit.saturating_mul(ThrottlePolicy::WIDE_NETWORK_FACTOR);
+        vec![
+            self.rule("refusals-user", &[&user, &client.network()], limit, throttle.window),
+            self.rule("refusals-user", &[&user], everywhere, throttle.window),
+        ]
+    }
+
+    /// Whether refusals of the client's network are past their limit, so that none is recorded any more. A read.
+    pub(super) async fn is_past_refusals(
+        &self,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<bool, Error> {
+        self.is_past(&self.refusals_of_network(client), now).await
+    }
+
+    async fn is_past(&self, rules: &[ThrottleRule], now: OffsetDateTime) -> Result<bool, Error> {
+        if rules.is_empty() {
+            return Ok(false);
+        }
+        let rules = rules.iter().copied().map(ThrottleRule::past).collect();
+        let view = self.store.limits(LimitsQuery { now, rules, network: None }).await?;
+        Ok(!view.used_up.is_empty())
+    }
+
+    /// Records a refusal that a client can cause at will: of the acting user where there is one, else of the network.
+    /// Past the limit a read finds it so, and nothing is written.
+    pub(super) async fn record_refusal(
+        &self,
+        entry: AuditEntry,
+        acting: Option<UserId>,
+        client: &ClientContext,
+    ) -> Result<(), Error> {
+        let throttle = match acting {
+            Some(user) => self.refusals_of_user(user, client),
+            None => self.refusals_of_network(client),
+        };
+        let now = entry.at;
+        if !self.is_past(&throttle, now).await? {
+            self.store.record(Record { now, entry, throttle }).await?;
+        }
+        Ok(())
     }
 }
 

@@ -96,6 +96,7 @@ impl Sessions<'_> {
             session: issued.session.clone(),
             upgrade,
             guard,
+            throttle: inner.sign_ins(found.user.id),
             restore,
             audit,
             events: inner.event_drafts(&[EventKind::SignedIn, EventKind::UserRestored], now),

@@ -153,7 +153,7 @@ impl UserManager {
 
 impl Inner {
     /// Decides whether a principal may do something and has proven enough for it, and says what the store is to check
-    /// again. A refusal is audited.
+    /// again. A refusal is audited, within the limits of its user.
     ///
     /// # Security
     /// ASVS 7.5.3. The permission comes first: without it nobody learns whether a password was right.
@@ -204,7 +204,7 @@ impl Inner {
     ) -> Result<Error, Error> {
         let now = self.clock.now();
         let draft = self.audit_draft(AuditEvent::AccessDenied, None, Some(actor), client, now);
-        self.store.record(draft.refused(now, "forbidden", subject)).await?;
+        self.record_refusal(draft.refused(now, "forbidden", subject), Some(actor), client).await?;
         Ok(Error::Forbidden)
     }
 }

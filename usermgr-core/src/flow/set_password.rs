@@ -348,6 +348,7 @@ impl Passwords<'_> {
             session: session.clone(),
             upgrade: None,
             guard: None,
+            throttle: inner.sign_ins(user.id),
             restore: inner.audit_draft(AuditEvent::UserRestoration, Some(key), Some(user.id), client, now),
             audit: inner.audit_draft(AuditEvent::SignIn, Some(key), None, client, now),
             events: inner.event_drafts(&[EventKind::SignedIn], now),

@@ -2,6 +2,7 @@
 
 use super::account::Account;
 use super::input::Input;
+use super::limits::wait;
 use super::permission::{Operation, Principal};
 use super::sessions::Authenticated;
 use super::users::Users;
@@ -84,7 +85,8 @@ impl Account<'_> {
     /// Changes the caller's name, language and profile. The status of [`UpdateUser`] is not the caller's to change.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::SessionEnded`] when the caller was deleted meanwhile, [`Error::Unavailable`].
+    /// [`Error::Invalid`], [`Error::SessionEnded`] when the caller was deleted meanwhile, [`Error::RateLimited`],
+    /// [`Error::Unavailable`].
     pub async fn update(
         &self,
         caller: &Authenticated,
@@ -95,9 +97,13 @@ impl Account<'_> {
         let change = inner.user_change(UpdateUser { status: None, ..request })?;
         let id = caller.user.id;
         let actor = Some(id);
-        let outcome = inner.update_user(id, actor, None, change, AuditEvent::UserUpdate, client).await?;
-        match outcome {
+        let throttle = inner.own_writes(id);
+        let command = inner.update_command(id, actor, None, change, AuditEvent::UserUpdate, client);
+        match inner.store.update_user(account::UpdateUser { throttle, ..command }).await? {
             UserUpdated::Updated(user) => Ok(*user),
+            UserUpdated::Throttled { retry_after } => {
+                Err(Error::RateLimited { retry_after: wait(retry_after) })
+            }
             _ => Err(Error::SessionEnded),
         }
     }
@@ -125,7 +131,8 @@ impl Users<'_> {
         };
         let actor = inner.permit(by, operation, client).await?;
         let change = inner.user_change(request)?;
-        answer(inner.update_user(id, by.actor(), actor, change, event, client).await?)
+        let command = inner.update_command(id, by.actor(), actor, change, event, client);
+        answer(inner.store.update_user(command).await?)
     }
 
     /// Gives roles to a user or takes them. Whoever acts has signed in lately or sends the current password along: here, or
@@ -184,7 +191,9 @@ impl Users<'_> {
         }
         input.check()?;
         let change = UserChange { roles: Some(roles), ..UserChange::default() };
-        answer(inner.update_user(id, by.actor(), actor, change, AuditEvent::RoleChange, client).await?)
+        let event = AuditEvent::RoleChange;
+        let command = inner.update_command(id, by.actor(), actor, change, event, client);
+        answer(inner.store.update_user(command).await?)
     }
 
     /// A user's sessions that hold, the one that was renewed last first; at most 200. Whoever may end them may see them.
@@ -242,6 +251,7 @@ fn answer(outcome: UserUpdated) -> Result<User, Error> {
         UserUpdated::NotFound => Err(Error::NotFound),
         UserUpdated::NotPermitted => Err(Error::Forbidden),
         UserUpdated::LastAdmin => Err(Error::LastAdmin),
+        UserUpdated::Throttled { retry_after } => Err(Error::RateLimited { retry_after: wait(retry_after) }),
     }
 }
 
@@ -256,7 +266,7 @@ impl Inner {
         Ok(UserChange { username, locale, profile, status, roles: None })
     }
 
-    async fn update_user(
+    fn update_command(
         &self,
         id: UserId,
         actor: Option<UserId>,
@@ -264,17 +274,17 @@ impl Inner {
         change: UserChange,
         event: AuditEvent,
         client: &ClientContext,
-    ) -> Result<UserUpdated, Error> {
+    ) -> account::UpdateUser {
         let now = self.clock.now();
         let kinds = [EventKind::UserUpdated, EventKind::RolesChanged, EventKind::StatusChanged];
-        let command = account::UpdateUser {
+        account::UpdateUser {
             now,
             id,
             by,
             change,
+            throttle: Vec::new(),
             audit: self.audit_draft(event, None, actor, client, now),
             events: self.event_drafts(&kinds, now),
-        };
-        Ok(self.store.update_user(command).await?)
+        }
     }
 }

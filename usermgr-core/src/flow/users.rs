@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::input::Input;
+use super::limits::wait;
 use super::permission::{Operation, Principal};
 use crate::domain::audit::AuditEvent;
 use crate::domain::client::ClientContext;
@@ -271,6 +272,7 @@ impl Users<'_> {
                 password: hash.clone(),
                 keep: None,
                 notice: inner.mail(MailKind::PasswordChanged, now),
+                throttle: Vec::new(),
                 audit: inner.audit_draft(
                     AuditEvent::PasswordReset,
                     Some(user.email.key()),
@@ -284,6 +286,9 @@ impl Users<'_> {
                 PasswordReplaced::Replaced => return Ok(()),
                 PasswordReplaced::Gone => return Err(Error::NotFound),
                 PasswordReplaced::Stale => {}
+                PasswordReplaced::Throttled { retry_after } => {
+                    return Err(Error::RateLimited { retry_after: wait(retry_after) });
+                }
             }
         }
         Err(Error::Forbidden)

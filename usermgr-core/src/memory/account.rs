@@ -150,8 +150,12 @@ impl AccountStore for MemoryStore {
     }
 
     async fn replace_password(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
-        let ReplacePassword { now, user_id, expect, password, keep, notice, audit, events } = command;
+        let ReplacePassword { now, user_id, expect, password, keep, notice, throttle, audit, events } =
+            command;
         let mut state = self.state()?;
+        if let Some(retry_after) = state.count_unless_used_up(&throttle, now) {
+            return Ok(PasswordReplaced::Throttled { retry_after });
+        }
         let Some(row) = state.users.get_mut(&user_id).filter(|row| row.is_active()) else {
             state.audit_refused(audit, now, "gone", Some(user_id));
             return Ok(PasswordReplaced::Gone);
@@ -221,9 +225,12 @@ impl AccountStore for MemoryStore {
     }
 
     async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
-        let UpdateUser { now, id, by, change, audit, events } = command;
+        let UpdateUser { now, id, by, change, throttle, audit, events } = command;
         let UserChange { username, locale, profile, status, roles } = change;
         let mut state = self.state()?;
+        if let Some(retry_after) = state.count_unless_used_up(&throttle, now) {
+            return Ok(UserUpdated::Throttled { retry_after });
+        }
         let before = state.live_user(id).map(|row| row.user.clone());
         let new_roles =
             before.as_ref().zip(roles.as_ref()).map(|(user, roles)| roles.applied_to(&user.roles));
@@ -271,9 +278,10 @@ impl AccountStore for MemoryStore {
             status_changed: user.status != before.status,
             ..Happened::default()
         };
-        if user != before {
-            user.updated_at = now;
+        if user == before {
+            return Ok(UserUpdated::Updated(Box::new(user)));
         }
+        user.updated_at = now;
         if let Some(row) = state.users.get_mut(&id) {
             row.user = user.clone();
         }
@@ -289,8 +297,11 @@ impl AccountStore for MemoryStore {
     }
 
     async fn delete_user(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
-        let DeleteUser { now, id, by, expect, restorable_until, notice, audit, events } = command;
+        let DeleteUser { now, id, by, expect, restorable_until, notice, throttle, audit, events } = command;
         let mut state = self.state()?;
+        if let Some(retry_after) = state.count_unless_used_up(&throttle, now) {
+            return Ok(UserDeleted::Throttled { retry_after });
+        }
         let found = state.live_user(id).cloned();
         let none = Roles::new();
         let reached = found.as_ref().map_or(&none, |row| &row.user.roles);

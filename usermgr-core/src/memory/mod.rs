@@ -305,6 +305,18 @@ impl State {
         self.throttles.insert(rule.key, ThrottleRow { count: count.saturating_add(1), ends_at: now + left });
     }
 
+    /// Counts each rule once, unless one is used up: then answers the longest wait, and counts none.
+    fn count_unless_used_up(&mut self, rules: &[ThrottleRule], now: OffsetDateTime) -> Option<Duration> {
+        self.clamp(rules, now);
+        let used_up = self.used_up(rules, now);
+        if used_up.is_none() {
+            for rule in rules {
+                self.count(rule, now);
+            }
+        }
+        used_up
+    }
+
     fn reset(&mut self, rule: &ThrottleRule, now: OffsetDateTime) {
         self.throttles.insert(rule.key, ThrottleRow { count: 0, ends_at: now + rule.window });
     }
@@ -321,8 +333,7 @@ impl State {
         now: OffsetDateTime,
     ) -> Option<Duration> {
         let guard = guard?;
-        let far = (!self.is_known(user, guard)).then_some(&guard.far);
-        self.seen_used_up([&guard.own, &guard.network].into_iter().chain(far), now)
+        self.seen_used_up(guard.rules_for(self.is_known(user, guard)), now)
     }
 
     /// As [`used_up`](Self::used_up), by a look that changes nothing.

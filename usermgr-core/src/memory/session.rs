@@ -9,20 +9,25 @@ use crate::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionKey, SessionOpened,
     SessionQuery, SessionSelector, SessionStore, SessionView, SessionsEnded, SessionsQuery,
 };
+use crate::port::store::throttle::LoginGuard;
 use crate::port::store::{Happened, StoreError};
 
 #[async_trait]
 impl SessionStore for MemoryStore {
     async fn open_session(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
-        let OpenSession { now, user_id, expect, session, upgrade, guard, restore, audit, events } = command;
+        let OpenSession { now, user_id, expect, session, upgrade, guard, throttle, restore, audit, events } =
+            command;
         let mut state = self.state()?;
         if state.sessions.contains_key(&session.id)
             && let Some(row) = state.users.get(&user_id)
         {
             return Ok(SessionOpened::Opened(Box::new(row.user.clone())));
         }
-        state.clamp(guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]), now);
+        state.clamp(guard.iter().flat_map(LoginGuard::rules), now);
         if let Some(retry_after) = state.guard_refuses(Some(user_id), guard.as_ref(), now) {
+            return Ok(SessionOpened::Throttled { retry_after });
+        }
+        if let Some(retry_after) = state.count_unless_used_up(&throttle, now) {
             return Ok(SessionOpened::Throttled { retry_after });
         }
         let returns = state.users.get(&user_id).is_some_and(|row| {
@@ -72,16 +77,14 @@ impl SessionStore for MemoryStore {
     async fn login_failed(&self, command: LoginFailed) -> Result<LoginCounted, StoreError> {
         let LoginFailed { now, user_id, guard, audit } = command;
         let mut state = self.state()?;
-        state.clamp(guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]), now);
+        state.clamp(guard.iter().flat_map(LoginGuard::rules), now);
         if let Some(retry_after) = state.guard_refuses(user_id, guard.as_ref(), now) {
             return Ok(LoginCounted::Throttled { retry_after });
         }
         if let Some(guard) = guard {
             let known = state.is_known(user_id, &guard);
-            state.count(&guard.own, now);
-            state.count(&guard.network, now);
-            if !known {
-                state.count(&guard.far, now);
+            for rule in guard.rules_for(known) {
+                state.count(rule, now);
             }
         }
         state.audit_refused(audit, now, "invalid_credentials", user_id);
@@ -112,17 +115,24 @@ impl SessionStore for MemoryStore {
     }
 
     async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError> {
-        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit, events } = command;
+        let Rotate { now, id, presented, next, access, idle_expires_at, grace, throttle, audit, events } =
+            command;
         let mut guard = self.state()?;
         let state = &mut *guard;
-        let subject = state.sessions.get(&id).map(|row| row.session.user_id);
-        let (Some(_), Some(row)) = (state.view(id, now), state.sessions.get_mut(&id)) else {
-            state.audit_refused(audit, now, "session_ended", subject);
-            return Ok(Rotated::Ended);
+        let owner = state.sessions.get(&id).map(|row| row.session.user_id);
+        let (Some(_), Some(row)) = (state.view(id, now), state.sessions.get(&id)) else {
+            return Ok(Rotated::Ended { owner });
         };
         let again = row.previous.is_some_and(|(digest, at)| digest == presented && (now - at).abs() < grace);
         let successor = next.iter().position(|digest| *digest == row.refresh).filter(|_| again);
-        if let (true, Some(first)) = (row.refresh == presented, next.first()) {
+        let current = next.first().filter(|_| row.refresh == presented);
+        if (current.is_some() || successor.is_some())
+            && let Some(retry_after) = state.count_unless_used_up(&throttle, now)
+        {
+            return Ok(Rotated::Throttled { retry_after });
+        }
+        let Some(row) = state.sessions.get_mut(&id) else { return Ok(Rotated::Ended { owner }) };
+        if let Some(first) = current {
             row.previous = Some((presented, now));
             row.refresh = *first;
             row.session.last_seen_at = now;
@@ -132,14 +142,14 @@ impl SessionStore for MemoryStore {
             let user = row.session.user_id;
             let happened = Happened { sessions_ended: true, session: Some(id), ..Happened::default() };
             state.owe_events(&events, happened, user, now);
-            state.audit_refused(audit, now, "token_reused", subject);
+            state.audit_refused(audit, now, "token_reused", owner);
             drop(guard);
             self.wake();
             return Ok(Rotated::Reused);
         }
         state.grant_access(id, access);
-        state.audit_done(audit, now, subject);
-        let Some(view) = state.view(id, now).map(Box::new) else { return Ok(Rotated::Ended) };
+        state.audit_done(audit, now, owner);
+        let Some(view) = state.view(id, now).map(Box::new) else { return Ok(Rotated::Ended { owner }) };
         Ok(match successor {
             Some(successor) => Rotated::Repeated { view, successor },
             None => Rotated::Rotated(view),
@@ -168,7 +178,10 @@ impl SessionStore for MemoryStore {
                 ended += 1;
             }
         }
-        let happened = Happened { sessions_ended: ended > 0, session: which.one(), ..Happened::default() };
+        if ended == 0 {
+            return Ok(SessionsEnded::Ended(0));
+        }
+        let happened = Happened { sessions_ended: true, session: which.one(), ..Happened::default() };
         state.owe_events(&events, happened, user_id, now);
         state.audit_done(audit, now, Some(user_id));
         drop(state);

@@ -7,7 +7,7 @@ use super::{MemoryStore, Owner, RegistrationRow, State};
 use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, RegistrationId, UserId};
 use crate::domain::page::Page;
-use crate::port::store::audit::{AuditQuery, AuditStore};
+use crate::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use crate::port::store::outbox::OutboxStatus;
 use crate::port::store::upkeep::{Backlog, Purge, Purged, UpkeepStore};
@@ -33,9 +33,20 @@ impl AuditStore for MemoryStore {
         Ok(Page::new(entries.into_iter().take(size).cloned().collect(), next))
     }
 
-    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.state()?.audit.push(entry);
-        Ok(())
+    async fn record(&self, command: Record) -> Result<Recorded, StoreError> {
+        let now = command.now;
+        let mut state = self.state()?;
+        state.clamp(&command.throttle, now);
+        if let Some(retry_after) = state.used_up(&command.past(), now) {
+            return Ok(Recorded::Throttled { retry_after });
+        }
+        let used_up = state.used_up(&command.throttle, now);
+        for rule in &command.throttle {
+            state.count(rule, now);
+        }
+        let entry = if used_up.is_some() { command.into_last_entry() } else { command.entry };
+        state.audit.push(entry);
+        Ok(used_up.map_or(Recorded::Recorded, |retry_after| Recorded::Throttled { retry_after }))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::port::store::account::{
     RequestEmailChange, UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery,
     UserUpdated,
 };
-use crate::port::store::audit::{AuditQuery, AuditStore};
+use crate::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
 use crate::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, Redeemed, RequestCode,
 };
@@ -168,7 +168,7 @@ faulty! {
     }
     AuditStore {
         reads audit(query: AuditQuery) -> Page<AuditEntry, AuditId>;
-        writes record(entry: AuditEntry) -> ();
+        writes record(command: Record) -> Recorded;
     }
     KeyStore {
         reads signing_keys() -> Vec<SealedSigningKey>;

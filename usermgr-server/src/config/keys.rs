@@ -153,7 +153,7 @@ pub(super) const KEYS: &[Key] = &[
     plain("throttle.login_failures", "10", "Failed sign-ins of one address from one network within the window."),
     plain("throttle.network_failures", "100", "Failed sign-ins of one network within the window."),
     plain("throttle.network_requests", "60", "Requests for codes, links and registrations of one network within codes.window."),
-    plain("throttle.window", "15m", "The window of failed sign-ins."),
+    plain("throttle.window", "15m", "The window of failed sign-ins, recorded refusals, and writes of users to their accounts."),
     plain("links.ttl", "30m", "How long a mailed link lives, from the hand-over of its mail."),
     plain("links.undo_ttl", "7d", "How long the change of an address can be undone from the old one."),
     plain("tokens.format", "jwt", "jwt, which other services can verify, or opaque, which is looked up on every request."),

@@ -32,6 +32,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::openapi::fields;
+use super::query::export_cursor;
 
 /// An answer: a status and a body or none.
 pub(super) struct Answer {
@@ -509,8 +510,13 @@ pub(super) struct ExportAnswer<'a> {
     #[schema(value_type = Option<fields::Time>, required)]
     email_verified_at: Option<Time>,
     sessions: Vec<SessionItem<'a>>,
+    #[schema(max_items = 1000)]
     audit: Vec<AuditAnswer<'a>>,
+    #[schema(max_items = 1000)]
     outbox: Vec<OutboxAnswer<'a>>,
+    /// What to send as `cursor` for the next part; null at the end.
+    #[schema(value_type = Option<String>, required)]
+    next_cursor: Option<String>,
 }
 
 impl<'a> ExportAnswer<'a> {
@@ -522,6 +528,7 @@ impl<'a> ExportAnswer<'a> {
             sessions: held.sessions.iter().map(|item| SessionItem::new(item, current)).collect(),
             audit: held.audit.iter().map(AuditAnswer::from).collect(),
             outbox: held.outbox.iter().map(OutboxAnswer::from).collect(),
+            next_cursor: held.next.map(export_cursor),
         }
     }
 }

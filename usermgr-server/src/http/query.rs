@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use usermgr_core::domain::audit::AuditEvent;
 use usermgr_core::domain::id::{AuditId, OutboxId, UserId};
 use usermgr_core::domain::page::PageSize;
+use usermgr_core::flow::account::ExportCursor;
 use usermgr_core::port::store::account::UserCursor;
 use usermgr_core::port::store::outbox::OutboxStatus;
 use uuid::Uuid;
@@ -106,6 +107,23 @@ impl Query {
         Ok(cursor.flatten())
     }
 
+    /// Where a part of an export ended; nothing when it is empty, as for the first part.
+    pub(crate) fn export_cursor(&mut self) -> Result<Option<ExportCursor>, Problem> {
+        let cursor = self.read_as("cursor", |value| {
+            if value.is_empty() {
+                return Some(None);
+            }
+            let bytes: [u8; 32] = URL_SAFE_NO_PAD.decode(value).ok()?.try_into().ok()?;
+            let (audit, outbox) = bytes.split_at(16);
+            let read = |bytes| Uuid::from_slice(bytes).ok();
+            let (audit, outbox) = (read(audit)?, read(outbox)?);
+            let audit = (!audit.is_nil()).then(|| AuditId::from_uuid(audit));
+            let outbox = (!outbox.is_nil()).then(|| OutboxId::from_uuid(outbox));
+            Some(Some(ExportCursor { audit, outbox }))
+        })?;
+        Ok(cursor.flatten())
+    }
+
     /// Refuses what nobody took.
     pub(crate) fn finish(self) -> Result<(), Problem> {
         match self.0.into_keys().next() {
@@ -139,6 +157,13 @@ pub(crate) fn user_cursor(cursor: &UserCursor) -> String {
     URL_SAFE_NO_PAD.encode([cursor.id.as_uuid().as_bytes().as_slice(), term.as_bytes()].concat())
 }
 
+/// Where a part of an export ended. Nil stands for a list that is at its end.
+pub(crate) fn export_cursor(cursor: ExportCursor) -> String {
+    let audit = cursor.audit.map_or(Uuid::nil(), |id| id.as_uuid());
+    let outbox = cursor.outbox.map_or(Uuid::nil(), |id| id.as_uuid());
+    URL_SAFE_NO_PAD.encode([*audit.as_bytes(), *outbox.as_bytes()].concat())
+}
+
 /// Where a page ended that is ordered by identifiers.
 pub(crate) fn id_cursor(id: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(id.as_bytes())
@@ -159,7 +184,26 @@ mod tests {
         assert!(refused("user_id=", |query| query.parsed::<UserId>("user_id").map(drop)));
         assert!(!refused("cursor=", |query| query.user_cursor().map(drop)));
         assert!(!refused("cursor=", |query| query.id_cursor::<AuditId>().map(drop)));
+        assert!(!refused("cursor=", |query| query.export_cursor().map(drop)));
         assert_eq!(Query::read(Some("q=")).unwrap().text("q"), None);
+    }
+
+    #[test]
+    fn a_cursor_of_an_export_comes_back() {
+        let id = |text: &str| Uuid::parse_str(text).unwrap();
+        let audit = AuditId::from_uuid(id("0197c000-0000-7000-8000-000000000001"));
+        let outbox = OutboxId::from_uuid(id("0197c000-0000-7000-8000-000000000002"));
+        for (audit, outbox) in [(Some(audit), Some(outbox)), (Some(audit), None), (None, Some(outbox))] {
+            let ours = ExportCursor { audit, outbox };
+            let query = format!("cursor={}", export_cursor(ours));
+            assert_eq!(Query::read(Some(&query)).unwrap().export_cursor().unwrap(), Some(ours));
+        }
+        for cursor in ["AAAA".to_owned(), "!".repeat(43), "A".repeat(44), id_cursor(audit.as_uuid())] {
+            assert!(
+                Query::read(Some(&format!("cursor={cursor}"))).unwrap().export_cursor().is_err(),
+                "{cursor}"
+            );
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use usermgr_core::port::store::account::{
     RequestEmailChange, UpdateUser, UserCreated, UserCursor, UserDeleted, UserImported, UserQuery,
     UserUpdated,
 };
-use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
+use usermgr_core::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
 use usermgr_core::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, RedeemEffect, Redeemed, RequestCode,
 };
@@ -191,6 +191,7 @@ impl AccountStore for ObservedStore {
             PasswordReplaced::Replaced => self.done(told, user),
             PasswordReplaced::Stale => self.refused(told, "stale", user),
             PasswordReplaced::Gone => self.refused(told, "gone", user),
+            PasswordReplaced::Throttled { .. } => {}
         }
         Ok(outcome)
     }
@@ -211,6 +212,7 @@ impl AccountStore for ObservedStore {
             UserUpdated::NotFound => self.refused(told, "not_found", None),
             UserUpdated::NotPermitted => self.refused(told, "forbidden", user),
             UserUpdated::LastAdmin => self.refused(told, "last_admin", user),
+            UserUpdated::Throttled { .. } => {}
         }
         Ok(outcome)
     }
@@ -224,6 +226,7 @@ impl AccountStore for ObservedStore {
             UserDeleted::NotPermitted => self.refused(told, "forbidden", user),
             UserDeleted::LastAdmin => self.refused(told, "last_admin", user),
             UserDeleted::Stale => self.refused(told, "stale", user),
+            UserDeleted::Throttled { .. } => {}
         }
         Ok(outcome)
     }
@@ -367,10 +370,9 @@ impl SessionStore for ObservedStore {
                 self.metrics.sessions_ended.inc();
                 self.refused(told, "token_reused", None);
             }
-            Rotated::Ended => {
-                self.renewed("session_ended");
-                self.refused(told, "session_ended", None);
-            }
+            // Its refusal is recorded by itself, within limits.
+            Rotated::Ended { .. } => self.renewed("session_ended"),
+            Rotated::Throttled { .. } => self.renewed(THROTTLED),
         }
         Ok(outcome)
     }
@@ -379,6 +381,7 @@ impl SessionStore for ObservedStore {
         let (told, user) = (Told::of(&command.audit), Some(command.user_id));
         let outcome = self.inner.end_sessions(command).await?;
         match outcome {
+            SessionsEnded::Ended(0) => {}
             SessionsEnded::Ended(sessions) => {
                 self.metrics.sessions_ended.inc_by(sessions);
                 self.done(told, user);
@@ -491,17 +494,22 @@ impl AuditStore for ObservedStore {
         self.inner.audit(query).await
     }
 
-    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
+    async fn record(&self, command: Record) -> Result<Recorded, StoreError> {
+        let entry = &command.entry;
         let told = Told { event: entry.event, actor: entry.actor, request_id: entry.request_id.clone() };
         let (outcome, user) = (entry.outcome, entry.subject);
         // The words of this program; a text of another would be a label that anybody makes.
-        let reason = match entry.reason {
-            Some(std::borrow::Cow::Borrowed(reason)) => Some(reason),
+        let reason = match &entry.reason {
+            Some(std::borrow::Cow::Borrowed(reason)) => Some(*reason),
             _ => None,
         };
-        self.inner.record(entry).await?;
-        self.tell(told, outcome, reason, user);
-        Ok(())
+        let recorded = self.inner.record(command).await?;
+        match recorded {
+            Recorded::Recorded => self.tell(told, outcome, reason, user),
+            // One entry of the window says so; here each is counted.
+            Recorded::Throttled { .. } => self.refused(told, "too_many_attempts", user),
+        }
+        Ok(recorded)
     }
 }
 

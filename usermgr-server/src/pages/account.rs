@@ -12,6 +12,7 @@ use super::reply::{File, Reply};
 use super::visit::Visit;
 use crate::http::export_json;
 use crate::http::problem::Problem;
+use crate::http::query::Query;
 
 const TEMPLATE: &str = "account.html";
 const DATA_TEMPLATE: &str = "data.html";
@@ -64,7 +65,19 @@ pub(super) fn data(visit: &Visit<'_>) -> Result<Reply, Problem> {
 
 pub(super) async fn export(visit: &Visit<'_>) -> Result<Reply, Problem> {
     let caller = visit.caller()?;
-    let held = visit.manager.account().export(caller, &visit.client).await?;
+    let account = visit.manager.account();
+    let typed = visit.form.text("cursor").trim();
+    let held = match Query::of([("cursor", typed)].into_iter())?.export_cursor()? {
+        None => account.export(caller, &visit.client).await,
+        Some(after) => account.export_rest(caller, after).await,
+    };
+    let held = match held {
+        Ok(held) => held,
+        Err(error) => {
+            let form = FormState::with([("cursor", typed)]);
+            return visit.again(DATA_TEMPLATE, form, (error, None), data_values(visit)?);
+        }
+    };
     let json = serde_json::to_vec_pretty(&export_json(&held, caller.session.id));
     let content = json.map(Bytes::from).map_err(|_| Problem::internal())?;
     let content_type = "application/json; charset=utf-8";

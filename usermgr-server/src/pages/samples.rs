@@ -113,7 +113,7 @@ pub(super) fn all() -> Vec<Sample> {
         sample!("devices.html", ["/end\"", "/account/devices/end-others"], {
             "devices": [device()], "others": true
         }),
-        sample!("data.html", ["/account/export", "/account/delete", "name=\"password\""], {
+        sample!("data.html", ["/account/export", "name=\"cursor\"", "/account/delete", "name=\"password\""], {
             "email": "ana@example.org", "grace_days": 30
         }),
         sample!("users.html", ["name=\"q\"", "/admin/users/"], {

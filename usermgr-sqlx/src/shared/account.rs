@@ -99,7 +99,7 @@ impl Store {
         let throttled = match guard {
             None => None,
             Some(guard) => {
-                let rules = [&guard.own, &guard.network, &guard.far];
+                let rules: Vec<_> = guard.rules().collect();
                 let (limits, _) = Limits::read(self, &rules, None, now).await?;
                 let user = user.as_ref().map(|found| found.user.id);
                 let known = limits.used_up([&guard.far]).is_some()
@@ -287,8 +287,14 @@ impl Store {
     }
 
     async fn replace_password_once(&self, command: ReplacePassword) -> Result<PasswordReplaced, StoreError> {
-        let ReplacePassword { now, user_id, expect, password, keep, notice, audit, events } = command;
+        let ReplacePassword { now, user_id, expect, password, keep, notice, throttle, audit, events } =
+            command;
         let mut tx = self.begin().await?;
+        let (limits, used_up) = Limits::count_unless_used_up(&mut tx, &throttle, now).await?;
+        if let Some(retry_after) = used_up {
+            limits.leave(tx).await?;
+            return Ok(PasswordReplaced::Throttled { retry_after });
+        }
         let found =
             locked_user(&mut tx, user_id).await?.filter(|found| found.user.status == UserStatus::Active);
         let outcome = match found {
@@ -327,9 +333,14 @@ impl Store {
 
 impl Store {
     async fn update_user_once(&self, command: UpdateUser) -> Result<UserUpdated, StoreError> {
-        let UpdateUser { now, id, by, change, audit, events } = command;
+        let UpdateUser { now, id, by, change, throttle, audit, events } = command;
         let UserChange { username, locale, profile, status, roles } = change;
         let mut tx = self.begin().await?;
+        let (limits, used_up) = Limits::count_unless_used_up(&mut tx, &throttle, now).await?;
+        if let Some(retry_after) = used_up {
+            limits.leave(tx).await?;
+            return Ok(UserUpdated::Throttled { retry_after });
+        }
         let (found, actor) = lock_user_and_actor(&mut tx, id, by.as_ref()).await?;
         let password = found.as_ref().and_then(|found| found.password.clone());
         let before = found.map(|found| found.user);
@@ -379,10 +390,13 @@ impl Store {
             status_changed: user.status != before.status,
             ..Happened::default()
         };
-        if user != before {
-            user.updated_at = now;
-            write_user(&mut tx, &user).await?;
+        if user == before {
+            // What was counted stays.
+            tx.commit().await.map_err(fault)?;
+            return Ok(UserUpdated::Updated(Box::new(user)));
         }
+        user.updated_at = now;
+        write_user(&mut tx, &user).await?;
         if happened.roles_changed {
             sqlx::query("DELETE FROM usermgr_user_roles WHERE user_id = $1")
                 .bind(id.as_uuid())
@@ -402,8 +416,13 @@ impl Store {
     }
 
     async fn delete_user_once(&self, command: DeleteUser) -> Result<UserDeleted, StoreError> {
-        let DeleteUser { now, id, by, expect, restorable_until, notice, audit, events } = command;
+        let DeleteUser { now, id, by, expect, restorable_until, notice, throttle, audit, events } = command;
         let mut tx = self.begin().await?;
+        let (limits, used_up) = Limits::count_unless_used_up(&mut tx, &throttle, now).await?;
+        if let Some(retry_after) = used_up {
+            limits.leave(tx).await?;
+            return Ok(UserDeleted::Throttled { retry_after });
+        }
         let (found, actor) = lock_user_and_actor(&mut tx, id, by.as_ref()).await?;
         let none = Roles::new();
         let reached = found.as_ref().map_or(&none, |found| &found.user.roles);

@@ -12,13 +12,14 @@ use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionKey, SessionOpened,
     SessionQuery, SessionSelector, SessionStore, SessionView, SessionsEnded, SessionsQuery,
 };
+use usermgr_core::port::store::throttle::LoginGuard;
 use usermgr_core::port::store::{Happened, StoreError};
 use uuid::Uuid;
 
 use super::account::{known_user, lock_user_and_actor, locked_returning_user, locked_user, permits};
 use super::event::owe_events;
 use super::rows::{UserRow, corrupt, user_columns};
-use super::writing::{Limits, audit_done, audit_refused, grant_access, is_known, open_session};
+use super::writing::{Limits, audit_done, audit_refused, count_each, grant_access, is_known, open_session};
 use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 /// The columns of a session, in the order of [`SessionRow`].
@@ -131,9 +132,10 @@ impl Store {
     }
 
     async fn open_session_once(&self, command: OpenSession) -> Result<SessionOpened, StoreError> {
-        let OpenSession { now, user_id, expect, session, upgrade, guard, restore, audit, events } = command;
+        let OpenSession { now, user_id, expect, session, upgrade, guard, throttle, restore, audit, events } =
+            command;
         let mut tx = self.begin().await?;
-        let rules = guard.iter().flat_map(|guard| [&guard.own, &guard.network, &guard.far]);
+        let rules = guard.iter().flat_map(LoginGuard::rules);
         let limits = Limits::lock_present(&mut tx, rules, now).await?;
         let (mut found, opened_before) = opening_user(&mut tx, user_id, session.id).await?;
         let mut returns = false;
@@ -154,6 +156,10 @@ impl Store {
             limits.leave(tx).await?;
             return Ok(SessionOpened::Throttled { retry_after });
         }
+        let mut tx = match count_each(tx, &throttle, now).await? {
+            Ok(tx) => tx,
+            Err(retry_after) => return Ok(SessionOpened::Throttled { retry_after }),
+        };
         let refused = match &found {
             Some(found) if found.user.status == UserStatus::Active && found.version == expect => None,
             Some(found) if found.user.status == UserStatus::Active => Some(("stale", SessionOpened::Stale)),
@@ -214,16 +220,14 @@ impl Store {
         let LoginFailed { now, user_id, guard, audit } = command;
         let mut tx = self.begin().await?;
         if let Some(guard) = &guard {
-            let mut limits = Limits::lock(&mut tx, [&guard.own, &guard.network, &guard.far], now).await?;
+            let mut limits = Limits::lock(&mut tx, guard.rules(), now).await?;
             let known = is_known(&mut *tx, user_id, guard).await?;
             if let Some(retry_after) = limits.refused_by(guard, known) {
                 limits.leave(tx).await?;
                 return Ok(LoginCounted::Throttled { retry_after });
             }
-            limits.count(&guard.own);
-            limits.count(&guard.network);
-            if !known {
-                limits.count(&guard.far);
+            for rule in guard.rules_for(known) {
+                limits.count(rule);
             }
             limits.write(&mut tx).await?;
         }
@@ -233,18 +237,19 @@ impl Store {
     }
 
     async fn rotate_once(&self, command: Rotate) -> Result<Rotated, StoreError> {
-        let Rotate { now, id, presented, next, access, idle_expires_at, grace, audit, events } = command;
+        let Rotate { now, id, presented, next, access, idle_expires_at, grace, throttle, audit, events } =
+            command;
         let mut tx = self.begin().await?;
-        let owner: Option<Uuid> = sqlx::query_scalar("SELECT user_id FROM usermgr_sessions WHERE id = $1")
-            .bind(id.as_uuid())
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(fault)?;
-        let subject = owner.map(UserId::from_uuid);
         // The user before the session, as every command locks them.
-        if let Some(user) = subject {
-            locked_user(&mut tx, user).await?;
-        }
+        let owner: Option<Uuid> = sqlx::query_scalar(locking!(
+            "SELECT u.id FROM usermgr_users u \
+             WHERE u.id = (SELECT s.user_id FROM usermgr_sessions s WHERE s.id = $1)"
+        ))
+        .bind(id.as_uuid())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(fault)?;
+        let owner = owner.map(UserId::from_uuid);
         let tokens: Option<RefreshRow> = sqlx::query_as(locking!(
             "SELECT refresh, previous_refresh, previous_rotated_at FROM usermgr_sessions WHERE id = $1"
         ))
@@ -253,15 +258,20 @@ impl Store {
         .await
         .map_err(fault)?;
         let (Some(tokens), Some(mut view)) = (tokens, held_session(&mut tx, id, now).await?) else {
-            audit_refused(&mut tx, audit, now, "session_ended", subject).await?;
-            tx.commit().await.map_err(fault)?;
-            return Ok(Rotated::Ended);
+            return Ok(Rotated::Ended { owner });
         };
         let is = |stored: &[u8], digest: &Digest| stored == digest.as_bytes().as_slice();
         let again = tokens.previous_refresh.as_deref().is_some_and(|before| is(before, &presented))
             && tokens.previous_rotated_at.map(from_ts).is_some_and(|at| (now - at).abs() < grace);
         let successor = next.iter().position(|next| is(&tokens.refresh, next)).filter(|_| again);
-        if let (true, Some(first)) = (is(&tokens.refresh, &presented), next.first()) {
+        let current = next.first().filter(|_| is(&tokens.refresh, &presented));
+        if current.is_some() || successor.is_some() {
+            tx = match count_each(tx, &throttle, now).await? {
+                Ok(tx) => tx,
+                Err(retry_after) => return Ok(Rotated::Throttled { retry_after }),
+            };
+        }
+        if let Some(first) = current {
             view.session.last_seen_at = now;
             view.session.idle_expires_at = idle_expires_at.min(view.session.expires_at);
             sqlx::query(
@@ -284,13 +294,13 @@ impl Store {
                 .map_err(fault)?;
             let happened = Happened { sessions_ended: true, session: Some(id), ..Happened::default() };
             owe_events(&mut tx, &events, happened, view.user.id, now).await?;
-            audit_refused(&mut tx, audit, now, "token_reused", subject).await?;
+            audit_refused(&mut tx, audit, now, "token_reused", owner).await?;
             tx.commit().await.map_err(fault)?;
             self.wake_for_events();
             return Ok(Rotated::Reused);
         }
         grant_access(&mut tx, id, access).await?;
-        audit_done(&mut tx, audit, now, subject).await?;
+        audit_done(&mut tx, audit, now, owner).await?;
         tx.commit().await.map_err(fault)?;
         let view = Box::new(view);
         Ok(match successor {
@@ -326,7 +336,10 @@ impl Store {
         .await
         .map_err(fault)?
         .rows_affected();
-        let happened = Happened { sessions_ended: ended > 0, session: which.one(), ..Happened::default() };
+        if ended == 0 {
+            return Ok(SessionsEnded::Ended(0));
+        }
+        let happened = Happened { sessions_ended: true, session: which.one(), ..Happened::default() };
         owe_events(&mut tx, &events, happened, user_id, now).await?;
         audit_done(&mut tx, audit, now, Some(user_id)).await?;
         tx.commit().await.map_err(fault)?;

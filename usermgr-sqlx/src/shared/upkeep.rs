@@ -9,7 +9,7 @@ use usermgr_core::domain::audit::{AuditEntry, AuditEvent, AuditOutcome};
 use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::{AuditId, SigningKeyId, UserId};
 use usermgr_core::domain::page::Page;
-use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
+use usermgr_core::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
 use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
 use usermgr_core::port::store::upkeep::{Backlog, Purge, Purged, UpkeepStore};
 use usermgr_core::port::store::{EventDraft, Happened, StoreError};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::super::Db;
 use super::event::{owe_events, purge_events};
 use super::rows::corrupt;
-use super::writing::{audit, audit_done};
+use super::writing::{Limits, audit, audit_done};
 use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 #[derive(sqlx::FromRow)]
@@ -65,10 +65,8 @@ impl AuditStore for Store {
         reread!(self.audit_once(query))
     }
 
-    async fn record(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        audit(&mut *tx, entry).await?;
-        tx.commit().await.map_err(fault)
+    async fn record(&self, command: Record) -> Result<Recorded, StoreError> {
+        transact!(self.record_once(command))
     }
 }
 
@@ -137,6 +135,25 @@ impl KeyStore for Store {
 }
 
 impl Store {
+    async fn record_once(&self, command: Record) -> Result<Recorded, StoreError> {
+        let now = command.now;
+        let mut tx = self.begin().await?;
+        let mut limits = Limits::lock(&mut tx, &command.throttle, now).await?;
+        if let Some(retry_after) = limits.used_up(&command.past()) {
+            limits.leave(tx).await?;
+            return Ok(Recorded::Throttled { retry_after });
+        }
+        let used_up = limits.used_up(&command.throttle);
+        for rule in &command.throttle {
+            limits.count(rule);
+        }
+        limits.write(&mut tx).await?;
+        let entry = if used_up.is_some() { command.into_last_entry() } else { command.entry };
+        audit(&mut *tx, entry).await?;
+        tx.commit().await.map_err(fault)?;
+        Ok(used_up.map_or(Recorded::Recorded, |retry_after| Recorded::Throttled { retry_after }))
+    }
+
     async fn audit_once(&self, query: AuditQuery) -> Result<Page<AuditEntry, AuditId>, StoreError> {
         let AuditQuery { subject, event, since, after, size } = query;
         let mut statement = QueryBuilder::<Db>::new(

@@ -172,6 +172,23 @@ impl Limits {
         self.set(rule, count.saturating_add(1), self.now + left);
     }
 
+    /// Locks some rules and counts each once, unless one is used up: then answers the longest wait, to leave with.
+    pub(super) async fn count_unless_used_up(
+        tx: &mut Tx,
+        rules: &[ThrottleRule],
+        now: OffsetDateTime,
+    ) -> Result<(Self, Option<Duration>), StoreError> {
+        let mut limits = Self::lock(tx, rules, now).await?;
+        let used_up = limits.used_up(rules);
+        if used_up.is_none() {
+            for rule in rules {
+                limits.count(rule);
+            }
+            limits.write(tx).await?;
+        }
+        Ok((limits, used_up))
+    }
+
     /// Sets a rule to 0 with a whole window. To be written.
     pub(super) fn reset(&mut self, rule: &ThrottleRule) {
         self.set(rule, 0, self.now + rule.window);
@@ -201,8 +218,7 @@ impl Limits {
 
     /// The wait when a guard refuses, from a network that the account knows or does not know.
     pub(super) fn refused_by(&self, guard: &LoginGuard, known: bool) -> Option<Duration> {
-        let far = (!known).then_some(&guard.far);
-        self.used_up([&guard.own, &guard.network].into_iter().chain(far))
+        self.used_up(guard.rules_for(known))
     }
 
     /// The wait when a guard refuses. Whether the account knows the network is only asked when it matters.
@@ -215,6 +231,45 @@ impl Limits {
         let known = self.used_up([&guard.far]).is_some() && is_known(executor, user, guard).await?;
         Ok(self.refused_by(guard, known))
     }
+}
+
+/// Counts each rule once. When one is used up, ends the transaction and answers the longest wait. A statement for each
+/// rule, where [`Limits`] takes two for all: for a rule that everybody meets all the time.
+pub(super) async fn count_each(
+    mut tx: Tx,
+    rules: &[ThrottleRule],
+    now: OffsetDateTime,
+) -> Result<Result<Tx, Duration>, StoreError> {
+    let mut used_up: Option<Duration> = None;
+    let mut brought_back = false;
+    for rule in in_order(rules) {
+        let (count, ends_at): (i64, super::Ts) = sqlx::query_as(
+            "INSERT INTO usermgr_throttles (key, count, ends_at) VALUES ($1, 1, $3) \
+             ON CONFLICT (key) DO UPDATE SET \
+             count = CASE WHEN usermgr_throttles.ends_at <= $2 THEN 1 \
+             WHEN usermgr_throttles.count > $4 THEN usermgr_throttles.count ELSE usermgr_throttles.count + 1 END, \
+             ends_at = CASE WHEN usermgr_throttles.ends_at <= $2 OR usermgr_throttles.ends_at > $3 THEN $3 \
+             ELSE usermgr_throttles.ends_at END RETURNING count, ends_at",
+        )
+        .bind(rule.key.as_bytes().as_slice())
+        .bind(ts(now))
+        .bind(ts(now + rule.window))
+        .bind(i64::from(rule.limit))
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(fault)?;
+        if count > i64::from(rule.limit) {
+            let wait = from_ts(ends_at) - now;
+            used_up = used_up.max(Some(wait));
+            // A clock that was set back had left the end too far away.
+            brought_back |= wait + Duration::MILLISECOND >= rule.window;
+        }
+    }
+    let Some(wait) = used_up else { return Ok(Ok(tx)) };
+    if brought_back {
+        tx.commit().await.map_err(fault)?;
+    }
+    Ok(Err(wait))
 }
 
 /// Rules in the order in which their rows are locked, each once.

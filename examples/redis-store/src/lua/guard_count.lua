@@ -1,5 +1,5 @@
 -- Counts a failed sign-in. Answers the wait when the guard refuses, and then nothing is counted.
-bring_back(rules(1, 3))
+bring_back(rules(1, many))
 local _, longest = used_up(guarding)
 if longest then return longest end
 count(guarding)

@@ -58,6 +58,8 @@ pub trait AccountStore: Send + Sync {
 
     /// Changes a password that its owner has proven to know.
     ///
+    /// A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once, whatever follows.
+    ///
     /// The user must be active and at version `expect`. Sets the hash and the next version, ends every session but
     /// `keep` (which goes on under the new version), voids every code and link of the user but those that undo a change
     /// of address, owes the notice, audits as done. Otherwise changes nothing but the audit (refused, `stale` or `gone`).
@@ -81,18 +83,22 @@ pub trait AccountStore: Send + Sync {
 
     /// Changes a user's name, language, profile, status or roles, all at once.
     ///
+    /// A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once, whatever follows.
+    ///
     /// 1. `by` does not hold (see [`Actor`]), or the user has, or would get or lose, a role of `by.beyond`:
     ///    `NotPermitted`. The user is unknown or deleted: `NotFound`. An administrator who can sign
     ///    in ([`Credentials::is_working_admin`]) would cease to be one and no other is left: `LastAdmin`. Audit as refused (`forbidden`, `not_found`, `last_admin`),
     ///    change nothing else.
     /// 2. Else change what differs. A user who is disabled loses every session and every open code and link but
-    ///    those that undo a change of address. Audit as done, answer `Updated`.
+    ///    those that undo a change of address. Audit as done, unless nothing differs; answer `Updated`.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
     async fn update_user(&self, command: UpdateUser) -> Result<UserUpdated, StoreError>;
 
     /// Deletes a user: from now on the account is not found, and its address is free. The row stays until it is purged.
+    ///
+    /// A rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule once, whatever follows.
     ///
     /// 1. As [`update_user`](Self::update_user), and `Stale` (refused, `stale`) when `expect` is set and is not the
     ///    version of the password.
@@ -319,6 +325,8 @@ pub struct ReplacePassword {
     pub keep: Option<SessionId>,
     /// The notice.
     pub notice: MailDraft,
+    /// The limits on what users write to their own accounts.
+    pub throttle: Vec<ThrottleRule>,
     /// The audit entry.
     pub audit: AuditDraft,
     /// The events, if they come true.
@@ -334,6 +342,11 @@ pub enum PasswordReplaced {
     Stale,
     /// The user is deleted or disabled.
     Gone,
+    /// Too many requests.
+    Throttled {
+        /// How long until the last of the used-up limits is free again.
+        retry_after: Duration,
+    },
 }
 
 /// See [`AccountStore::users`].
@@ -385,6 +398,8 @@ pub struct UpdateUser {
     pub by: Option<Actor>,
     /// What to change.
     pub change: UserChange,
+    /// The limits on what users write to their own accounts.
+    pub throttle: Vec<ThrottleRule>,
     /// The audit entry.
     pub audit: AuditDraft,
     /// The events, if they come true.
@@ -442,6 +457,11 @@ pub enum UserUpdated {
     NotPermitted,
     /// It would leave no administrator who can sign in.
     LastAdmin,
+    /// Too many requests.
+    Throttled {
+        /// How long until the last of the used-up limits is free again.
+        retry_after: Duration,
+    },
 }
 
 /// See [`AccountStore::delete_user`].
@@ -459,6 +479,8 @@ pub struct DeleteUser {
     pub restorable_until: Option<OffsetDateTime>,
     /// The notice to the address.
     pub notice: Option<MailDraft>,
+    /// The limits on what users write to their own accounts.
+    pub throttle: Vec<ThrottleRule>,
     /// The audit entry.
     pub audit: AuditDraft,
     /// The events, if they come true.
@@ -478,6 +500,11 @@ pub enum UserDeleted {
     LastAdmin,
     /// The password was changed meanwhile.
     Stale,
+    /// Too many requests.
+    Throttled {
+        /// How long until the last of the used-up limits is free again.
+        retry_after: Duration,
+    },
 }
 
 /// See [`AccountStore::request_email_change`].

@@ -12,6 +12,7 @@
 //!   await or the process dies.
 //! - **A refusal commits.** A wrong try is counted and audited; only a [`StoreError`] leaves no trace. The one
 //!   exception is a request over a limit: it changes nothing and is not audited, so that a flood writes nothing.
+//!   Whatever a client can repeat at will has a limit; see [`record`](AuditStore::record) for refusals.
 //! - **Only `now` of the command is time, and identifiers come from the caller.** The same creating command again
 //!   is answered as the first time and doubles nothing.
 //! - **No default methods.** Adapters take commands apart without `..`, so a new field breaks them at compile time.

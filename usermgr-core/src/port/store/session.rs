@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 
 use super::account::Actor;
-use super::throttle::LoginGuard;
+use super::throttle::{LoginGuard, ThrottleRule};
 use super::{EventDraft, StoreError};
 use crate::domain::audit::AuditDraft;
 use crate::domain::id::{SessionId, UserId};
@@ -22,7 +22,8 @@ pub trait SessionStore: Send + Sync {
     /// Opens a session for somebody who proved the password of version `expect`.
     ///
     /// 1. The session exists: answer `Opened`, change nothing.
-    /// 2. The guard refuses: `Throttled`, change nothing.
+    /// 2. The guard refuses, or a rule of `throttle` is used up: `Throttled`, change nothing. Else count each rule of
+    ///    `throttle` once.
     /// 3. The user is deleted or disabled: `NotActive`; the version differs: `Stale`. Audit as refused (`not_active`,
     ///    `stale`), change nothing else. A deleted user whom signing in brings back is not deleted, unless another
     ///    user has the address.
@@ -57,8 +58,9 @@ pub trait SessionStore: Send + Sync {
 
     /// Renews a session by its refresh token.
     ///
-    /// 1. There is no such session, or it does not hold (see [`session`](Self::session)): audit as refused
-    ///    (`session_ended`), change nothing else, answer `Ended`.
+    /// 1. There is no such session, or it does not hold (see [`session`](Self::session)): change nothing, answer
+    ///    `Ended`. Anybody can ask so for ever, so the caller records it within limits
+    ///    ([`record`](super::audit::AuditStore::record)).
     /// 2. `presented` is the current digest: it becomes the one before, the first of `next` becomes the current one,
     ///    `last_seen_at` is now, the idle end is `idle_expires_at` or the absolute end if that is sooner, and the
     ///    access token is added. Audit as done, answer `Rotated`.
@@ -67,14 +69,17 @@ pub trait SessionStore: Send + Sync {
     ///    clocks of two servers differ.) Add the access token, answer `Repeated` with the place of the
     ///    current one. So every caller of one rotation gets the same successor.
     /// 4. Anything else is a token that was used up: end the session, audit as refused (`token_reused`), answer
-    ///    `Reused`.
+    ///    `Reused`. No limit keeps a stolen token from being noticed.
+    ///
+    /// Before 2 and 3: a rule of `throttle` is used up: change nothing, answer `Throttled`. Else count each rule once.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
     async fn rotate(&self, command: Rotate) -> Result<Rotated, StoreError>;
 
-    /// Ends sessions of a user; audits as done. Answers how many were open. When `by` does not hold, or the user has a
-    /// role of `by.beyond`, audits as refused (`forbidden`) and answers `NotPermitted`.
+    /// Ends sessions of a user; audits as done. Answers how many were open; when none was, nothing changes and nothing is
+    /// audited. When `by` does not hold, or the user has a role of `by.beyond`, audits as refused (`forbidden`) and
+    /// answers `NotPermitted`.
     ///
     /// # Errors
     /// [`StoreError`], and nothing remains.
@@ -119,6 +124,8 @@ pub struct OpenSession {
     pub upgrade: Option<PasswordHash>,
     /// The limits of failed sign-ins, if they are on.
     pub guard: Option<LoginGuard>,
+    /// The limits on sign-ins that succeed.
+    pub throttle: Vec<ThrottleRule>,
     /// The audit entry of bringing a deleted user back, if it comes to that.
     pub restore: AuditDraft,
     /// The audit entry.
@@ -228,6 +235,8 @@ pub struct Rotate {
     pub idle_expires_at: OffsetDateTime,
     /// For how long the token before counts while its successor was not used.
     pub grace: Duration,
+    /// The limits on renewals.
+    pub throttle: Vec<ThrottleRule>,
     /// The audit entry.
     pub audit: AuditDraft,
     /// The events, if they come true.
@@ -249,7 +258,15 @@ pub enum Rotated {
     /// The token was used up before. Its session is over now.
     Reused,
     /// The session is over.
-    Ended,
+    Ended {
+        /// Whose session it was, if there was one.
+        owner: Option<UserId>,
+    },
+    /// Too many renewals.
+    Throttled {
+        /// How long until the last of the used-up limits is free again.
+        retry_after: Duration,
+    },
 }
 
 /// The answer to [`EndSessions`].

@@ -41,19 +41,34 @@ impl ThrottleRule {
 
 /// The limits of failed sign-ins.
 ///
-/// A request is refused when `own` or `network` is used up, or, from a network that never signed in to the account
-/// since `known_since`, when `far` is used up. A failure counts on `own` and `network`, and on `far` from such a
-/// network. A success removes the row of `own` and makes the network known.
+/// A request is refused when `own`, `network` or `wide` is used up, or, from a network that never signed in to the
+/// account since `known_since`, when `far` is used up. A failure counts on `own`, `network` and `wide`, and on `far`
+/// from such a network. A success removes the row of `own` and makes the network known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoginGuard {
     /// Failures for one address from one network.
     pub own: ThrottleRule,
     /// Failures from one network, over all addresses.
     pub network: ThrottleRule,
+    /// Failures from the /48 around an IPv6 network, over all addresses; none for IPv4.
+    pub wide: Option<ThrottleRule>,
     /// Failures for one address from networks that never signed in to it.
     pub far: ThrottleRule,
     /// The client's network.
     pub network_key: Digest,
     /// How far back a sign-in makes a network a known one.
     pub known_since: OffsetDateTime,
+}
+
+impl LoginGuard {
+    /// Every rule: those whose rows a command locks.
+    pub fn rules(&self) -> impl Iterator<Item = &ThrottleRule> {
+        self.rules_for(false)
+    }
+
+    /// The rules that judge and count a client, whose network the account knows or does not know.
+    pub fn rules_for(&self, known: bool) -> impl Iterator<Item = &ThrottleRule> {
+        let far = (!known).then_some(&self.far);
+        [&self.own, &self.network].into_iter().chain(&self.wide).chain(far)
+    }
 }

@@ -271,6 +271,10 @@ field!(
 field!(
     Search = text("The beginning of a text.").max_length(Some(Query::MAX_CHARS)).pattern(Some(NO_CONTROLS))
 );
+field!(
+    ExportCursor = text("Where a part of an export ended. Opaque.")
+        .pattern(Some("^([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])?$"))
+);
 field!(Cursor = text("Where a page ended. Opaque.").pattern(Some("^([A-Za-z0-9_-]{21}[AQgw])?$")));
 field!(
     UserCursor = text("Where a page of users ended. Opaque.")

@@ -11,8 +11,9 @@ use crate::http::Call;
 use crate::http::answer::{Answer, CodeSentAnswer, ExportAnswer, UserAnswer, code_sent};
 use crate::http::authorization::caller;
 use crate::http::body::{json, json_if_any, nullable};
-use crate::http::openapi::{Operation, Tag, fields};
+use crate::http::openapi::{Operation, Parameter, Tag, fields};
 use crate::http::problem::Problem;
+use crate::http::query::Query;
 
 pub(super) const TAG: Tag = ("Account", "One's own account.");
 
@@ -53,6 +54,7 @@ pub(super) fn update_operation() -> Operation {
         .bearer()
         .takes::<UpdateBody>()
         .answers::<UserAnswer<'_>>(StatusCode::OK, "The account as it is now.")
+        .refuses(&["rate_limited"])
 }
 
 pub(super) async fn update(call: &Call<'_>) -> Result<Answer, Problem> {
@@ -82,6 +84,7 @@ pub(super) fn delete_operation() -> Operation {
             "reauthentication_required",
             "invalid_credentials",
             "too_many_attempts",
+            "rate_limited",
             "last_admin",
             "overloaded",
         ])
@@ -179,13 +182,27 @@ pub(super) async fn undo_email_change(call: &Call<'_>) -> Result<Answer, Problem
 }
 
 pub(super) fn take_along_operation() -> Operation {
-    Operation::new(TAG, "export_me", "Take along everything that is held about one")
+    Operation::new(TAG, "export_me", "Export my data")
+        .says(
+            "Everything but secrets, in parts of at most 1,000 entries of each list, newest first: send `next_cursor` as \
+             `cursor` until it is null. Sessions are in the first part. An export can be begun five times an hour, and \
+             one part is read at a time.",
+        )
         .bearer()
-        .answers::<ExportAnswer<'_>>(StatusCode::OK, "Everything but secrets.")
+        .query(Parameter::of::<fields::ExportCursor>("cursor", "`next_cursor` of the part before."))
+        .answers::<ExportAnswer<'_>>(StatusCode::OK, "A part of the export.")
+        .refuses(&["rate_limited"])
 }
 
 pub(super) async fn take_along(call: &Call<'_>) -> Result<Answer, Problem> {
     let caller = caller(call).await?;
-    let held = call.manager.account().export(&caller, &call.client).await?;
+    let mut query = Query::read(call.query)?;
+    let cursor = query.export_cursor()?;
+    query.finish()?;
+    let account = call.manager.account();
+    let held = match cursor {
+        None => account.export(&caller, &call.client).await?,
+        Some(after) => account.export_rest(&caller, after).await?,
+    };
     Ok(Answer::json(StatusCode::OK, ExportAnswer::new(&held, caller.session.id)))
 }

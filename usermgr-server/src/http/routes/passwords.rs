@@ -168,7 +168,7 @@ pub(super) fn change_operation() -> Operation {
         .bearer()
         .takes::<ChangeBody>()
         .answers_nothing("The password is changed.")
-        .refuses(&["invalid_credentials", "too_many_attempts", "overloaded"])
+        .refuses(&["invalid_credentials", "too_many_attempts", "rate_limited", "overloaded"])
 }
 
 pub(super) async fn change(call: &Call<'_>) -> Result<Answer, Problem> {

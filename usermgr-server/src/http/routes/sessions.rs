@@ -70,7 +70,7 @@ pub(super) fn refresh_operation() -> Operation {
         .says("The answer has a new refresh token. One that was used up ends the whole session.")
         .takes::<RefreshBody>()
         .answers::<SessionAnswer<'_>>(StatusCode::OK, "Renewed.")
-        .refuses(&["invalid_token", "session_ended"])
+        .refuses(&["invalid_token", "session_ended", "rate_limited"])
 }
 
 pub(super) async fn refresh(call: &Call<'_>) -> Result<Answer, Problem> {
