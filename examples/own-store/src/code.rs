@@ -186,12 +186,10 @@ fn redeem(tx: &mut Transaction<'_>, command: Redeem) -> Result<Redeemed, StoreEr
     if let Some(row) = hit.filter(fits) {
         let is_over = row.is_over(now) || row.ends_after(latest_end);
         if is_over && row.wrong_tries < attempts {
-            tx.audit_refused(audit, now, "code_expired", None)?;
             return Ok(Redeemed::Expired);
         }
         if row.is_live(now, attempts) && may_redeem(tx, &row, now)? {
             if !settled && is_ambiguous(tx, &row, now)? {
-                tx.audit_refused(audit, now, "registration_ambiguous", None)?;
                 return Ok(Redeemed::Ambiguous);
             }
             let (user, happened) = spend(tx, row, effect, now)?;

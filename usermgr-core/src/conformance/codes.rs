@@ -125,9 +125,11 @@ pub async fn a_right_code_too_late_is_expired(harness: &dyn StoreHarness) {
     let (lease, claimed) = claim(&store, NOW).await;
     let result = DeliveryResult::Sent { code_ttl: Some(Duration::minutes(10)) };
     store.settle(Settle { now: NOW, id: claimed[0].mail.id, lease, result }).await.unwrap();
+    let before = audited(&store).await;
     for _ in 0..7 {
         assert_eq!(store.redeem(right(ANA, code, later(600))).await.unwrap(), Redeemed::Expired);
     }
+    assert_eq!(audited(&store).await, before, "it can be repeated, so it writes nothing");
     assert_eq!(candidates(&store, ANA, VERIFY, later(600)).await.len(), 1, "still known, to be told apart");
     assert_eq!(store.redeem(wrong(ANA, &[code], later(600))).await.unwrap(), Redeemed::Wrong);
 }
@@ -358,7 +360,7 @@ pub async fn an_ambiguous_hit_changes_nothing(harness: &dyn StoreHarness) {
     for _ in 0..2 * ATTEMPTS {
         assert_eq!(store.redeem(right(ANA, code, later(99))).await.unwrap(), Redeemed::Ambiguous);
     }
-    assert_eq!(audited(&store).await[2..], vec!["registration_ambiguous"; 2 * ATTEMPTS as usize]);
+    assert_eq!(audited(&store).await.len(), 2, "it can be repeated, so it writes nothing");
     assert_eq!(owed(&store).await.len(), 2);
     let outcome = store.redeem(right(ANA, code, later(100))).await.unwrap();
     assert!(matches!(outcome, Redeemed::Redeemed(_)), "{outcome:?}");

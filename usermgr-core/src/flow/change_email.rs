@@ -146,7 +146,7 @@ impl Account<'_> {
             audit: inner.audit_draft(AuditEvent::EmailChange, Some(key), Some(user.id), client, now),
             events: inner.event_drafts(&[EventKind::EmailChanged], now),
         };
-        inner.judge(&guess, judgement, now).await
+        inner.judge(&guess, judgement, client, now).await
     }
 
     /// Undoes a change of address by the link that the old address got. The old address counts again, the account is
@@ -191,11 +191,14 @@ impl Account<'_> {
             audit: inner.audit_draft(AuditEvent::EmailChangeUndo, None, None, client, now),
             events: inner.event_drafts(&UNDO_EVENTS, now),
         };
+        let audit = command.audit.clone();
         match inner.store.redeem(command).await? {
             Redeemed::Redeemed(_) => Ok(()),
-            Redeemed::Wrong | Redeemed::Exhausted { .. } | Redeemed::Expired | Redeemed::Ambiguous => {
+            Redeemed::Expired => {
+                inner.record_expired_link(audit, client, now).await?;
                 Err(Error::InvalidLink)
             }
+            Redeemed::Wrong | Redeemed::Exhausted { .. } | Redeemed::Ambiguous => Err(Error::InvalidLink),
         }
     }
 }

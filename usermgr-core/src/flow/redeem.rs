@@ -111,9 +111,11 @@ impl Inner {
         &self,
         guess: &Guess,
         judgement: Judgement,
+        client: &ClientContext,
         now: OffsetDateTime,
     ) -> Result<User, Error> {
         let Judgement { hit, settled, effect, audit, events } = judgement;
+        let refusal = audit.clone();
         let command = Redeem {
             now,
             latest_end: now + self.policies.codes.ttl + CLOCK_SKEW,
@@ -133,9 +135,33 @@ impl Inner {
             Redeemed::Exhausted { retry_after } => {
                 Err(Error::TooManyAttempts { retry_after: wait(retry_after) })
             }
-            Redeemed::Expired => Err(Error::CodeExpired),
-            Redeemed::Ambiguous => Err(Error::RegistrationAmbiguous),
+            Redeemed::Expired => self.refused_though_right(refusal, Error::CodeExpired, client, now).await,
+            Redeemed::Ambiguous => {
+                self.refused_though_right(refusal, Error::RegistrationAmbiguous, client, now).await
+            }
         }
+    }
+
+    /// Records that a right guess was refused. It counts as no wrong one and can be repeated, so the entry has a limit.
+    async fn refused_though_right(
+        &self,
+        audit: AuditDraft,
+        error: Error,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<User, Error> {
+        self.record_refusal(audit.refused(now, error.reason(), None), None, client).await?;
+        Err(error)
+    }
+
+    /// Records that a link was used after its end. It can be repeated, so the entry has a limit.
+    pub(super) async fn record_expired_link(
+        &self,
+        audit: AuditDraft,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
+        self.record_refusal(audit.refused(now, "code_expired", None), None, client).await
     }
 
     /// How a client stands that may have brought the token of a registration.

@@ -127,11 +127,14 @@ impl Passwords<'_> {
             audit: inner.audit_draft(AuditEvent::PasswordReset, None, None, client, now),
             events: inner.event_drafts(&[EventKind::EmailVerified, EventKind::PasswordChanged], now),
         };
+        let audit = command.audit.clone();
         match inner.store.redeem(command).await? {
             Redeemed::Redeemed(_) => Ok(()),
-            Redeemed::Wrong | Redeemed::Exhausted { .. } | Redeemed::Expired | Redeemed::Ambiguous => {
+            Redeemed::Expired => {
+                inner.record_expired_link(audit, client, now).await?;
                 Err(Error::InvalidLink)
             }
+            Redeemed::Wrong | Redeemed::Exhausted { .. } | Redeemed::Ambiguous => Err(Error::InvalidLink),
         }
     }
 }

@@ -303,7 +303,7 @@ impl Passwords<'_> {
             audit: inner.audit_draft(AuditEvent::PasswordReset, Some(email.key()), None, client, now),
             events: inner.event_drafts(&EventKind::ALL, now),
         };
-        let user = inner.judge(&guess, judgement, now).await?;
+        let user = inner.judge(&guess, judgement, client, now).await?;
         if let Some(issued) = issued {
             let signed_in = inner.signed_in(issued, user, now).await?;
             return Ok((PasswordSet::SignedIn(Box::new(signed_in)), None));

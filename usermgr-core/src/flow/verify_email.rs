@@ -216,7 +216,7 @@ impl Registration<'_> {
             audit: inner.audit_draft(AuditEvent::Verification, Some(guess.email()), None, client, now),
             events: inner.event_drafts(&[EventKind::UserRegistered, EventKind::EmailVerified], now),
         };
-        inner.judge(guess, judgement, now).await
+        inner.judge(guess, judgement, client, now).await
     }
 }
 

@@ -123,12 +123,10 @@ impl CodeStore for MemoryStore {
         {
             let is_over = row.is_over(now) || row.ends_after(latest_end);
             if is_over && row.wrong_tries < attempts {
-                state.audit_refused(audit, now, "code_expired", None);
                 return Ok(Redeemed::Expired);
             }
             if row.is_live(now, attempts) && state.may_redeem(&row, now) {
                 if !settled && state.is_ambiguous(&row, now) {
-                    state.audit_refused(audit, now, "registration_ambiguous", None);
                     return Ok(Redeemed::Ambiguous);
                 }
                 if let Some((user, happened)) = state.spend(&row, effect, now) {

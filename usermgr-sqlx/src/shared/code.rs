@@ -190,14 +190,12 @@ impl Store {
             let tried_out = code.wrong_tries >= i64::from(attempts);
             let is_over = code.is_over(now, latest_end);
             if is_over && !tried_out {
-                audit_refused(&mut tx, audit, now, "code_expired", None).await?;
-                tx.commit().await.map_err(fault)?;
+                limits.leave(tx).await?;
                 return Ok(Redeemed::Expired);
             }
             if let Some(owner) = owner.filter(|_| !is_over && !tried_out) {
                 if !settled && is_ambiguous(&mut tx, &owner, now).await? {
-                    audit_refused(&mut tx, audit, now, "registration_ambiguous", None).await?;
-                    tx.commit().await.map_err(fault)?;
+                    limits.leave(tx).await?;
                     return Ok(Redeemed::Ambiguous);
                 }
                 if let Some((user, happened)) = apply(&mut tx, owner, code, effect, now).await? {

@@ -53,13 +53,13 @@ pub trait CodeStore: Send + Sync {
     ///    live code of `candidates`, count each rule of `budgets` once, answer `Exhausted` with the longest wait. Audit
     ///    as refused (`too_many_attempts`) when a rule that is used up stood at its limit exactly: the first
     ///    refusal of a window is audited, and no other.
-    /// 2. `hit` names an open code that has had fewer than `attempts` wrong tries but ran out: `Expired`, audit as
-    ///    refused (`code_expired`), change nothing else.
+    /// 2. `hit` names an open code that has had fewer than `attempts` wrong tries but ran out: `Expired`, change
+    ///    nothing. The flow records it, within limits: it can be repeated at will.
     /// 3. `hit` names a live code that the effect fits ([`RedeemEffect::fits`]), its owner still is (a registration not over and its address without a user; a
     ///    user active, and nobody else with the address that the code gives; for a link that undoes a change of address
     ///    also a user who is disabled, or deleted and may come back), and:
     ///    - `settled` is false and another registration of the same address is not over, whatever became of its code:
-    ///      `Ambiguous`, audit as refused (`registration_ambiguous`), change nothing else;
+    ///      `Ambiguous`, change nothing; the flow records it, within limits;
     ///    - else spend the code, apply the effect (see [`RedeemEffect`]), audit as done, answer `Redeemed`.
     /// 4. Anything else is a wrong guess. Add one wrong try to every live code of `candidates`, and count each rule of
     ///    `budgets` once. When every rule of `tries` is used up (and there is one): answer `Exhausted`. Else count each
