@@ -131,7 +131,7 @@ pub async fn a_mail_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
     for text in TEXTS {
         let store = harness.fresh().await;
         let mut command = register("José.Ñandú+'tag@exámple.org", NOW);
-        command.username = Some(Username::parse(text).unwrap());
+        command.username = Username::from_stored(text);
         command.locale = Some(Locale::parse("es-419").unwrap());
         let written = command.clone();
         store.register(command).await.unwrap();

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::visible::without_invisible;
+
 /// The other end of a request. It is recorded with sessions and audit entries, and its address counts towards
 /// limits; nothing in it is trusted as proof of anything.
 ///
@@ -73,7 +75,7 @@ impl ClientContext {
 
 fn bounded(text: &str, bytes: usize) -> String {
     let mut kept = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
+    for c in without_invisible(text).chars() {
         if kept.len() + c.len_utf8() > bytes {
             break;
         }
@@ -106,5 +108,6 @@ mod tests {
         let agent = "é".repeat(200);
         assert_eq!(ClientContext::new().with_user_agent(&agent).user_agent.unwrap().len(), 256);
         assert_eq!(ClientContext::new().with_user_agent("a\r\nb").user_agent.unwrap(), "ab");
+        assert_eq!(ClientContext::new().with_user_agent("a\u{202e}b\u{200b}").user_agent.unwrap(), "ab");
     }
 }
