@@ -22,7 +22,7 @@ use super::visible::without_invisible;
 pub struct ClientContext {
     /// The address of the client, not of a proxy in front of it. Requests without one share a single budget.
     pub ip: Option<IpAddr>,
-    /// The `User-Agent`, kept as data: bounded, without control characters.
+    /// The `User-Agent`, kept as data: bounded, without control characters and invisible ones.
     pub user_agent: Option<String>,
     /// The id under which this request stands in the logs.
     pub request_id: Option<String>,
