@@ -287,18 +287,9 @@ async fn laws_hold_on_postgres_of_the_next_version() {
     laws_hold(Upgraded::Postgres(Mutex::default())).await;
 }
 
-macro_rules! id_of {
-    ("sqlite", $n:expr) => {
-        format!("x'{:032x}'", $n)
-    };
-    ("postgres", $n:expr) => {
-        format!("'{}'", Uuid::from_u128($n))
-    };
-}
-
 /// Makes the tables as version 9 had them, with what it wrote of addresses that it folded by the neighbours of a letter.
 macro_rules! written_by_version_9 {
-    ($pool:ident, $database:literal, $time:expr) => {{
+    ($pool:ident, $database:literal, $id:expr, $time:expr) => {{
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/", $database);
         let mut files: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -311,7 +302,7 @@ macro_rules! written_by_version_9 {
                 statements.push(format!("INSERT INTO usermgr_schema (version) VALUES ({version})"));
             }
         }
-        let time = $time;
+        let (id, time) = ($id, $time);
         for (n, address, key, verified, made, deleted) in [
             (1, "Νίκος@example.org", "νίκος@example.org", true, 10, false),
             // Folds like the first now, is older and not proven.
@@ -328,7 +319,7 @@ macro_rules! written_by_version_9 {
                 "INSERT INTO usermgr_users (id, email, email_key, username, username_key, roles, status, password_version, \
                  created_at, updated_at, email_verified_at, deleted_at) VALUES ({}, '{address}', '{key}', 'Γιώργος ẞ', \
                  'γιώργος ß', 'user', 'active', 1, {}, {}, {}, {})",
-                id_of!($database, n),
+                id(n),
                 time(NOW + made),
                 time(NOW),
                 optional(verified),
@@ -340,7 +331,7 @@ macro_rules! written_by_version_9 {
         }
         statements.push(format!(
             "INSERT INTO usermgr_audit (id, at, event, outcome, email) VALUES ({}, {}, 'login', 'success', 'ρήγας@example.org')",
-            id_of!($database, 9),
+            id(9),
             time(NOW),
         ));
         for statement in statements {
@@ -400,7 +391,8 @@ async fn sqlite_keys_of_earlier_versions_are_folded_anew() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("users.db").display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
-    written_by_version_9!(pool, "sqlite", |seconds: i64| format!("{}", seconds * 1_000_000));
+    let id = |n: u128| format!("x'{n:032x}'");
+    written_by_version_9!(pool, "sqlite", id, |seconds: i64| format!("{}", seconds * 1_000_000));
     let store = SqliteStore::with_pool(pool.clone());
     keys_are_folded_anew!(store, pool);
 }
@@ -410,7 +402,8 @@ async fn sqlite_keys_of_earlier_versions_are_folded_anew() {
 async fn postgres_keys_of_earlier_versions_are_folded_anew() {
     let database = Database::create().await;
     let pool = sqlx::PgPool::connect(&database.url).await.unwrap();
-    written_by_version_9!(pool, "postgres", |seconds: i64| format!("to_timestamp({seconds})"));
+    let id = |n: u128| format!("'{}'", Uuid::from_u128(n));
+    written_by_version_9!(pool, "postgres", id, |seconds: i64| format!("to_timestamp({seconds})"));
     let store = PgStore::with_pool(pool.clone());
     keys_are_folded_anew!(store, pool);
 }
