@@ -122,7 +122,8 @@ fn raise<T: Copy>(policies: &mut Policies, table: &[(&str, Set<T>)], largest_fir
             set(&mut tried, **value);
             tried.faults().is_empty()
         });
-        set(policies, *taken.unwrap_or_else(|| panic!("{name} takes none of these")));
+        assert!(taken.is_some(), "{name} takes none of these");
+        set(policies, *taken.unwrap());
     }
 }
 
