@@ -235,7 +235,7 @@ impl Servers {
             .env("USERMGR_HTTP_PUBLIC_URL", "https://app.example.org")
             .env("USERMGR_MAIL_URL", mail)
             .env("USERMGR_MAIL_FROM", "Example <noreply@example.org>")
-            .env("USERMGR_SECRET_KEY", "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=")
+            .env("USERMGR_SECRET_KEY", "wZ5f0cL3mJq8yTnB4vRkXe1uHsGd7oPaQi2C6tEbUjM=")
             .env("USERMGR_CODES_RESEND_INTERVAL", "0s")
             .env("USERMGR_PASSWORDS_MEMORY_KIB", "64")
             .env("USERMGR_PASSWORDS_ITERATIONS", "1")

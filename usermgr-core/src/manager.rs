@@ -12,7 +12,7 @@ use crate::crypto::secret_keys::SecretKeys;
 use crate::crypto::webhook::WebhookSecret;
 use crate::domain::job::JobName;
 use crate::domain::profile::ProfileType;
-use crate::domain::secret::SecretKey;
+use crate::domain::secret::{SecretKey, SecretWeakness};
 use crate::flow::account::{Account, Exports};
 use crate::flow::register::Registration;
 use crate::flow::sessions::Sessions;
@@ -319,6 +319,9 @@ pub enum BuildFault {
     /// A rule cannot be in force.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Anybody can guess the secret key. With the feature `testing` it is taken all the same, for tests and examples.
+    #[error("the secret key is {0}; make one with `openssl rand -base64 32`")]
+    WeakSecretKey(SecretWeakness),
     /// The threads that hash cannot be started.
     #[error("the hash pool cannot be started")]
     HashPool(#[from] HashPoolError),
@@ -343,7 +346,8 @@ impl UserManagerBuilder {
         self
     }
 
-    /// The secret key of this installation, the same for every instance on one store. Needed.
+    /// The secret key of this installation, the same for every instance on one store. Needed. A key that anybody can guess is
+    /// refused ([`SecretKey::weakness`]), the ones in this documentation too, unless the feature `testing` is on.
     #[must_use]
     pub fn secret_key(mut self, key: SecretKey) -> Self {
         self.secret_key = Some(key);
@@ -589,6 +593,9 @@ impl UserManagerBuilder {
                 faults.push(BuildFault::Missing(part));
             }
         }
+        if let Some(weakness) = secret_key.as_ref().and_then(SecretKey::weakness).filter(|_| !IN_TESTS) {
+            faults.push(BuildFault::WeakSecretKey(weakness));
+        }
         let (Some(store), Some(mailer), Some(secret_key), true) =
             (store, mailer, secret_key, faults.is_empty())
         else {
@@ -634,6 +641,9 @@ impl UserManagerBuilder {
         })
     }
 }
+
+/// Whether this is built for tests, whose keys need not be secret.
+const IN_TESTS: bool = cfg!(feature = "testing");
 
 /// The jobs of the upkeep and those of the host, each with a name of its own.
 fn all_jobs(upkeep: &Upkeep, jobs: Vec<Job>) -> Result<Vec<Job>, BuildFault> {

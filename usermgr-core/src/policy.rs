@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use time::{Duration, Time};
 
+use crate::crypto::hasher::is_affordable;
 use crate::domain::code::CodeLength;
 use crate::domain::role::{Permission, Role, Roles};
 use crate::domain::signing::SigningAlgorithm;
@@ -474,6 +475,11 @@ pub struct PolicyError {
 }
 
 impl Policies {
+    /// The longest time that any rule takes: a hundred years, as in the configuration of the server.
+    pub const LONGEST: Duration = Duration::days(36_525);
+    /// The largest number that a rule which counts takes.
+    pub const MOST: u32 = 1_000_000;
+
     /// Every rule that cannot be in force; none when all can.
     pub fn faults(&self) -> Vec<PolicyError> {
         let mut faults = Vec::new();
@@ -483,6 +489,9 @@ impl Policies {
             }
         };
         let second = Duration::SECOND;
+        // Everything else is arithmetic on today's date, which may not run past the last year that there is.
+        let from = |least: Duration, value: Duration| (least..=Self::LONGEST).contains(&value);
+        let count = |value: u32| (1..=Self::MOST).contains(&value);
         let Self {
             codes,
             registration,
@@ -501,25 +510,30 @@ impl Policies {
         } = self;
         need(codes.ttl >= second && codes.ttl <= Duration::days(1), "codes.ttl", "1s to 24h");
         need((1..=20).contains(&codes.attempts), "codes.attempts", "1 to 20");
-        need(!codes.resend_interval.is_negative(), "codes.resend_interval", "0s or more");
+        need(from(Duration::ZERO, codes.resend_interval), "codes.resend_interval", "0s to 36525d");
         need((1..=1000).contains(&codes.requests), "codes.requests", "1 to 1000");
-        need(codes.window >= second, "codes.window", "1s or more");
-        need(registration.pending_ttl >= second, "registration.pending_ttl", "1s or more");
+        need(from(second, codes.window), "codes.window", "1s to 36525d");
+        need(from(second, registration.pending_ttl), "registration.pending_ttl", "1s to 36525d");
         need(registration.pending_ttl >= codes.ttl, "registration.pending_ttl", "at least codes.ttl");
         need((8..=64).contains(&passwords.min_length), "passwords.min_length", "8 to 64 characters");
         need(
-            (8 * hashing.parallelism.max(1)..=4 * 1024 * 1024).contains(&hashing.memory_kib),
+            (hashing.parallelism.max(1).saturating_mul(8)..=4 * 1024 * 1024).contains(&hashing.memory_kib),
             "passwords.memory_kib",
             "8 for each lane to 4194304 KiB",
         );
         need((1..=100).contains(&hashing.iterations), "passwords.iterations", "1 to 100");
+        need(is_affordable(hashing), "passwords.iterations", "at most 4 GiB over all passes");
         need((1..=64).contains(&hashing.parallelism), "passwords.parallelism", "1 to 64");
         need(hashing.threads.is_none_or(|n| (1..=1024).contains(&n)), "passwords.hash_threads", "1 to 1024");
-        need(hashing.queue.is_none_or(|n| n >= 1), "passwords.hash_queue", "1 or more");
-        need(throttle.login_failures >= 1, "throttle.login_failures", "1 or more");
-        need(throttle.network_failures >= 1, "throttle.network_failures", "1 or more");
-        need(throttle.network_requests >= 1, "throttle.network_requests", "1 or more");
-        need(throttle.window >= second, "throttle.window", "1s or more");
+        need(
+            hashing.queue.is_none_or(|n| (1..=Self::MOST as usize).contains(&n)),
+            "passwords.hash_queue",
+            "1 to 1000000",
+        );
+        need(count(throttle.login_failures), "throttle.login_failures", "1 to 1000000");
+        need(count(throttle.network_failures), "throttle.network_failures", "1 to 1000000");
+        need(count(throttle.network_requests), "throttle.network_requests", "1 to 1000000");
+        need(from(second, throttle.window), "throttle.window", "1s to 36525d");
         need(links.ttl >= second && links.ttl <= Duration::days(7), "links.ttl", "1s to 7d");
         need(
             tokens.access_ttl >= second && tokens.access_ttl <= Duration::days(1),
@@ -527,29 +541,30 @@ impl Policies {
             "1s to 24h",
         );
         need(!tokens.audience.is_empty(), "tokens.audience", "a name");
-        need(tokens.rotate_every >= Duration::hours(1), "tokens.rotate_every", "1h or more");
+        need(from(Duration::HOUR, tokens.rotate_every), "tokens.rotate_every", "1h to 36525d");
         need(links.undo_ttl >= second && links.undo_ttl <= Duration::days(30), "links.undo_ttl", "1s to 30d");
         need(
             !sessions.refresh_grace.is_negative() && sessions.refresh_grace <= Duration::minutes(5),
             "sessions.refresh_grace",
             "0s to 5m",
         );
-        need(!sessions.step_up_age.is_negative(), "sessions.step_up_age", "0s or more");
-        need(maintenance.interval >= second, "maintenance.interval", "1s or more");
-        need(!deletion.grace.is_negative(), "users.deletion_grace", "0s or more");
+        need(from(Duration::ZERO, sessions.step_up_age), "sessions.step_up_age", "0s to 36525d");
+        need(from(second, maintenance.interval), "maintenance.interval", "1s to 36525d");
+        need(from(Duration::ZERO, deletion.grace), "users.deletion_grace", "0s to 36525d");
         let builtin = [Role::user(), Role::admin()];
         need(
             !builtin.iter().any(|role| roles.defined.contains_key(role)),
             "roles",
             "names other than user and admin",
         );
-        need(sessions.idle_ttl >= second, "sessions.idle_ttl", "1s or more");
+        need(from(second, sessions.idle_ttl), "sessions.idle_ttl", "1s to 36525d");
+        need(sessions.max_ttl <= Self::LONGEST, "sessions.max_ttl", "at most 36525d");
         need(sessions.max_ttl >= sessions.idle_ttl, "sessions.max_ttl", "at least sessions.idle_ttl");
         need((1..=1024).contains(&outbox.concurrency), "outbox.concurrency", "1 to 1024");
-        need(outbox.max_attempts >= 1, "outbox.max_attempts", "1 or more");
-        need(!outbox.keep_sent.is_negative(), "outbox.keep_sent", "0s or more");
-        need(!retention.audit.is_negative(), "audit.keep", "0s or more");
-        need(retention.events >= Duration::HOUR, "events.keep", "1h or more");
+        need(count(outbox.max_attempts), "outbox.max_attempts", "1 to 1000000");
+        need(from(Duration::ZERO, outbox.keep_sent), "outbox.keep_sent", "0s to 36525d");
+        need(from(Duration::ZERO, retention.audit), "audit.keep", "0s to 36525d");
+        need(from(Duration::HOUR, retention.events), "events.keep", "1h to 36525d");
         need(
             mail.public_url.starts_with("http://") || mail.public_url.starts_with("https://"),
             "http.public_url",

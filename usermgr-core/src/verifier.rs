@@ -29,7 +29,7 @@
 //! every five minutes in the background, and hand it to [`Verifier::replace_jwks`]. A new key is published a while
 //! before it signs, so whoever does this never misses one. When [`VerifyError::UnknownKey`] comes nevertheless, fetch at
 //! once, but at most every half minute whatever comes: anybody can make up a `kid`. When fetching fails, go on with the
-//! keys that are there.
+//! keys that are there. A revoked key leaves the set, so the refresh is also how this service learns of it.
 //!
 //! ```
 //! use time::macros::datetime;
@@ -168,14 +168,21 @@ impl Verifier {
         Ok(Self { keys: RwLock::new(read(jwks)?), settings })
     }
 
-    /// Takes these keys in place of those before. What is being verified goes on with the keys it began with.
+    /// Takes these keys in place of those before: a key that left the set, because it was revoked, verifies no more. What
+    /// is being verified goes on with the keys it began with.
     ///
     /// # Errors
-    /// [`JwksError`], and the keys before stay.
+    /// [`JwksError`], and the keys before stay; but not after [`JwksError::NoKeys`], as a set without our keys says that
+    /// each was taken out of it. Then every token is refused until another set comes.
     pub fn replace_jwks(&self, jwks: &str) -> Result<(), JwksError> {
-        let keys = read(jwks)?;
+        let read = read(jwks);
+        let keys = match &read {
+            Ok(keys) => Arc::clone(keys),
+            Err(JwksError::NoKeys) => Arc::default(),
+            Err(error) => return Err(*error),
+        };
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        Ok(())
+        read.map(drop)
     }
 
     fn keys(&self) -> Arc<[VerifyingKey]> {
@@ -473,6 +480,29 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_left_the_set_verifies_no_more() {
+        for algorithm in PUBLISHED {
+            let (leaked, new) = (made(algorithm, -100), made(algorithm, 0));
+            let revoked = SealedSigningKey { revoked_at: Some(NOW), ..leaked.clone() };
+            let (before, after) = (opened(&[&leaked]), opened(&[&new, &revoked]));
+            let forged = before.sign(&claims(), algorithm, NOW).unwrap();
+            for (set, answer) in [(after.jwks(), Ok(())), (json!({"keys": []}), Err(JwksError::NoKeys))] {
+                let verifier = verifier(&before.jwks());
+                assert!(verifier.verify(forged.expose(), NOW).is_ok());
+                assert_eq!(verifier.replace_jwks(&set.to_string()), answer);
+                assert_eq!(verifier.verify(forged.expose(), NOW), Err(VerifyError::UnknownKey));
+            }
+            let fresh = after.sign(&claims(), algorithm, NOW).unwrap();
+            assert!(verifier(&after.jwks()).verify(fresh.expose(), NOW).is_ok());
+            assert!(after.verify(&forged, &at_now()).is_err(), "nor where it signs");
+        }
+    }
+
+    fn at_now() -> Expected<'static> {
+        Expected { issuer: "https://app.example.org", audience: "usermgr", now: NOW, leeway: Duration::ZERO }
+    }
+
+    #[test]
     fn a_rotation_refuses_nobody_whose_key_set_is_fresh() {
         for algorithm in PUBLISHED {
             let (old, new) = (made(algorithm, -100), made(algorithm, 600));
@@ -489,7 +519,7 @@ mod tests {
             check([Ok(()), Err(VerifyError::UnknownKey)]);
             verifier.replace_jwks(&during.jwks().to_string()).unwrap();
             check([Ok(()), Ok(())]);
-            for broken in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","kid":"1","k":"AAAA"}]}"#] {
+            for broken in ["", "{}", r#"{"keys":[{"kty":"oct","kid":"1","k":"AAAA"}]}"#] {
                 assert!(verifier.replace_jwks(broken).is_err());
                 check([Ok(()), Ok(())]);
             }

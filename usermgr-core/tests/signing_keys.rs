@@ -109,6 +109,47 @@ async fn a_key_that_signs_at_once_is_looked_for_by_the_others() {
 }
 
 #[tokio::test]
+async fn a_revoked_key_is_refused_by_every_instance_within_a_minute() {
+    let world = World::new();
+    world.user(ANA, PASSWORD).await;
+    let (one, other) = (&world.users, instance(&world, OLD, &[], SigningAlgorithm::EdDsa));
+    let leaked = token(&other).await;
+    let id = one.signing_keys().list(world.clock.now()).await.unwrap()[0].id;
+    let made = one.signing_keys().revoke(id, &world.client, world.clock.now()).await.unwrap();
+    assert!(!good(one, &leaked).await, "at once where it was revoked");
+    let fresh = token(one).await;
+    assert_eq!(Some(kid(&fresh)), made.map(|made| made.to_string()), "another signs at once");
+    world.clock.advance(Duration::minutes(1));
+    assert!(!good(&other, &leaked).await, "a minute later everywhere");
+    for users in [one, &other] {
+        assert!(good(users, &fresh).await);
+        let keys = users.jwks().await.unwrap().to_string();
+        assert!(!keys.contains(&kid(&leaked)) && keys.contains(&kid(&fresh)), "{keys}");
+    }
+    let states = one.signing_keys().list(world.clock.now()).await.unwrap();
+    let states: Vec<_> = states.iter().map(|key| (key.state, key.revoked_at.is_some())).collect();
+    assert_eq!(states, [(KeyState::Current, false), (KeyState::Revoked, true)]);
+    let again = one.signing_keys().revoke(id, &world.client, world.clock.now()).await.unwrap();
+    assert_eq!((again, published(one).await), (None, 1), "done again it changes nothing");
+}
+
+#[tokio::test]
+async fn revoking_all_needs_no_secret_key_that_is_gone() {
+    let world = World::new();
+    world.user(ANA, PASSWORD).await;
+    let leaked = token(&world.users).await;
+    let anew = instance(&world, NEW, &[], SigningAlgorithm::EdDsa);
+    assert!(anew.jwks().await.is_err(), "the old key does not open");
+    let made = anew.signing_keys().revoke_all(&world.client, world.clock.now()).await.unwrap();
+    assert_eq!(kid(&token(&anew).await), made.to_string());
+    assert!(!good(&anew, &leaked).await);
+    assert_eq!(anew.signing_keys().reseal().await.unwrap(), 1, "the revoked one is left alone");
+    let unknown = "019b7953-c7c0-7000-8000-000000000001".parse().unwrap();
+    let told = anew.signing_keys().revoke(unknown, &world.client, world.clock.now()).await;
+    assert!(matches!(told, Err(usermgr_core::Error::NotFound)), "{told:?}");
+}
+
+#[tokio::test]
 async fn the_key_is_rotated_when_it_has_signed_for_long_enough() {
     let world = World::new();
     world.user(ANA, PASSWORD).await;

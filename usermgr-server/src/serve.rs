@@ -9,6 +9,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use usermgr_core::domain::secret::SecretWeakness;
 use usermgr_core::memory::MemoryStore;
 use usermgr_core::port::clock::SystemClock;
 use usermgr_core::port::events::EventPublisher;
@@ -53,6 +54,8 @@ pub enum StartError {
     Build(#[from] BuildError),
     #[error("{path}: {source}")]
     KeyFile { path: String, source: io::Error },
+    #[error("{0}: the secret key is {1}, so anybody can guess it; make one with openssl rand -base64 32")]
+    WeakKeyFile(String, SecretWeakness),
     #[error("{0}: it holds no secret key; a key is 32 bytes in base64")]
     BadKeyFile(String),
     #[error("{key} {address}: {source}{}", advice(.source))]
@@ -207,6 +210,12 @@ pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> 
 }
 
 fn manager_over(config: &Config, store: Arc<dyn Store>) -> Result<UserManager, StartError> {
+    // A previous key may be weak: taking it out of use is what it is there for.
+    for weakness in config.previous_keys.iter().filter_map(SecretKey::weakness) {
+        tracing::warn!(
+            "secret.previous_keys: a key is {weakness}, so anybody can guess it; run keys rotate --now --revoke and take it out"
+        );
+    }
     let mut builder = UserManager::builder()
         .store(store)
         .mailer(mailer(config)?)
@@ -255,7 +264,12 @@ fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
         Err(error) => return Err(failed(error)),
     }
     let text = std::fs::read_to_string(&path).map_err(failed)?;
-    SecretKey::from_base64(&text).map_err(|_| StartError::BadKeyFile(path.display().to_string()))
+    let bad = || StartError::BadKeyFile(path.display().to_string());
+    let key = SecretKey::from_base64(&text).map_err(|_| bad())?;
+    match key.weakness() {
+        Some(weakness) => Err(StartError::WeakKeyFile(path.display().to_string(), weakness)),
+        None => Ok(key),
+    }
 }
 
 /// `users.db` -> `users.key`. A database in memory has no file.

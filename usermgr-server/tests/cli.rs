@@ -219,10 +219,28 @@ fn keys_the_outbox_and_the_audit_log_are_listed() {
     place.done(&["keys", "rotate", "--now"]);
     assert!(place.done(&["keys", "reseal"]).starts_with("3 "));
     let keys = place.json(&["keys", "list", "--json"]);
-    assert_eq!(fields(&keys[0]), ["algorithm", "created_at", "id", "signs_from", "state"]);
+    assert_eq!(fields(&keys[0]), ["algorithm", "created_at", "id", "revoked_at", "signs_from", "state"]);
     let states: Vec<_> = keys.as_array().unwrap().iter().map(|key| &key["state"]).collect();
     assert_eq!(states, ["next", "current", "retired"]);
     assert!(place.done(&["keys", "list"]).contains("EdDSA"));
+
+    let current = keys[1]["id"].as_str().unwrap();
+    let told = place.done(&["keys", "revoke", current]);
+    assert!(told.contains("signs in its place") && told.contains("within a minute"), "{told}");
+    let states = || -> Vec<String> {
+        let keys = place.json(&["keys", "list", "--json"]);
+        keys.as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(states(), ["next", "current", "retired", "revoked"]);
+    assert!(!place.done(&["keys", "revoke", current]).contains("in its place"), "done again");
+    assert_eq!(states().len(), 4);
+    let unknown = "019b7953-c7c0-7000-8000-000000000001";
+    assert!(place.refused(1, &["keys", "revoke", unknown]).contains("keys list"));
+    place.refused(2, &["keys", "revoke", "no-id"]);
+    place.refused(2, &["keys", "rotate", "--revoke"]);
+    assert!(place.done(&["keys", "rotate", "--now", "--revoke"]).contains("signs at once"));
+    assert_eq!(states()[..2], ["current", "revoked"]);
+    assert_eq!(states().len(), 5);
 
     let owed = place.json(&["outbox", "list", "--json"]);
     assert_eq!(
@@ -339,6 +357,7 @@ fn the_other_commands_and_wrong_usage() {
         &["users", "--help"][..],
         &["users", "import", "--help"],
         &["roles", "grant", "--help"],
+        &["keys", "revoke", "--help"],
         &["keys", "rotate", "--help"],
         &["outbox", "retry", "--help"],
         &["audit", "list", "--help"],

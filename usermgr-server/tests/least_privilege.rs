@@ -56,7 +56,7 @@ async fn a_server_whose_role_cannot_migrate_says_who_has_to() {
             .env("USERMGR_MAIL_URL", mailbox.url())
             .env("USERMGR_HTTP_LISTEN", &listen)
             .env("USERMGR_LOG_LEVEL", "error")
-            .env("USERMGR_SECRET_KEY", "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=");
+            .env("USERMGR_SECRET_KEY", "wZ5f0cL3mJq8yTnB4vRkXe1uHsGd7oPaQi2C6tEbUjM=");
         let ran = command.args(args).output().unwrap();
         (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
     };

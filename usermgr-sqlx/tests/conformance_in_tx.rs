@@ -28,7 +28,7 @@ use usermgr_core::port::store::code::{
 };
 use usermgr_core::port::store::event::{ClaimedEvent, EventFeed, EventQuery, SettleEvent};
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, RenewJob};
-use usermgr_core::port::store::key::{AddSigningKey, ResealSigningKey, SealedSigningKey};
+use usermgr_core::port::store::key::{AddSigningKey, ResealSigningKey, RevokeSigningKeys, SealedSigningKey};
 use usermgr_core::port::store::outbox::{
     Claim, Claimed, OutboxEntry, OutboxQuery, Requeue, Requeued, Settle, Settled,
 };
@@ -191,6 +191,7 @@ part! { KeyStore:
     inside signing_keys() -> Vec<SealedSigningKey>;
     outside add_signing_key(command: AddSigningKey) -> Vec<SealedSigningKey>;
     outside reseal_signing_key(command: ResealSigningKey) -> bool;
+    outside revoke_signing_keys(command: RevokeSigningKeys) -> Option<Vec<SealedSigningKey>>;
 }
 
 part! { JobStore:

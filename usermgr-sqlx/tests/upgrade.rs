@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use support::Database;
 use time::OffsetDateTime;
 use usermgr_core::conformance::{self, StoreHarness};
+use usermgr_core::domain::email::Email;
 use usermgr_core::domain::event::EventKind;
 use usermgr_core::domain::id::{EventId, SessionId, UserId};
 use usermgr_core::domain::mail::MailKind;
 use usermgr_core::domain::role::Role;
 use usermgr_core::domain::secret::Digest;
-use usermgr_core::port::store::account::{AccountStore as _, UserQuery};
+use usermgr_core::domain::user::Username;
+use usermgr_core::port::store::account::{AccountStore as _, CredentialsQuery, UserQuery};
 use usermgr_core::port::store::event::{EventFeed, EventQuery, EventStore as _};
 use usermgr_core::port::store::key::KeyStore as _;
 use usermgr_core::port::store::outbox::{OutboxQuery, OutboxStore as _};
@@ -283,4 +285,125 @@ async fn laws_hold_on_sqlite_of_the_next_version() {
 #[ignore = "needs Postgres: run scripts/test"]
 async fn laws_hold_on_postgres_of_the_next_version() {
     laws_hold(Upgraded::Postgres(Mutex::default())).await;
+}
+
+/// Makes the tables as version 9 had them, with what it wrote of addresses that it folded by the neighbours of a letter.
+macro_rules! written_by_version_9 {
+    ($pool:ident, $database:literal, $id:expr, $time:expr) => {{
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/", $database);
+        let mut files: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let mut statements = vec!["CREATE TABLE usermgr_schema (version BIGINT PRIMARY KEY)".to_owned()];
+        for file in files {
+            let version = file.file_name().unwrap().to_str().unwrap()[..4].parse::<i64>().unwrap();
+            if version < 10 {
+                statements.push(std::fs::read_to_string(&file).unwrap());
+                statements.push(format!("INSERT INTO usermgr_schema (version) VALUES ({version})"));
+            }
+        }
+        let (id, time) = ($id, $time);
+        for (n, address, key, verified, made, deleted) in [
+            (1, "Νίκος@example.org", "νίκος@example.org", true, 10, false),
+            // Folds like the first now, is older and not proven.
+            (2, "ΝΊΚΟΣ@example.org", "νίκοσ@example.org", false, 5, false),
+            (3, "maße@example.org", "maße@example.org", true, 20, false),
+            // Has the key that the third gets, and is older.
+            (4, "masse@example.org", "masse@example.org", true, 15, false),
+            (5, "josé@example.org", "josé@example.org", true, 1, false),
+            (6, "ρήγας@example.org", "ρήγας@example.org", true, 1, false),
+            (7, "ῥῆγας@example.org", "ῥῆγας@example.org", true, 1, true),
+        ] {
+            let optional = |is: bool| if is { time(NOW) } else { "NULL".to_owned() };
+            statements.push(format!(
+                "INSERT INTO usermgr_users (id, email, email_key, username, username_key, roles, status, password_version, \
+                 created_at, updated_at, email_verified_at, deleted_at) VALUES ({}, '{address}', '{key}', 'Γιώργος ẞ', \
+                 'γιώργος ß', 'user', 'active', 1, {}, {}, {}, {})",
+                id(n),
+                time(NOW + made),
+                time(NOW),
+                optional(verified),
+                optional(deleted),
+            ));
+        }
+        for (key, reason) in [("ρήγας@example.org", "bounce"), ("ρήγασ@example.org", "complaint"), ("ß@a.org", "bounce")] {
+            statements.push(format!("INSERT INTO usermgr_undeliverable VALUES ('{key}', '{reason}', {})", time(NOW)));
+        }
+        statements.push(format!(
+            "INSERT INTO usermgr_audit (id, at, event, outcome, email) VALUES ({}, {}, 'login', 'success', 'ρήγας@example.org')",
+            id(9),
+            time(NOW),
+        ));
+        for statement in statements {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&$pool).await.unwrap();
+        }
+    }};
+}
+
+macro_rules! keys_are_folded_anew {
+    ($store:ident, $pool:ident) => {{
+        $store.migrate().await.unwrap();
+        let find = async |address: &str| {
+            let email = Email::parse(address).unwrap().key().clone();
+            let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();
+            let query = CredentialsQuery { now, email, guard: None };
+            let found = $store.credentials(query).await.unwrap();
+            found.user.map(|credentials| credentials.user.id.as_uuid().as_u128())
+        };
+        for spelling in ["Νίκος@example.org", "ΝΊΚΟΣ@example.org", "νίκοσ@example.org"] {
+            assert_eq!(find(spelling).await, Some(1), "{spelling}: who proved the address keeps it");
+        }
+        for spelling in ["masse@example.org", "MASSE@example.org", "maße@example.org", "MAẞE@example.org"]
+        {
+            assert_eq!(find(spelling).await, Some(4), "{spelling}: of two who proved it the older one");
+        }
+        assert_eq!(find("JOSÉ@example.org").await, Some(5));
+        assert_eq!(find("ΡΉΓΑΣ@example.org").await, Some(6));
+        for id in [2, 3] {
+            let user = $store.user(UserId::from_uuid(Uuid::from_u128(id))).await.unwrap();
+            assert!(user.is_some(), "{id} is not lost");
+        }
+        let named = UserQuery { prefix: Some(Username::folded("ΓΙΏΡΓΟΣ SS")), ..UserQuery::default() };
+        assert_eq!($store.users(named).await.unwrap().items.len(), 6, "found by the name as it folds now");
+        let dump = async || {
+            let users: Vec<(String,)> = sqlx::query_as("SELECT email_key FROM usermgr_users ORDER BY id")
+                .fetch_all(&$pool)
+                .await
+                .unwrap();
+            let marks: Vec<(String,)> =
+                sqlx::query_as("SELECT email_key FROM usermgr_undeliverable ORDER BY email_key")
+                    .fetch_all(&$pool)
+                    .await
+                    .unwrap();
+            let audit: Vec<(String,)> =
+                sqlx::query_as("SELECT email FROM usermgr_audit").fetch_all(&$pool).await.unwrap();
+            [users, marks, audit].map(|rows| rows.into_iter().map(|(key,)| key).collect::<Vec<_>>())
+        };
+        let after = dump().await;
+        assert_eq!(after[1], ["ss@a.org", "ρήγασ@example.org"]);
+        assert_eq!(after[2], ["ρήγασ@example.org"]);
+        assert_eq!(after[0][6], "ῥῆγασ@example.org");
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_keys_of_earlier_versions_are_folded_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("users.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let id = |n: u128| format!("x'{n:032x}'");
+    written_by_version_9!(pool, "sqlite", id, |seconds: i64| format!("{}", seconds * 1_000_000));
+    let store = SqliteStore::with_pool(pool.clone());
+    keys_are_folded_anew!(store, pool);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn postgres_keys_of_earlier_versions_are_folded_anew() {
+    let database = Database::create().await;
+    let pool = sqlx::PgPool::connect(&database.url).await.unwrap();
+    let id = |n: u128| format!("'{}'", Uuid::from_u128(n));
+    written_by_version_9!(pool, "postgres", id, |seconds: i64| format!("to_timestamp({seconds})"));
+    let store = PgStore::with_pool(pool.clone());
+    keys_are_folded_anew!(store, pool);
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use usermgr_core::domain::role::Permission;
+use usermgr_core::port::random::{Random as _, SystemRandom};
 use usermgr_core::{SecretKey, UserManager};
 use usermgr_server::{Namespace, ServiceOptions};
 use usermgr_smtp::{Console, Sender};
@@ -31,11 +32,13 @@ pub fn arguments() -> (String, String) {
 pub async fn users(database: &str) -> Result<UserManager, StartError> {
     let store = SqliteStore::connect(database, 4).await?;
     store.migrate().await?;
+    let mut key = [0; 32];
+    SystemRandom.fill(&mut key);
     Ok(UserManager::builder()
         .store(Arc::new(store))
         .mailer(Arc::new(Console::new(Sender::parse("Example <noreply@example.org>")?)))
-        // Keep a real one in a file that only the program can read.
-        .secret_key(SecretKey::from_base64("q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=")?)
+        // Keep a real one in a file that only the program can read, or everybody signs in again after each start.
+        .secret_key(SecretKey::from_bytes(key))
         .build()?)
 }
 

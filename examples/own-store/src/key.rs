@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 
 use async_trait::async_trait;
 use usermgr_core::port::store::StoreError;
-use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use usermgr_core::port::store::key::{
+    AddSigningKey, KeyStore, KeysChanged, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
+};
 
 use crate::FileStore;
 use crate::database::Transaction;
@@ -23,6 +25,13 @@ impl KeyStore for FileStore {
     async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
         self.run(|tx| reseal_signing_key(tx, command)).await
     }
+
+    async fn revoke_signing_keys(
+        &self,
+        command: RevokeSigningKeys,
+    ) -> Result<Option<Vec<SealedSigningKey>>, StoreError> {
+        self.run(|tx| revoke_signing_keys(tx, command)).await
+    }
 }
 
 fn signing_keys(tx: &Transaction<'_>) -> Result<Vec<SealedSigningKey>, StoreError> {
@@ -37,7 +46,7 @@ fn add_signing_key(
 ) -> Result<Vec<SealedSigningKey>, StoreError> {
     let AddSigningKey { now, key, unless_since, audit } = command;
     let is_there = signing_keys(tx)?.iter().any(|other| {
-        let signs = unless_since.is_some_and(|since| other.signs_from >= since);
+        let signs = other.revoked_at.is_none() && unless_since.is_some_and(|since| other.signs_from >= since);
         other.id == key.id || (other.algorithm == key.algorithm && signs)
     });
     if !is_there {
@@ -54,4 +63,20 @@ fn reseal_signing_key(tx: &mut Transaction<'_>, command: ResealSigningKey) -> Re
     };
     tx.put(id, &KeyRow(SealedSigningKey { sealed: after, ..key }))?;
     Ok(true)
+}
+
+fn revoke_signing_keys(
+    tx: &mut Transaction<'_>,
+    command: RevokeSigningKeys,
+) -> Result<Option<Vec<SealedSigningKey>>, StoreError> {
+    let mut keys = signing_keys(tx)?;
+    let Some(changed) = SealedSigningKey::revoke(&mut keys, &command) else { return Ok(None) };
+    let RevokeSigningKeys { now, which: _, replacement: _, audit } = command;
+    if changed == KeysChanged::Yes {
+        for key in keys {
+            tx.put(key.id, &KeyRow(key))?;
+        }
+        tx.audit_done(audit, now, None)?;
+    }
+    signing_keys(tx).map(Some)
 }

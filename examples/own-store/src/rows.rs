@@ -342,6 +342,8 @@ struct KeyFields {
     created_at: OffsetDateTime,
     signs_from: OffsetDateTime,
     sealed: Vec<u8>,
+    #[serde(default)]
+    revoked_at: Option<OffsetDateTime>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]

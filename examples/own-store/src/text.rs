@@ -74,7 +74,7 @@ macro_rules! texts {
 
 texts! {
     EmailKey: key => key.as_str(), text => Some(Self::from_stored(text));
-    Username: name => name.as_str(), text => Self::parse(text).ok();
+    Username: name => name.as_str(), text => Self::from_stored(text);
     Profile: profile => profile.as_str(), text => Self::from_stored(text.to_owned()).ok();
     Locale: locale => locale.as_str(), text => Self::parse(text).ok();
     UserStatus: status => status.as_str(), text => Self::from_str(text).ok();

@@ -113,7 +113,9 @@ fn purge_tokens(tx: &mut Transaction<'_>, now: OffsetDateTime, most: usize) -> R
 fn purge_keys(tx: &mut Transaction<'_>, retired_before: OffsetDateTime) -> Result<u64, StoreError> {
     let keys: Vec<_> = tx.rows::<KeyRow>()?.into_iter().map(|(_, KeyRow(key))| key).collect();
     let removed = tx.purge(usize::MAX, |KeyRow(key): &KeyRow| {
-        keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
+        keys.iter()
+            .filter(|later| later.revoked_at.is_none())
+            .any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
     })?;
     Ok(removed.len() as u64)
 }

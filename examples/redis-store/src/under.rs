@@ -9,7 +9,9 @@ use usermgr_core::domain::page::Page;
 use usermgr_core::domain::undeliverable::UndeliverableAddress;
 use usermgr_core::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
-use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use usermgr_core::port::store::key::{
+    AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
+};
 use usermgr_core::port::store::outbox::{
     Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
 };
@@ -56,6 +58,7 @@ handed_down! {
         signing_keys() -> Answer<Vec<SealedSigningKey>>;
         add_signing_key(command: AddSigningKey) -> Answer<Vec<SealedSigningKey>>;
         reseal_signing_key(command: ResealSigningKey) -> Answer<bool>;
+        revoke_signing_keys(command: RevokeSigningKeys) -> Answer<Option<Vec<SealedSigningKey>>>;
     }
     JobStore {
         begin_job(command: BeginJob) -> Answer<JobBegun>;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::build::NOW;
 use super::{
-    StoreHarness, administration, codes, deletion, drops, email_change, events, floods, jobs, limits,
+    StoreHarness, administration, codes, deletion, drops, email_change, events, floods, jobs, keys, limits,
     profiles, races, refresh, upkeep,
 };
 use crate::domain::audit::AuditEntry;
@@ -30,7 +30,9 @@ use crate::port::store::code::{
 };
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent};
 use crate::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
-use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use crate::port::store::key::{
+    AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
+};
 use crate::port::store::outbox::{
     Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
 };
@@ -94,6 +96,8 @@ enum Fault {
     ProfileOfTheLatest,
     /// An update of something else removes the profile.
     ProfileForgotten,
+    /// A key is revoked, and the one before it signs again.
+    RevocationWithoutSuccessor,
     /// Who may not change a user changes the profile.
     ProfileChangedFirst,
 }
@@ -453,6 +457,19 @@ impl KeyStore for Broken {
     async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
         self.inner.reseal_signing_key(command).await
     }
+
+    async fn revoke_signing_keys(
+        &self,
+        command: RevokeSigningKeys,
+    ) -> Result<Option<Vec<SealedSigningKey>>, StoreError> {
+        if self.fault == Fault::RevocationWithoutSuccessor {
+            let replacement = command.replacement.id;
+            let keys = self.inner.revoke_signing_keys(command).await?;
+            self.inner.state()?.keys.retain(|key| key.id != replacement);
+            return Ok(keys);
+        }
+        self.inner.revoke_signing_keys(command).await
+    }
 }
 
 #[async_trait]
@@ -519,6 +536,8 @@ macro_rules! caught {
 }
 
 caught! {
+    a_revocation_without_a_successor_is_caught:
+        RevocationWithoutSuccessor by keys::a_revoked_key_that_signs_is_replaced_at_once
     an_unguarded_update_is_caught: UnguardedUpdate by codes::a_code_is_spent_once
     a_get_then_update_is_caught: GetThenUpdate by races::no_more_than_the_allowed_guesses_are_judged
     an_audit_after_the_commit_is_caught: AuditAfterCommit by drops::a_dropped_command_is_all_or_nothing

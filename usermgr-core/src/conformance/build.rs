@@ -32,7 +32,7 @@ use crate::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeTarget, NewCode, Redeem, RedeemEffect, RequestCode,
 };
 use crate::port::store::event::{EventFeed, EventQuery, SettleEvent};
-use crate::port::store::key::{AddSigningKey, SealedSigningKey};
+use crate::port::store::key::{AddSigningKey, RevokeSigningKeys, RevokedKeys, SealedSigningKey};
 use crate::port::store::outbox::{
     Claim, Claimed, DeliveryResult, DomainRoom, Lease, OutboxEntry, OutboxQuery, Requeue, Settle, Settled,
 };
@@ -459,6 +459,7 @@ pub(super) fn signing_key(n: u8, algorithm: &str) -> SealedSigningKey {
         created_at: later(i64::from(n)),
         signs_from: later(i64::from(n)),
         sealed: vec![n],
+        revoked_at: None,
     }
 }
 
@@ -466,6 +467,15 @@ pub(super) fn signing_key(n: u8, algorithm: &str) -> SealedSigningKey {
 pub(super) fn add_key(key: SealedSigningKey) -> AddSigningKey {
     let unless_since = Some(OffsetDateTime::UNIX_EPOCH);
     AddSigningKey { now: NOW, key, unless_since, audit: audit(AuditEvent::KeyRotation) }
+}
+
+/// Revokes one key, or all without one.
+pub(super) fn revoke_keys(
+    which: RevokedKeys,
+    seconds: i64,
+    replacement: SealedSigningKey,
+) -> RevokeSigningKeys {
+    RevokeSigningKeys { now: later(seconds), which, replacement, audit: audit(AuditEvent::KeyRevocation) }
 }
 
 /// An invited user: without a password, the address not proven.

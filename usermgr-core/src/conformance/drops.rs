@@ -11,7 +11,7 @@ use super::build::{
     NOW, SettleOne as _, add_key, all_events, candidates, change_email, claim, confirm, confirming, create,
     delete, digest, disable, email, end, entries, failed, follow, guard, holds, imported, invite, later,
     lease, mark, open, outbox, password_of, purge, read, register, registered, replace, request, requeue,
-    right, role, rotate, sent, signed_in, signing_key, undoing, user,
+    revoke_keys, right, role, rotate, sent, signed_in, signing_key, undoing, user,
 };
 use super::jobs::{begin, done};
 use crate::domain::code::CodePurpose;
@@ -24,7 +24,7 @@ use crate::port::store::Store;
 use crate::port::store::account::{CredentialsQuery, ImportUsers, RolesChange};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget};
 use crate::port::store::job::BeginJob;
-use crate::port::store::key::ResealSigningKey;
+use crate::port::store::key::{ResealSigningKey, RevokedKeys};
 use crate::port::store::outbox::{Claim, DeliveryResult, DomainRoom, OutboxStatus, Settle};
 use crate::port::store::session::{SessionKey, SessionQuery, SessionSelector};
 use crate::port::store::undeliverable::UndeliverableQuery;
@@ -534,6 +534,27 @@ pub async fn a_dropped_requeue_is_all_or_nothing(harness: &dyn StoreHarness) {
                 let there = entry.status == OutboxStatus::Queued;
                 assert_eq!((entry.attempts == 0, entry.settled_at.is_none()), (there, there));
                 there
+            })
+        })
+    })
+    .await;
+}
+
+/// A revoked key and the one in its place.
+pub async fn a_dropped_revocation_is_all_or_nothing(harness: &dyn StoreHarness) {
+    all_or_nothing(harness, |store, n| {
+        Box::pin(async move {
+            let algorithm = format!("algorithm {n}");
+            let key = signing_key(1, &algorithm);
+            let id = key.id;
+            store.add_signing_key(add_key(key)).await.unwrap();
+            let command = revoke_keys(RevokedKeys::One(id), 10, signing_key(5, &algorithm));
+            let replacement = command.replacement.id;
+            dropped!(store, audited: 1, owed: 0, store.revoke_signing_keys(command), {
+                let keys = store.signing_keys().await.unwrap();
+                let revoked = keys.iter().any(|key| key.id == id && key.revoked_at.is_some());
+                assert_eq!(keys.iter().any(|key| key.id == replacement), revoked);
+                revoked
             })
         })
     })

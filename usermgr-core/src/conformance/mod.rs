@@ -163,7 +163,8 @@ macro_rules! conformance_suite {
                 a_dropped_renewal_is_all_or_nothing, a_dropped_update_is_all_or_nothing,
                 a_dropped_deletion_is_all_or_nothing, a_dropped_change_of_address_is_all_or_nothing,
                 a_dropped_import_is_all_or_nothing, a_dropped_requeue_is_all_or_nothing,
-                a_dropped_reseal_is_all_or_nothing, a_dropped_run_is_all_or_nothing,
+                a_dropped_reseal_is_all_or_nothing, a_dropped_revocation_is_all_or_nothing,
+                a_dropped_run_is_all_or_nothing,
                 a_dropped_mark_is_all_or_nothing;
             refresh: a_refresh_token_is_renewed_once,
                 a_renewal_moves_the_idle_end_to_the_absolute_end_at_most, no_session_that_is_over_is_renewed,
@@ -194,7 +195,9 @@ macro_rules! conformance_suite {
                 the_audit_log_is_filtered, what_is_recorded_comes_back, the_outbox_is_filtered,
                 imported_users_come_back_as_they_went_in, an_import_leaves_out_who_is_there;
             keys: a_key_is_added_unless_one_signs_from_then, the_same_key_is_added_once,
-                a_rotation_adds_one_key, a_key_is_sealed_anew_over_what_was_read, a_key_is_sealed_anew_once;
+                a_rotation_adds_one_key, a_key_is_sealed_anew_over_what_was_read, a_key_is_sealed_anew_once,
+                a_revoked_key_that_signs_is_replaced_at_once, a_key_is_revoked_once,
+                a_revoked_key_counts_for_no_other, a_revocation_adds_one_key;
             jobs: one_of_many_gets_the_run, a_job_runs_once_a_period, a_run_is_begun_once,
                 a_run_whose_process_died_is_taken_over, a_run_that_is_renewed_is_not_taken_over,
                 the_lease_of_a_run_is_fenced, a_run_that_failed_comes_again,

@@ -9,8 +9,8 @@ use super::StoreHarness;
 use super::build::{
     NOW, acting, add_key, all_events, candidates, change_email, confirming, create, delete, email, end,
     entries, failed, feed, guard, guess, invite, lease, open, outbox, password_of, profile, purge, register,
-    replace, request, requeue, role, rotate, rule, session, set_password, signing_key, undoing, update,
-    verify,
+    replace, request, requeue, revoke_keys, role, rotate, rule, session, set_password, signing_key, undoing,
+    update, verify,
 };
 use crate::domain::code::{CodeForm, CodePurpose};
 use crate::domain::id::{CodeId, EventId, OutboxId, RegistrationId, SessionId, UserId};
@@ -25,6 +25,7 @@ use crate::port::store::account::{
 };
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, RedeemEffect};
 use crate::port::store::event::{EventResult, SettleEvent};
+use crate::port::store::key::RevokedKeys;
 use crate::port::store::outbox::{Claim, DeliveryResult, DomainRoom, Lease, OutboxStatus, Settle};
 use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector, SessionsQuery};
 use crate::port::store::upkeep::{Purge, Purged};
@@ -457,7 +458,13 @@ impl Pair {
         if self.dice.one_in(4) {
             let key =
                 signing_key(u8::try_from(self.dice.roll(9)).unwrap(), ["EdDSA", "ES256"][self.dice.roll(2)]);
-            return both!(self.add_signing_key(add_key(key)));
+            let keys = self.model.signing_keys().await.unwrap_or_default();
+            let known = keys.get(self.dice.roll(3)).map(|key| RevokedKeys::One(key.id));
+            return match self.dice.roll(4) {
+                0 => both!(self.revoke_signing_keys(revoke_keys(known.unwrap_or(RevokedKeys::All), 9, key))),
+                1 => both!(self.revoke_signing_keys(revoke_keys(RevokedKeys::All, 9, key))),
+                _ => both!(self.add_signing_key(add_key(key))),
+            };
         }
         let ages = [Duration::ZERO, Duration::HOUR, Duration::DAY, Duration::days(30)];
         let now = self.now;

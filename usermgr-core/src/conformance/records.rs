@@ -140,7 +140,7 @@ pub async fn a_mail_comes_back_as_it_went_in(harness: &dyn StoreHarness) {
     for text in TEXTS {
         let store = harness.fresh().await;
         let mut written = create("José.Ñandú+'tag@exámple.org", NOW);
-        written.username = Some(Username::parse(text).unwrap());
+        written.username = Username::from_stored(text);
         written.locale = Some(Locale::parse("es-419").unwrap());
         store.create_user(written.clone()).await.unwrap();
         let purpose = CodePurpose::ResetPassword;

@@ -52,7 +52,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::hasher::{
-    MAX_STORED_ITERATIONS, MAX_STORED_MEMORY_KIB, MAX_STORED_PARALLELISM, argon2_with_memory,
+    MAX_STORED_ITERATIONS, MAX_STORED_MEMORY_KIB, MAX_STORED_PARALLELISM, MAX_WORK, argon2_with_memory, work,
 };
 
 /// The most bytes of a hash's text.
@@ -61,8 +61,6 @@ const MAX_TEXT_BYTES: usize = 1024;
 const SALT_BYTES: RangeInclusive<usize> = 1..=128;
 /// The fewest and the most bytes of an output, but for bcrypt's, which has 23.
 const OUTPUT_BYTES: RangeInclusive<usize> = 16..=128;
-/// The most KiB times passes of Argon2, which is what its time goes by.
-const MAX_ARGON2_WORK: u64 = 4 * 1024 * 1024;
 /// The fewest and the most iterations of PBKDF2.
 const PBKDF2_ITERATIONS: RangeInclusive<u32> = 1_000..=2_000_000;
 /// The most iterations of PBKDF2 over all blocks of its output.
@@ -266,8 +264,7 @@ fn parse_argon2(ident: &str, rest: &[&str]) -> Result<ForeignHash, UnsupportedHa
     within(memory_kib <= MAX_STORED_MEMORY_KIB, "Argon2 takes at most 256 MiB here")?;
     within(iterations <= MAX_STORED_ITERATIONS, "Argon2 takes at most 100 passes here")?;
     within(parallelism <= MAX_STORED_PARALLELISM, "Argon2 takes at most 64 lanes here")?;
-    let work = u64::from(memory_kib) * u64::from(iterations);
-    within(work <= MAX_ARGON2_WORK, "Argon2 takes at most 4 GiB over all passes here")?;
+    within(work(memory_kib, iterations) <= MAX_WORK, "Argon2 takes at most 4 GiB over all passes here")?;
     within(salt.len() >= argon2::MIN_SALT_LEN, "Argon2 takes a salt of 8 bytes at least")?;
     let params = argon2::Params::new(memory_kib, iterations, parallelism, Some(output.len()))
         .map_err(|_| UnsupportedHash::OutOfBounds("Argon2 cannot have such parameters"))?;

@@ -37,6 +37,8 @@ pub(super) const MAX_STORED_MEMORY_KIB: u32 = 256 * 1024;
 const STORED_MEMORY_FACTOR: u32 = 4;
 /// The most passes that a stored hash may ask for.
 pub(super) const MAX_STORED_ITERATIONS: u32 = 100;
+/// The most KiB times passes of a hash, stored or new, which is what its time goes by: some ten seconds of one core.
+pub(super) const MAX_WORK: u64 = 4 * 1024 * 1024;
 /// The most lanes that a stored hash may ask for.
 pub(super) const MAX_STORED_PARALLELISM: u32 = 64;
 /// The fewest and the most bytes of a stored salt (48 are the most that the PHC string form takes).
@@ -500,6 +502,7 @@ impl Stored {
         let within = params.m_cost() <= memory_bound
             && params.t_cost() <= MAX_STORED_ITERATIONS
             && params.p_cost() <= MAX_STORED_PARALLELISM
+            && work(params.m_cost(), params.t_cost()) <= MAX_WORK
             && STORED_SALT_BYTES.contains(&salt.as_ref().len())
             && STORED_OUTPUT_BYTES.contains(&output.as_ref().len());
         within.then_some(Self { params, salt, output })
@@ -512,6 +515,16 @@ impl Stored {
             || self.salt.as_ref().len() < SALT_BYTES
             || self.output.as_ref().len() < OUTPUT_BYTES
     }
+}
+
+/// What the time of an Argon2 hash goes by: KiB times passes.
+pub(super) fn work(memory_kib: u32, iterations: u32) -> u64 {
+    u64::from(memory_kib) * u64::from(iterations)
+}
+
+/// Whether new hashes may cost this much. What a policy makes must be within the bound of stored hashes.
+pub(crate) fn is_affordable(policy: &HashPolicy) -> bool {
+    work(policy.memory_kib, policy.iterations) <= MAX_WORK
 }
 
 /// The most memory that a stored hash may ask for, in KiB.
@@ -685,6 +698,31 @@ mod tests {
             let verified = stronger.verify(password("correct horse"), Some(hash.clone()), client()).await;
             assert_eq!(verified, Ok(Verified::Match { upgrade: true }));
         }
+    }
+
+    #[test]
+    fn every_stored_hash_is_bounded_in_work_whatever_its_form() {
+        let tail = "c2FsdHNhbHRzYWx0$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let (ours, policy) = ("$argon2id$v=19", HashPolicy::default());
+        let django = "argon2$argon2id$v=19";
+        for (memory, passes, fits) in [
+            (19_456, 2, true),
+            (262_144, 16, true),
+            (262_144, 17, false),
+            (262_144, 100, false),
+            (41_943, 100, true),
+            (41_944, 100, false),
+        ] {
+            for form in [ours, "$argon2i$v=19", "$argon2d$v=16", django] {
+                let hash = PasswordHash::new(format!("{form}$m={memory},t={passes},p=1${tail}"));
+                assert_eq!(check_stored(&hash, &policy).is_ok(), fits, "{form} {memory} {passes}");
+                let computed = Stored::parse(hash.expose(), u32::MAX).is_some()
+                    || ForeignHash::parse(hash.expose()).is_ok();
+                assert_eq!(computed, fits, "{form} {memory} {passes}: whatever memory the policy has");
+            }
+        }
+        assert!(is_affordable(&HashPolicy { memory_kib: 1024 * 1024, iterations: 4, ..policy.clone() }));
+        assert!(!is_affordable(&HashPolicy { memory_kib: 1024 * 1024, iterations: 5, ..policy }));
     }
 
     #[tokio::test]

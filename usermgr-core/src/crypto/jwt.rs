@@ -33,6 +33,8 @@ const DRAWS: u8 = 4;
 pub struct SigningKeys {
     /// Those that sign the latest first.
     keys: Vec<OpenKey>,
+    /// Revoked ones, for lists alone: their private parts are never opened.
+    revoked: Vec<SigningKeyStatus>,
 }
 
 struct OpenKey {
@@ -66,6 +68,8 @@ pub struct SigningKeyStatus {
     pub signs_from: OffsetDateTime,
     /// What it is good for now.
     pub state: KeyState,
+    /// When it was revoked.
+    pub revoked_at: Option<OffsetDateTime>,
 }
 
 /// Why the stored keys cannot be used.
@@ -108,13 +112,20 @@ pub fn generate(
             Zeroizing::new(der.as_ref().to_vec())
         }
         SigningAlgorithm::Rs256 => {
-            let der: Pkcs8V1Der<'_> = RsaKeyPair::generate(rsa::KeySize::Rsa2048).ok()?.as_der().ok()?;
+            let der: Pkcs8V1Der<'_> = RsaKeyPair::generate(rsa::KeySize::Rsa3072).ok()?.as_der().ok()?;
             Zeroizing::new(der.as_ref().to_vec())
         }
         SigningAlgorithm::Hs256 => Zeroizing::new(seed(random).to_vec()),
     };
     let sealed = keys.seal(&seal_name(id, algorithm.as_str()), &private, random)?;
-    Some(SealedSigningKey { id, algorithm: algorithm.as_str().into(), created_at: now, signs_from, sealed })
+    Some(SealedSigningKey {
+        id,
+        algorithm: algorithm.as_str().into(),
+        created_at: now,
+        signs_from,
+        sealed,
+        revoked_at: None,
+    })
 }
 
 fn seed(random: &dyn Random) -> Zeroizing<[u8; SEED_BYTES]> {
@@ -130,19 +141,31 @@ pub fn reseal(key: &SealedSigningKey, keys: &SecretKeys, random: &dyn Random) ->
     Some(SealedSigningKey { sealed: keys.seal(&name, &private, random)?, ..key.clone() })
 }
 
-/// Opens the stored keys, in whatever order they come.
+/// Opens the stored keys, in whatever order they come. A revoked key is not opened: it is in no key set, and what it
+/// signed is refused.
 ///
 /// # Errors
-/// [`SigningKeysError::None`] without any; [`SigningKeysError::Sealed`] and [`SigningKeysError::Unknown`] name the key
+/// [`SigningKeysError::None`] without any that is not revoked; [`SigningKeysError::Sealed`] and [`SigningKeysError::Unknown`] name the key
 /// that cannot be used. One such key fails all: tokens that it signed would be refused in silence.
 pub fn open(sealed: &[SealedSigningKey], keys: &SecretKeys) -> Result<SigningKeys, SigningKeysError> {
-    let mut opened: Vec<OpenKey> =
-        sealed.iter().map(|sealed| open_one(sealed, keys)).collect::<Result<_, _>>()?;
+    let mut opened: Vec<OpenKey> = sealed
+        .iter()
+        .filter(|sealed| sealed.revoked_at.is_none())
+        .map(|sealed| open_one(sealed, keys))
+        .collect::<Result<_, _>>()?;
     opened.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.id)));
     // A key set names each key once (RFC 7517 §4.5).
     let mut seen = HashSet::new();
     opened.retain(|key| seen.insert(key.id));
-    if opened.is_empty() { Err(SigningKeysError::None) } else { Ok(SigningKeys { keys: opened }) }
+    let revoked = sealed.iter().filter_map(revoked).filter(|key| !seen.contains(&key.id)).collect();
+    if opened.is_empty() { Err(SigningKeysError::None) } else { Ok(SigningKeys { keys: opened, revoked }) }
+}
+
+fn revoked(sealed: &SealedSigningKey) -> Option<SigningKeyStatus> {
+    let &SealedSigningKey { id, created_at, signs_from, revoked_at, .. } = sealed;
+    let algorithm = sealed.algorithm.parse().ok()?;
+    let revoked_at = Some(revoked_at?);
+    Some(SigningKeyStatus { id, algorithm, created_at, signs_from, state: KeyState::Revoked, revoked_at })
 }
 
 fn open_one(sealed: &SealedSigningKey, keys: &SecretKeys) -> Result<OpenKey, SigningKeysError> {
@@ -166,7 +189,7 @@ fn seal_name(id: SigningKeyId, algorithm: &str) -> Vec<u8> {
 }
 
 impl SigningKeys {
-    /// What this key is good for at this time; `None` when there is no such key.
+    /// What this key is good for at this time; `None` when there is no such key, or it was revoked.
     pub fn state(&self, id: SigningKeyId, now: OffsetDateTime) -> Option<KeyState> {
         let key = self.keys.iter().find(|key| key.id == id)?;
         Some(match self.current(key.algorithm, now) {
@@ -176,13 +199,14 @@ impl SigningKeys {
         })
     }
 
-    /// Every key, those that sign the latest first.
+    /// Every key, those that sign the latest first; revoked ones last.
     pub fn list(&self, now: OffsetDateTime) -> Vec<SigningKeyStatus> {
         let status = |key: &OpenKey| {
             let &OpenKey { id, algorithm, created_at, signs_from, .. } = key;
-            Some(SigningKeyStatus { id, algorithm, created_at, signs_from, state: self.state(id, now)? })
+            let (state, revoked_at) = (self.state(id, now)?, None);
+            Some(SigningKeyStatus { id, algorithm, created_at, signs_from, state, revoked_at })
         };
-        self.keys.iter().filter_map(status).collect()
+        self.keys.iter().filter_map(status).chain(self.revoked.iter().copied()).collect()
     }
 
     /// Whether there is a key of this algorithm that signs now.

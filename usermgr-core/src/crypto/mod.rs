@@ -16,4 +16,5 @@ pub mod jwt;
 pub mod password_text;
 #[cfg(feature = "manager")]
 pub mod secret_keys;
+pub(crate) mod weak_secret;
 pub mod webhook;

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::email::Email;
 use crate::domain::field::FieldFault;
+use crate::domain::fold::fold;
 use crate::domain::secret::Password;
 use crate::domain::user::Username;
 
@@ -100,9 +101,9 @@ pub fn check_strength(
     if is_common(&folded) { Err(FieldFault::TooCommon) } else { Ok(()) }
 }
 
-/// Lower case in NFC: a name may have been typed in another form than the password, which is in NFC already.
-fn fold(text: &str) -> String {
-    Zeroizing::new(text.to_lowercase()).nfc().collect()
+/// The list of common passwords, folded.
+pub(super) fn common_passwords() -> impl Iterator<Item = &'static str> {
+    COMMON.lines()
 }
 
 fn is_common(folded: &str) -> bool {
@@ -137,7 +138,7 @@ mod tests {
         lines.sort_unstable();
         lines.dedup();
         assert_eq!(lines, listed, "sorted, each once");
-        assert!(lines.iter().all(|line| line.chars().count() >= 8 && *line == line.to_lowercase()));
+        assert!(lines.iter().all(|line| line.chars().count() >= 8 && *line == fold(line)));
     }
 
     fn parse(text: &str) -> Result<NormalizedPassword, FieldFault> {

@@ -22,6 +22,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use time::{Duration, OffsetDateTime};
 
+use super::weak_secret::{is_known, is_pattern};
+
 /// What a webhook's secret begins with, as text.
 const PREFIX: &str = "whsec_";
 /// How a signature by HMAC-SHA-256 begins.
@@ -38,7 +40,9 @@ pub struct WebhookSecret(hmac::Key);
 
 /// A text that is no webhook secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a webhook secret is whsec_ and 24 to 64 bytes in base64")]
+#[error(
+    "a webhook secret is whsec_ and 24 to 64 random bytes in base64; no pattern, and none from a documentation"
+)]
 pub struct InvalidWebhookSecret;
 
 impl fmt::Debug for WebhookSecret {
@@ -54,6 +58,10 @@ impl FromStr for WebhookSecret {
         let text = text.strip_prefix(PREFIX).ok_or(InvalidWebhookSecret)?;
         let bytes = STANDARD.decode(text).map_err(|_| InvalidWebhookSecret)?;
         if !(24..=64).contains(&bytes.len()) {
+            return Err(InvalidWebhookSecret);
+        }
+        // A provider may make its secrets of letters and digits, so a text is not refused here.
+        if is_pattern(&bytes) || is_known(&bytes) && !cfg!(feature = "testing") {
             return Err(InvalidWebhookSecret);
         }
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
@@ -215,7 +223,14 @@ mod tests {
 
     #[test]
     fn a_secret_is_long_enough_and_never_shown() {
-        for text in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2hvcnQ=", "whsec_*"] {
+        for text in [
+            "",
+            "whsec_",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_c2hvcnQ=",
+            "whsec_*",
+            "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        ] {
             assert!(text.parse::<WebhookSecret>().is_err(), "{text}");
         }
         let shown = format!("{:?}", SECRET.parse::<WebhookSecret>().unwrap());

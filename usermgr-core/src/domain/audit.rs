@@ -125,6 +125,8 @@ pub enum AuditEvent {
     MailRetry,
     /// A signing key was added.
     KeyRotation,
+    /// Signing keys were revoked.
+    KeyRevocation,
     /// An address was marked: no mail goes there any more.
     UndeliverableMark,
     /// The mark was taken from an address: mail goes there again.
@@ -135,7 +137,7 @@ pub enum AuditEvent {
 
 impl AuditEvent {
     /// Every event.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Registration,
         Self::CodeRequest,
         Self::LinkRequest,
@@ -158,6 +160,7 @@ impl AuditEvent {
         Self::UserExport,
         Self::MailRetry,
         Self::KeyRotation,
+        Self::KeyRevocation,
         Self::UndeliverableMark,
         Self::UndeliverableRemoval,
         Self::AccessDenied,
@@ -193,6 +196,7 @@ impl AuditEvent {
             Self::UserExport => "user_export",
             Self::MailRetry => "mail_retry",
             Self::KeyRotation => "key_rotation",
+            Self::KeyRevocation => "key_revocation",
             Self::UndeliverableMark => "undeliverable_mark",
             Self::UndeliverableRemoval => "undeliverable_removal",
             Self::AccessDenied => "access_denied",

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::visible::without_invisible;
+
 /// The other end of a request. It is recorded with sessions and audit entries, and its address counts towards
 /// limits; nothing in it is trusted as proof of anything.
 ///
@@ -20,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub struct ClientContext {
     /// The address of the client, not of a proxy in front of it. Requests without one share a single budget.
     pub ip: Option<IpAddr>,
-    /// The `User-Agent`, kept as data: bounded, without control characters.
+    /// The `User-Agent`, kept as data: bounded, without control characters and invisible ones.
     pub user_agent: Option<String>,
     /// The id under which this request stands in the logs.
     pub request_id: Option<String>,
@@ -104,7 +106,7 @@ fn counted_ip(ip: IpAddr) -> IpAddr {
 
 fn bounded(text: &str, bytes: usize) -> String {
     let mut kept = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
+    for c in without_invisible(text).chars() {
         if kept.len() + c.len_utf8() > bytes {
             break;
         }
@@ -167,5 +169,6 @@ mod tests {
         let agent = "é".repeat(200);
         assert_eq!(ClientContext::new().with_user_agent(&agent).user_agent.unwrap().len(), 256);
         assert_eq!(ClientContext::new().with_user_agent("a\r\nb").user_agent.unwrap(), "ab");
+        assert_eq!(ClientContext::new().with_user_agent("a\u{202e}b\u{200b}").user_agent.unwrap(), "ab");
     }
 }

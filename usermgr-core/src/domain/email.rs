@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use unicode_normalization::UnicodeNormalization as _;
 
+use super::fold::fold;
+
 /// A mail address as it was typed, with the domain in lower case and in ASCII form.
 ///
 /// Two addresses are the same account when their [`key`](Self::key)s are equal; mail always goes to the address
@@ -15,7 +17,10 @@ pub struct Email {
     key: EmailKey,
 }
 
-/// The form of an address that accounts are looked up by: local part in NFC and lower case, domain in ASCII.
+/// The form of an address that accounts are looked up by: the local part folded as [`Username::folded`] does, the domain in
+/// ASCII.
+///
+/// [`Username::folded`]: crate::domain::user::Username::folded
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EmailKey(String);
 
@@ -60,8 +65,7 @@ impl Email {
         if address.len() > Self::MAX {
             return Err(InvalidEmail);
         }
-        let folded: String = local.to_lowercase().nfc().collect();
-        let key = EmailKey(format!("{folded}@{domain}"));
+        let key = EmailKey(format!("{}@{domain}", fold(&local)));
         Ok(Self { address, key })
     }
 
@@ -159,6 +163,15 @@ impl EmailKey {
         Self(text.into())
     }
 
+    /// The key of the same address as this version makes it, for keys that an earlier version wrote to a table.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        match self.0.rsplit_once('@') {
+            Some((local, domain)) => Self(format!("{}@{domain}", fold(local))),
+            None => Self(fold(&self.0)),
+        }
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -182,6 +195,11 @@ mod tests {
         assert_eq!(key("ana@münchen.de"), key("ana@xn--mnchen-3ya.de"));
         assert_eq!(key("jose\u{301}@example.org"), key("JOSÉ@example.org"));
         assert_ne!(key("a.na@example.org"), key("ana@example.org"));
+        for spelling in ["νίκος.παππάς", "ΝΊΚΟΣ.ΠΑΠΠΆΣ", "νίκοσ.παππάσ"] {
+            assert_eq!(key(&format!("{spelling}@example.org")), key("Νίκος.Παππάς@example.org"));
+        }
+        let before = EmailKey::from_stored("νίκος.παππάς@example.org");
+        assert_eq!(before.renewed(), key("ΝΊΚΟΣ.ΠΑΠΠΆΣ@example.org"), "as it was written before");
     }
 
     #[test]
@@ -226,6 +244,13 @@ mod tests {
         ] {
             assert_eq!(Email::parse(text), Err(InvalidEmail), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_key_has_one_at_sign() {
+        let wrong: Vec<char> =
+            ('\0'..=char::MAX).filter(|c| is_atom(*c) && fold(&c.to_string()).contains('@')).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]

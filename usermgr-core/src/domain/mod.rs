@@ -13,6 +13,8 @@ pub mod email;
 pub mod event;
 #[cfg(feature = "manager")]
 pub mod field;
+#[cfg(feature = "manager")]
+pub(crate) mod fold;
 pub mod id;
 #[cfg(feature = "manager")]
 pub mod job;
@@ -39,3 +41,5 @@ pub mod signing;
 pub mod undeliverable;
 #[cfg(feature = "manager")]
 pub mod user;
+#[cfg(feature = "manager")]
+pub(crate) mod visible;

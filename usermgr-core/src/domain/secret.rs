@@ -5,6 +5,9 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
+pub use crate::crypto::weak_secret::SecretWeakness;
+use crate::crypto::weak_secret::weakness;
+
 macro_rules! secret_text {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -118,6 +121,13 @@ impl SecretKey {
             return Err(InvalidSecretKey);
         }
         Ok(Self::from_bytes(bytes))
+    }
+
+    /// Why anybody can guess this key; `None` when nothing is known against it. [`UserManagerBuilder::build`] asks.
+    ///
+    /// [`UserManagerBuilder::build`]: crate::UserManagerBuilder::build
+    pub fn weakness(&self) -> Option<SecretWeakness> {
+        weakness(self.expose())
     }
 
     /// The text form that [`from_base64`](Self::from_base64) reads, for whoever makes and keeps a key.

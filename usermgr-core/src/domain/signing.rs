@@ -16,7 +16,8 @@ pub enum SigningAlgorithm {
     /// ECDSA over P-256 with SHA-256 (RFC 7518 §3.4), for services that know no Ed25519.
     #[serde(rename = "ES256")]
     Es256,
-    /// RSA of 2048 bits, PKCS #1 v1.5 with SHA-256 (RFC 7518 §3.3): understood everywhere, and the slowest to sign.
+    /// RSA of 3072 bits (128 bits of strength, NIST SP 800-57), PKCS #1 v1.5 with SHA-256 (RFC 7518 §3.3): understood
+    /// everywhere, and the slowest to sign. Keys of earlier versions have 2048 bits until they rotate.
     #[serde(rename = "RS256")]
     Rs256,
     /// HMAC with SHA-256 (RFC 7518 §3.2). Who can verify can sign, so nobody but this installation can do either.
@@ -63,9 +64,9 @@ impl FromStr for SigningAlgorithm {
     }
 }
 
-/// What a signing key is good for at a time. It follows from the time alone, so all instances agree on it.
+/// What a signing key is good for at a time. It follows from the time and the key's row, so all instances agree on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "it follows from the time, which has no fourth part")]
+#[expect(clippy::exhaustive_enums, reason = "a key is one of these")]
 pub enum KeyState {
     /// Published, so that services know it before its first token comes, but it does not sign yet.
     Next,
@@ -73,6 +74,8 @@ pub enum KeyState {
     Current,
     /// It signs no more, and still verifies what it signed.
     Retired,
+    /// It was revoked: it is not published, and what it signed is refused.
+    Revoked,
 }
 
 impl KeyState {
@@ -82,6 +85,7 @@ impl KeyState {
             Self::Next => "next",
             Self::Current => "current",
             Self::Retired => "retired",
+            Self::Revoked => "revoked",
         }
     }
 }

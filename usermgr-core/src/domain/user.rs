@@ -7,9 +7,11 @@ use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use super::email::Email;
+use super::fold::fold;
 use super::id::UserId;
 use super::profile::{Profile, ProfileError};
 use super::role::{Role, Roles};
+use super::visible::{is_visible, without_invisible};
 
 /// An account. It exists only for an address that was proven, or that an administrator entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,8 +123,8 @@ impl FromStr for UserStatus {
     }
 }
 
-/// A display name: 1 to 64 characters, none of them a control character, not blank. Not unique, never an
-/// identifier.
+/// A display name: 1 to 64 characters, none of them a control character, invisible or a control of the direction of text, not
+/// blank. Not unique, never an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Username(String);
@@ -137,8 +139,8 @@ pub enum InvalidUsername {
     /// It has more than 64 characters.
     #[error("a username has at most {} characters", Username::MAX)]
     TooLong,
-    /// It holds a control character.
-    #[error("a username has no control characters")]
+    /// It holds a control character, one that is not seen, or one that turns the direction of text.
+    #[error("a username has no control characters and no invisible ones")]
     ControlCharacter,
 }
 
@@ -154,7 +156,7 @@ impl Username {
         if text.len() > 4 * Self::MAX || text.chars().count() > Self::MAX {
             return Err(InvalidUsername::TooLong);
         }
-        if text.chars().any(char::is_control) {
+        if !is_visible(text) {
             return Err(InvalidUsername::ControlCharacter);
         }
         if text.trim().is_empty() {
@@ -163,15 +165,29 @@ impl Username {
         Ok(Self(text.into()))
     }
 
+    /// A name that a store kept, perhaps of a version that took characters which are refused now: it is shown without them.
+    /// `None` when it is no name at all.
+    pub fn from_stored(text: &str) -> Option<Self> {
+        match Self::parse(text) {
+            Ok(name) => Some(name),
+            Err(InvalidUsername::ControlCharacter) => {
+                let shown = without_invisible(text);
+                let shown = if shown.trim().is_empty() { "\u{FFFD}".to_owned() } else { shown };
+                Some(Self(shown))
+            }
+            Err(_) => None,
+        }
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The form that names and addresses are searched in: lower case, NFC.
+    /// The form that names and addresses are compared and searched in: without regard to case or to compatibility forms
+    /// (NFKC). Each letter folds by itself, whatever stands beside it, so the upper and the lower case of a text fold alike.
     pub fn folded(text: &str) -> String {
-        use unicode_normalization::UnicodeNormalization as _;
-        text.to_lowercase().nfc().collect()
+        fold(text)
     }
 }
 
@@ -229,5 +245,23 @@ impl Locale {
 impl fmt::Display for Locale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_an_earlier_version_is_shown_without_what_deceives() {
+        for (stored, shown) in [
+            ("Ana", Some("Ana")),
+            ("ad\u{200B}min\u{202E}", Some("admin")),
+            ("\u{200B}\u{200B}", Some("\u{FFFD}")),
+            ("", None),
+        ] {
+            assert_eq!(Username::from_stored(stored).as_ref().map(Username::as_str), shown, "{stored:?}");
+            assert!(shown == Some("Ana") || Username::parse(stored).is_err());
+        }
     }
 }

@@ -17,7 +17,9 @@ use crate::manager::Inner;
 use crate::policy::{Policies, TokenFormat};
 use crate::port::random::Random;
 use crate::port::store::Store;
-use crate::port::store::key::{AddSigningKey, ResealSigningKey};
+use crate::port::store::key::{
+    AddSigningKey, ResealSigningKey, RevokeSigningKeys, RevokedKeys, SealedSigningKey,
+};
 
 /// How far apart the clocks of two instances may be for the first key of one to sign at the other at once.
 const FIRST_KEY_SLACK: Duration = Duration::minutes(5);
@@ -41,12 +43,13 @@ const READ_AGAIN_FOR_UNKNOWN: Duration = Duration::seconds(5);
 ///
 /// # let now = time::macros::datetime!(2026-01-01 12:00 UTC);
 /// # users.jwks().await?;
-/// // The key may be in other hands.
-/// users.signing_keys().rotate(Rotation::AtOnce, &client, now).await?;
+/// users.signing_keys().rotate(Rotation::Announced, &client, now).await?;
 /// for key in users.signing_keys().list(now).await? {
 ///     println!("{key:?}");
 /// }
 /// # assert_eq!(users.signing_keys().list(now).await?.len(), 2);
+/// // The keys may be in other hands.
+/// users.signing_keys().revoke_all(&client, now).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -71,8 +74,8 @@ impl fmt::Debug for KeyRing {
 pub enum Rotation {
     /// In ten minutes, when every instance and every service that keeps a key set has it.
     Announced,
-    /// At once, because the current key is no longer to be trusted. Services that keep a key set refuse its tokens until
-    /// they read the set again.
+    /// At once. Services that keep a key set refuse the new key's tokens until they read the set again. The keys before it
+    /// go on verifying: [`KeyRing::revoke`] is for a key that is no longer to be trusted.
     AtOnce,
 }
 
@@ -129,18 +132,19 @@ impl KeyRing {
     async fn read_now(&self, now: OffsetDateTime) -> Result<SigningKeys, Error> {
         let algorithm = self.policies.tokens.algorithm;
         let sealed = self.store.signing_keys().await?;
-        let found = if sealed.is_empty() { None } else { Some(self.open(&sealed)?) };
+        let trusted = || sealed.iter().filter(|key| key.revoked_at.is_none());
+        let found = if trusted().next().is_none() { None } else { Some(self.open(&sealed)?) };
         if let Some(keys) = found.filter(|keys| keys.has_current(algorithm, now)) {
             return Ok(keys);
         }
         // None at all: of instances that start together, one adds. All in the future: a clock was set back.
-        let any = sealed.iter().any(|key| key.algorithm == algorithm.as_str());
+        let any = trusted().any(|key| key.algorithm == algorithm.as_str());
         let unless_since = (!any).then_some(OffsetDateTime::UNIX_EPOCH);
         let sealed = self.add(now - FIRST_KEY_SLACK, unless_since, self.audit(now), now).await?;
         self.open(&sealed)
     }
 
-    fn open(&self, sealed: &[crate::port::store::key::SealedSigningKey]) -> Result<SigningKeys, Error> {
+    fn open(&self, sealed: &[SealedSigningKey]) -> Result<SigningKeys, Error> {
         jwt::open(sealed, &self.secrets).map_err(|error: SigningKeysError| {
             tracing::error!(%error, "the signing keys cannot be opened");
             Error::Internal("the signing keys cannot be opened; was secret.key changed?")
@@ -153,7 +157,16 @@ impl KeyRing {
         unless_since: Option<OffsetDateTime>,
         audit: AuditDraft,
         now: OffsetDateTime,
-    ) -> Result<Vec<crate::port::store::key::SealedSigningKey>, Error> {
+    ) -> Result<Vec<SealedSigningKey>, Error> {
+        let key = self.generate(signs_from, now).await?;
+        Ok(self.store.add_signing_key(AddSigningKey { now, key, unless_since, audit }).await?)
+    }
+
+    async fn generate(
+        &self,
+        signs_from: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<SealedSigningKey, Error> {
         let algorithm = self.policies.tokens.algorithm;
         let id = SigningKeyId::new(now, &*self.random);
         let (secrets, random) = (self.secrets.clone(), Arc::clone(&self.random));
@@ -161,8 +174,7 @@ impl KeyRing {
         let made = tokio::task::spawn_blocking(move || {
             jwt::generate(algorithm, id, now, signs_from, &secrets, &*random)
         });
-        let key = made.await.ok().flatten().ok_or(Error::Internal("a signing key could not be made"))?;
-        Ok(self.store.add_signing_key(AddSigningKey { now, key, unless_since, audit }).await?)
+        made.await.ok().flatten().ok_or(Error::Internal("a signing key could not be made"))
     }
 
     fn audit(&self, now: OffsetDateTime) -> AuditDraft {
@@ -192,7 +204,7 @@ impl KeyRing {
         keys.verify(token, expected).map_err(|_| Error::InvalidToken)
     }
 
-    /// Every key and its state, those that sign the latest first.
+    /// Every key and its state, those that sign the latest first; revoked ones last.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
@@ -222,6 +234,58 @@ impl KeyRing {
         Ok(())
     }
 
+    /// Revokes this key: it leaves the key set, and what it signed is refused; here at once, on every other instance within
+    /// a minute, and in a service that keeps a key set when it reads the set again. The users' sessions stay: a client whose
+    /// token is refused renews it. Answers the key that was made in its place, if it was the one that signs; the new key
+    /// signs at once. Done again, it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such key, [`Error::Unavailable`], [`Error::Internal`].
+    ///
+    /// # Security
+    /// Instances of a version that does not know revocation go on accepting the key.
+    pub async fn revoke(
+        &self,
+        id: SigningKeyId,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<Option<SigningKeyId>, Error> {
+        self.revoke_keys(RevokedKeys::One(id), client, now).await?.ok_or(Error::NotFound)
+    }
+
+    /// Revokes every key, and answers the one that was made in their place. No key is opened, so this is also the way on
+    /// when the secret key that sealed them is gone.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Internal`].
+    pub async fn revoke_all(
+        &self,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<SigningKeyId, Error> {
+        let made = self.revoke_keys(RevokedKeys::All, client, now).await?.flatten();
+        made.ok_or(Error::Internal("the store kept a revoked signing key"))
+    }
+
+    /// `None` when there is no such key; else the key that was made, if one was.
+    async fn revoke_keys(
+        &self,
+        which: RevokedKeys,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<Option<Option<SigningKeyId>>, Error> {
+        // It signs at once, also where a clock is behind this one.
+        let replacement = self.generate(now - FIRST_KEY_SLACK, now).await?;
+        let ClientContext { ip, user_agent, request_id } = client.clone();
+        let event = AuditEvent::KeyRevocation;
+        let audit = AuditDraft { event, ip, user_agent, request_id, ..self.audit(now) };
+        let made = replacement.id;
+        let command = RevokeSigningKeys { now, which, replacement, audit };
+        let keys = self.store.revoke_signing_keys(command).await?;
+        *self.read.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(keys.map(|keys| keys.iter().any(|key| key.id == made).then_some(made)))
+    }
+
     /// Adds the next key if the current one has signed for long enough. Of instances that do so together, one adds.
     ///
     /// # Errors
@@ -237,14 +301,14 @@ impl KeyRing {
         Ok(true)
     }
 
-    /// Seals every key anew under the secret key in force, so that the previous ones can be taken out of the
+    /// Seals every key that was not revoked anew under the secret key in force, so that the previous ones can be taken out of the
     /// configuration. Answers how many were sealed anew. Run again, it changes nothing that matters.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`] when a key opens under none of the secret keys.
     pub async fn reseal(&self) -> Result<u64, Error> {
         let mut sealed_anew = 0;
-        for key in self.store.signing_keys().await? {
+        for key in self.store.signing_keys().await?.into_iter().filter(|key| key.revoked_at.is_none()) {
             let after = jwt::reseal(&key, &self.secrets, &*self.random)
                 .ok_or(Error::Internal("a signing key opens under none of the secret keys"))?;
             let command = ResealSigningKey { id: key.id, before: key.sealed, after: after.sealed };

@@ -8,7 +8,9 @@ use crate::domain::audit::AuditEntry;
 use crate::domain::id::{AuditId, RegistrationId, UserId};
 use crate::domain::page::Page;
 use crate::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
-use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use crate::port::store::key::{
+    AddSigningKey, KeyStore, KeysChanged, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
+};
 use crate::port::store::outbox::OutboxStatus;
 use crate::port::store::upkeep::{Backlog, Purge, Purged, UpkeepStore};
 use crate::port::store::{EventDraft, Happened, StoreError};
@@ -65,6 +67,7 @@ impl KeyStore for MemoryStore {
             let is_there = |other: &SealedSigningKey| {
                 other.id == key.id
                     || other.algorithm == key.algorithm
+                        && other.revoked_at.is_none()
                         && unless_since.is_some_and(|since| other.signs_from >= since)
             };
             if !state.keys.iter().any(is_there) {
@@ -83,6 +86,23 @@ impl KeyStore for MemoryStore {
         };
         key.sealed = after;
         Ok(true)
+    }
+
+    async fn revoke_signing_keys(
+        &self,
+        command: RevokeSigningKeys,
+    ) -> Result<Option<Vec<SealedSigningKey>>, StoreError> {
+        {
+            let mut state = self.state()?;
+            let Some(changed) = SealedSigningKey::revoke(&mut state.keys, &command) else {
+                return Ok(None);
+            };
+            let RevokeSigningKeys { now, which: _, replacement: _, audit } = command;
+            if changed == KeysChanged::Yes {
+                state.audit_done(audit, now, None);
+            }
+        }
+        self.signing_keys().await.map(Some)
     }
 }
 
@@ -226,7 +246,10 @@ impl State {
     fn remove_retired_keys(&mut self, retired_before: OffsetDateTime) -> u64 {
         let keys = self.keys.clone();
         self.keys.retain(|key| {
-            !keys.iter().any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
+            !keys
+                .iter()
+                .filter(|later| later.revoked_at.is_none())
+                .any(|later| later.signs_from > key.signs_from && later.signs_from < retired_before)
         });
         (keys.len() - self.keys.len()) as u64
     }

@@ -27,7 +27,9 @@ use crate::port::store::code::{
 };
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
 use crate::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
-use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use crate::port::store::key::{
+    AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
+};
 use crate::port::store::outbox::{
     Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
 };
@@ -174,6 +176,7 @@ faulty! {
         reads signing_keys() -> Vec<SealedSigningKey>;
         writes add_signing_key(command: AddSigningKey) -> Vec<SealedSigningKey>;
         writes reseal_signing_key(command: ResealSigningKey) -> bool;
+        writes revoke_signing_keys(command: RevokeSigningKeys) -> Option<Vec<SealedSigningKey>>;
     }
     JobStore {
         writes begin_job(command: BeginJob) -> JobBegun;

@@ -56,6 +56,8 @@ pub(super) enum Failure {
     RoleOfAll,
     #[error("events after this position may be gone: run it with --after {0}, and read users anew")]
     EventsGone(usermgr_core::domain::event::EventPosition),
+    #[error("no signing key {0}: see usermgr-server keys list")]
+    NoSigningKey(usermgr_core::domain::id::SigningKeyId),
     #[error("no dead item {0} in the outbox: see usermgr-server outbox list --status dead")]
     NoDeadItem(String),
     #[error("{0} is not marked: see usermgr-server mail undeliverable list")]

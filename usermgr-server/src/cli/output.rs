@@ -71,9 +71,14 @@ impl Listing {
     }
 }
 
-/// A text with nothing in it that moves the cursor of a terminal.
+/// The controls of the direction of text (UAX 9), in texts of other systems.
+const fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text with nothing in it that moves the cursor of a terminal or turns what stands after it.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || turns_direction(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// A time to the second, for a table.

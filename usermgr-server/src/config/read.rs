@@ -201,7 +201,8 @@ impl Reader {
     }
 
     fn mail_callback_secrets(&mut self) -> Option<Vec<WebhookSecret>> {
-        let takes = "whsec_ and 24 to 64 bytes in base64; two with a comma between while one is replaced";
+        let takes =
+            "whsec_ and 24 to 64 random bytes in base64; two with a comma between while one is replaced";
         self.list("mail.callback_secret", takes, |text| text.parse().ok())
     }
 
@@ -248,6 +249,10 @@ impl Reader {
             self.list("secret.previous_keys", "keys as secret.key, with commas between", |text| {
                 SecretKey::from_base64(text).ok()
             });
+        if let Some(weakness) = secret_key.as_ref().and_then(|key| key.as_ref()?.weakness()) {
+            let make = "make one with openssl rand -base64 32";
+            self.faults.push(format!("secret.key: it is {weakness}, so anybody can guess it; {make}"));
+        }
         let pages = self.pages(policies.as_ref().map(|policies| &policies.mail));
         let events = self.event_target();
         let mail_callback_secrets = self.mail_callback_secrets();
@@ -312,8 +317,7 @@ impl Reader {
     }
 
     fn event_target(&mut self) -> Option<EventTarget> {
-        let takes =
-            "whsec_ and 24 to 64 bytes in base64; while it is replaced, the new one, a comma and the old one";
+        let takes = "whsec_ and 24 to 64 random bytes in base64; while it is replaced, the new one, a comma and the old one";
         let secrets = self.list("events.secret", takes, |text| text.parse().ok());
         let plaintext = self.flag("events.allow_plaintext");
         let plaintext =

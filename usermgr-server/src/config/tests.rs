@@ -100,7 +100,7 @@ fn a_time_of_day_has_two_digits_and_two_digits() {
         assert!(said.contains("it takes a time of day in UTC"), "{said}");
     }
     let said = read("[maintenance]\ninterval = \"0s\"\n", &[]).unwrap_err();
-    assert!(said.contains("maintenance.interval: it takes 1s or more"), "{said}");
+    assert!(said.contains("maintenance.interval: it takes 1s to 36525d"), "{said}");
 }
 
 #[test]
@@ -134,8 +134,31 @@ fn webhooks_are_signed_or_not_sent() {
 }
 
 #[test]
+fn a_secret_key_that_anybody_can_guess_is_refused() {
+    for (weak, why) in [
+        ("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "a pattern"),
+        ("Y2hhbmdlbWVjaGFuZ2VtZWNoYW5nZW1lY2hhbmdlbWU=", "a text"),
+        ("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwg=", "a pattern"),
+        ("aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=", "publicly known"),
+        ("q5X0mKkXn0bAq1dVQH3nYx4oF8o2m2eS0cVqz8m1T3k=", "publicly known"),
+        ("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "publicly known"),
+        ("Y29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZSwgc28=", "a text"),
+    ] {
+        let said = read("", &[("USERMGR_SECRET_KEY", weak)]).unwrap_err();
+        assert!(said.starts_with(&format!("secret.key: it is {why}")), "{said}");
+        assert!(said.contains("openssl rand -base64 32") && said.lines().count() == 1, "{said}");
+        assert!(!said.contains(weak), "{said}");
+        read("", &[("USERMGR_SECRET_PREVIOUS_KEYS", weak)]).unwrap();
+    }
+    let pattern = format!("whsec_{}", "A".repeat(44));
+    let url = ("USERMGR_EVENTS_URL", "https://app.example.org/events");
+    let said = read("", &[url, ("USERMGR_EVENTS_SECRET", &pattern)]).unwrap_err();
+    assert!(said.contains("events.secret (USERMGR_EVENTS_SECRET): it takes"), "{said}");
+}
+
+#[test]
 fn no_secret_is_shown() {
-    let key = "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=";
+    let key = "wZ5f0cL3mJq8yTnB4vRkXe1uHsGd7oPaQi2C6tEbUjM=";
     let environment = [
         ("USERMGR_SECRET_KEY", key),
         ("USERMGR_DATABASE_URL", "postgres://app:hunter22@db/app"),

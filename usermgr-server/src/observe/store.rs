@@ -29,7 +29,9 @@ use usermgr_core::port::store::event::{
     ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent,
 };
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
-use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use usermgr_core::port::store::key::{
+    AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
+};
 use usermgr_core::port::store::outbox::{
     Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
 };
@@ -530,6 +532,18 @@ impl KeyStore for ObservedStore {
 
     async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
         self.inner.reseal_signing_key(command).await
+    }
+
+    async fn revoke_signing_keys(
+        &self,
+        command: RevokeSigningKeys,
+    ) -> Result<Option<Vec<SealedSigningKey>>, StoreError> {
+        let told = Told::of(&command.audit);
+        let keys = self.inner.revoke_signing_keys(command).await?;
+        if keys.is_some() {
+            self.done(told, None);
+        }
+        Ok(keys)
     }
 }
 

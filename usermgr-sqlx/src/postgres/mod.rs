@@ -43,6 +43,13 @@ macro_rules! skipping {
     };
 }
 
+/// A condition: that a text is not ASCII.
+macro_rules! not_ascii {
+    ($column:literal) => {
+        concat!("octet_length(", $column, ") <> length(", $column, ")")
+    };
+}
+
 /// The statements of a migration.
 macro_rules! migration {
     ($file:literal) => {

@@ -1,7 +1,7 @@
 //! Bringing the tables to this version, and telling whether this program works on those of another.
 
 use super::super::Db;
-use super::Store;
+use super::{Store, refold};
 use crate::error::MigrateError;
 use crate::schema::SchemaStatus;
 
@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = migrations![
     4 from 3: "0004_jobs.sql",
     5 from 3: "0005_undeliverable.sql",
     6 from 3: "0006_profiles.sql",
+    10 from 3: "0010_revoked_keys.sql",
 ];
 
 impl Store {
@@ -72,6 +73,9 @@ impl Store {
                 .bind(version)
                 .execute(&mut *tx)
                 .await?;
+            if *version == refold::VERSION {
+                refold::refold(&mut tx).await?;
+            }
         }
         // Afterwards, for one of the steps makes the column.
         for Migration { version, oldest, .. } in pending() {

@@ -7,6 +7,7 @@ pub(super) mod host_transaction;
 mod job;
 mod migrate;
 mod outbox;
+mod refold;
 mod rows;
 mod session;
 mod undeliverable;

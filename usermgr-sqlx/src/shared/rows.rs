@@ -73,7 +73,7 @@ impl UserRow {
 }
 
 pub(super) fn username(text: Option<&str>) -> Result<Option<Username>, ()> {
-    text.map(Username::parse).transpose().map_err(|_| ())
+    text.map(|text| Username::from_stored(text).ok_or(())).transpose()
 }
 
 pub(super) fn locale(text: Option<&str>) -> Result<Option<Locale>, ()> {

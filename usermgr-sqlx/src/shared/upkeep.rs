@@ -10,7 +10,9 @@ use usermgr_core::domain::email::EmailKey;
 use usermgr_core::domain::id::{AuditId, SigningKeyId, UserId};
 use usermgr_core::domain::page::Page;
 use usermgr_core::port::store::audit::{AuditQuery, AuditStore, Record, Recorded};
-use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
+use usermgr_core::port::store::key::{
+    AddSigningKey, KeyStore, KeysChanged, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
+};
 use usermgr_core::port::store::upkeep::{Backlog, Purge, Purged, UpkeepStore};
 use usermgr_core::port::store::{EventDraft, Happened, StoreError};
 use uuid::Uuid;
@@ -132,6 +134,17 @@ impl KeyStore for Store {
         tx.commit().await.map_err(fault)?;
         Ok(resealed > 0)
     }
+
+    async fn revoke_signing_keys(
+        &self,
+        command: RevokeSigningKeys,
+    ) -> Result<Option<Vec<SealedSigningKey>>, StoreError> {
+        self.outside_only()?;
+        if !transact!(self.revoke_signing_keys_once(command))? {
+            return Ok(None);
+        }
+        self.signing_keys().await.map(Some)
+    }
 }
 
 impl Store {
@@ -181,54 +194,54 @@ impl Store {
     }
 
     async fn signing_keys_once(&self) -> Result<Vec<SealedSigningKey>, StoreError> {
-        type Row = (Uuid, String, Ts, Ts, Vec<u8>);
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, algorithm, created_at, signs_from, sealed FROM usermgr_signing_keys \
-             ORDER BY created_at DESC, id DESC",
-        )
-        .fetch_all(&mut *self.reader().await?)
-        .await
-        .map_err(fault)?;
-        Ok(rows
-            .into_iter()
-            .map(|(id, algorithm, created_at, signs_from, sealed)| SealedSigningKey {
-                id: SigningKeyId::from_uuid(id),
-                algorithm,
-                created_at: from_ts(created_at),
-                signs_from: from_ts(signs_from),
-                sealed,
-            })
-            .collect())
+        read_signing_keys(&mut *self.reader().await?).await
+    }
+
+    /// Answers whether there are such keys.
+    async fn revoke_signing_keys_once(&self, command: RevokeSigningKeys) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        Self::lock_signing_keys(&mut tx).await.map_err(fault)?;
+        let before = read_signing_keys(&mut tx).await?;
+        let mut after = before.clone();
+        let Some(changed) = SealedSigningKey::revoke(&mut after, &command) else { return Ok(false) };
+        for key in after {
+            match before.iter().find(|other| other.id == key.id) {
+                None => insert_signing_key(&mut tx, key).await?,
+                Some(other) if other.revoked_at != key.revoked_at => {
+                    sqlx::query("UPDATE usermgr_signing_keys SET revoked_at = $2 WHERE id = $1")
+                        .bind(key.id.as_uuid())
+                        .bind(key.revoked_at.map(ts))
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(fault)?;
+                }
+                Some(_) => {}
+            }
+        }
+        let RevokeSigningKeys { now, which: _, replacement: _, audit } = command;
+        if changed == KeysChanged::Yes {
+            audit_done(&mut tx, audit, now, None).await?;
+        }
+        tx.commit().await.map_err(fault)?;
+        Ok(true)
     }
 
     async fn add_signing_key_once(&self, command: AddSigningKey) -> Result<(), StoreError> {
         let AddSigningKey { now, key, unless_since, audit } = command;
-        let SealedSigningKey { id, algorithm, created_at, signs_from, sealed } = key;
         let mut tx = self.begin().await?;
         Self::lock_signing_keys(&mut tx).await.map_err(fault)?;
         let before: Option<i64> = sqlx::query_scalar(
             "SELECT CAST(1 AS BIGINT) FROM usermgr_signing_keys \
-             WHERE id = $3 OR (algorithm = $1 AND signs_from >= $2) LIMIT 1",
+             WHERE id = $3 OR (algorithm = $1 AND signs_from >= $2 AND revoked_at IS NULL) LIMIT 1",
         )
-        .bind(&algorithm)
+        .bind(&key.algorithm)
         .bind(unless_since.map(ts))
-        .bind(id.as_uuid())
+        .bind(key.id.as_uuid())
         .fetch_optional(&mut *tx)
         .await
         .map_err(fault)?;
         if before.is_none() {
-            sqlx::query(
-                "INSERT INTO usermgr_signing_keys (id, algorithm, created_at, signs_from, sealed) \
-                 VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(id.as_uuid())
-            .bind(algorithm)
-            .bind(ts(created_at))
-            .bind(ts(signs_from))
-            .bind(sealed)
-            .execute(&mut *tx)
-            .await
-            .map_err(fault)?;
+            insert_signing_key(&mut tx, key).await?;
             audit_done(&mut tx, audit, now, None).await?;
         }
         tx.commit().await.map_err(fault)
@@ -302,7 +315,8 @@ impl Store {
             access_tokens: purge!("usermgr_access_tokens", "digest", "expires_at <= $1", now),
             signing_keys: sqlx::query(
                 "DELETE FROM usermgr_signing_keys WHERE EXISTS (SELECT 1 FROM usermgr_signing_keys later \
-                 WHERE later.signs_from > usermgr_signing_keys.signs_from AND later.signs_from < $1)",
+                 WHERE later.signs_from > usermgr_signing_keys.signs_from AND later.signs_from < $1 \
+                 AND later.revoked_at IS NULL)",
             )
             .bind(ts(retired_before))
             .execute(&mut *tx)
@@ -318,6 +332,46 @@ impl Store {
         }
         Ok(Purged { events, ..purged })
     }
+}
+
+async fn read_signing_keys(
+    connection: &mut <Db as sqlx::Database>::Connection,
+) -> Result<Vec<SealedSigningKey>, StoreError> {
+    type Row = (Uuid, String, Ts, Ts, Vec<u8>, Option<Ts>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, algorithm, created_at, signs_from, sealed, revoked_at FROM usermgr_signing_keys \
+         ORDER BY created_at DESC, id DESC",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(fault)?;
+    let key = |(id, algorithm, created_at, signs_from, sealed, revoked_at): Row| SealedSigningKey {
+        id: SigningKeyId::from_uuid(id),
+        algorithm,
+        created_at: from_ts(created_at),
+        signs_from: from_ts(signs_from),
+        sealed,
+        revoked_at: revoked_at.map(from_ts),
+    };
+    Ok(rows.into_iter().map(key).collect())
+}
+
+async fn insert_signing_key(tx: &mut Tx, key: SealedSigningKey) -> Result<(), StoreError> {
+    let SealedSigningKey { id, algorithm, created_at, signs_from, sealed, revoked_at } = key;
+    sqlx::query(
+        "INSERT INTO usermgr_signing_keys (id, algorithm, created_at, signs_from, sealed, revoked_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(id.as_uuid())
+    .bind(algorithm)
+    .bind(ts(created_at))
+    .bind(ts(signs_from))
+    .bind(sealed)
+    .bind(revoked_at.map(ts))
+    .execute(&mut **tx)
+    .await
+    .map_err(fault)
+    .map(drop)
 }
 
 /// Removes users who were deleted long ago and do not come back any more, with all that is theirs; audit entries keep

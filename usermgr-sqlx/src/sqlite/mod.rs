@@ -44,6 +44,13 @@ macro_rules! skipping {
     };
 }
 
+/// A condition: that a text is not ASCII.
+macro_rules! not_ascii {
+    ($column:literal) => {
+        concat!("length(CAST(", $column, " AS BLOB)) <> length(", $column, ")")
+    };
+}
+
 /// The statements of a migration.
 macro_rules! migration {
     ($file:literal) => {

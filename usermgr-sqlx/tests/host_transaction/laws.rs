@@ -441,7 +441,9 @@ pub(super) async fn what_is_over_is_over() {
 
 pub(super) async fn what_is_done_outside_only_is_refused() {
     use usermgr_core::port::store::event::EventQuery;
-    use usermgr_core::port::store::key::{AddSigningKey, ResealSigningKey, SealedSigningKey};
+    use usermgr_core::port::store::key::{
+        AddSigningKey, ResealSigningKey, RevokeSigningKeys, RevokedKeys, SealedSigningKey,
+    };
     use usermgr_core::port::store::outbox::{Claim, DomainRoom, Lease};
     use usermgr_core::port::store::upkeep::Purge;
     let host = Installation::new().await;
@@ -458,7 +460,10 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
         created_at: then,
         signs_from: then,
         sealed: Vec::new(),
+        revoked_at: None,
     };
+    let which = RevokedKeys::All;
+    let revoke = RevokeSigningKeys { now: then, which, replacement: key.clone(), audit: audit() };
     let reseal = ResealSigningKey { id: key.id, before: Vec::new(), after: Vec::new() };
     let purge = Purge {
         now: then,
@@ -485,6 +490,7 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
             .await
             .err(),
         store.reseal_signing_key(reseal).await.err(),
+        store.revoke_signing_keys(revoke).await.err(),
     ];
     for (index, answer) in answers.into_iter().enumerate() {
         assert!(matches!(answer, Some(StoreError::OutsideOnly)), "{index}: {answer:?}");

@@ -41,7 +41,7 @@ pub(crate) fn product(program: &Path, database: &Database, arguments: &[&str]) -
         .env("USERMGR_DATABASE_URL", &database.url)
         .env("USERMGR_HTTP_PUBLIC_URL", ISSUER)
         .env("USERMGR_MAIL_URL", "memory:")
-        .env("USERMGR_SECRET_KEY", "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=")
+        .env("USERMGR_SECRET_KEY", "wZ5f0cL3mJq8yTnB4vRkXe1uHsGd7oPaQi2C6tEbUjM=")
         .env("USERMGR_THROTTLE_ENABLED", "false")
         .env("USERMGR_CODES_RESEND_INTERVAL", "0s")
         .stdin(Stdio::null())

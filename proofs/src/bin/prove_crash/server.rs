@@ -192,7 +192,7 @@ fn command(launch: &Launch, watch: &Watch) -> Command {
         ("USERMGR_HTTP_PUBLIC_URL", "https://app.example.org"),
         ("USERMGR_MAIL_URL", &launch.mail),
         ("USERMGR_MAIL_FROM", "Example <noreply@example.org>"),
-        ("USERMGR_SECRET_KEY", "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4="),
+        ("USERMGR_SECRET_KEY", "wZ5f0cL3mJq8yTnB4vRkXe1uHsGd7oPaQi2C6tEbUjM="),
         ("USERMGR_CODES_RESEND_INTERVAL", "0s"),
         // Hashing is not what is shown here.
         ("USERMGR_PASSWORDS_MEMORY_KIB", "8"),

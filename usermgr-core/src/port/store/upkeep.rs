@@ -50,7 +50,7 @@ pub struct Purge {
     /// ([`UserPurged`](crate::domain::event::EventKind::UserPurged)) tells of each; it happens once, so its identifier is
     /// the user's.
     pub deleted_before: OffsetDateTime,
-    /// Signing keys go when another one signed from a time before this on, later than theirs.
+    /// Signing keys go when another one, not revoked, signed from a time before this on, later than theirs.
     pub retired_before: OffsetDateTime,
     /// Networks that last signed in before this are no longer known.
     pub known_before: OffsetDateTime,

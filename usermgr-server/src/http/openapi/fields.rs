@@ -110,7 +110,7 @@ field!(
         .examples(["umr_AZjDpHsefD2aUD9vHS5LejE0x0mQ1l2rZk8vT3sYw0cAZjDpHsefD2aUD9vHS5Lej"])
 );
 field!(
-    Username = text("A name to show: any characters but control characters, at least one of them visible.")
+    Username = text("A name to show: any characters but control characters and invisible ones, at least one of them no blank.")
         .min_length(Some(1))
         .max_length(Some(user::Username::MAX))
         .pattern(Some(
