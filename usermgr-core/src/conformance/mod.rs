@@ -150,7 +150,7 @@ macro_rules! conformance_suite {
                 a_dropped_deletion_is_all_or_nothing, a_dropped_change_of_address_is_all_or_nothing,
                 a_dropped_import_is_all_or_nothing, a_dropped_requeue_is_all_or_nothing,
                 a_dropped_reseal_is_all_or_nothing, a_dropped_run_is_all_or_nothing,
-                a_dropped_mark_is_all_or_nothing;
+                a_dropped_mark_is_all_or_nothing, a_dropped_command_fails_no_other;
             refresh: a_refresh_token_is_renewed_once,
                 a_renewal_moves_the_idle_end_to_the_absolute_end_at_most, no_session_that_is_over_is_renewed,
                 a_renewal_asked_for_twice_has_one_successor, a_renewal_sent_again_is_one,
