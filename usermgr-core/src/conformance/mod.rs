@@ -103,7 +103,7 @@ macro_rules! conformance_suite {
                 changing_a_password_keeps_one_session, the_session_that_is_kept_is_ones_own,
                 a_refused_password_change_changes_nothing, ending_sessions_ends_those_meant,
                 a_user_is_made_once_and_read_as_made, users_are_paged;
-            outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced,
+            outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced, a_lease_that_is_renewed_is_kept,
                 a_claim_keeps_to_the_room_of_each_domain, one_domain_hides_no_other, attempts_are_settled_together,
                 the_oldest_due_is_claimed_first,
                 a_mail_of_a_dead_code_is_void, a_spent_code_is_not_mailed, a_failed_mail_waits_its_turn,
@@ -115,6 +115,7 @@ macro_rules! conformance_suite {
                 a_reader_learns_that_events_are_gone, a_position_that_was_never_given_is_a_gap,
                 a_purge_of_events_keeps_their_order, events_of_a_user_are_told_one_after_the_other,
                 the_oldest_event_is_claimed_first, a_lease_of_an_event_is_fenced,
+                a_lease_of_an_event_that_is_renewed_is_kept,
                 a_purge_passes_the_turn_on, a_commit_wakes_whoever_waits_for_events,
                 no_reader_misses_an_event, workers_at_once_keep_the_order_of_each_user,
                 an_event_and_its_change_are_one;

@@ -11,7 +11,7 @@ use time::Duration;
 use usermgr_core::domain::audit::{AuditDraft, AuditEntry, AuditEvent, AuditOutcome};
 use usermgr_core::domain::code::{CodeForm, CodePurpose};
 use usermgr_core::domain::email::EmailKey;
-use usermgr_core::domain::id::{AuditId, OutboxId, UserId};
+use usermgr_core::domain::id::{AuditId, EventId, OutboxId, UserId};
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::session::Session;
 use usermgr_core::domain::undeliverable::UndeliverableAddress;
@@ -30,9 +30,7 @@ use usermgr_core::port::store::event::{
 };
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
-use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
-};
+use usermgr_core::port::store::outbox::{Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
 use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
     SessionStore, SessionView, SessionsEnded, SessionsQuery,
@@ -407,6 +405,10 @@ impl OutboxStore for ObservedStore {
         Ok(settled)
     }
 
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        self.inner.renew_mails(command).await
+    }
+
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
         self.inner.outbox(query).await
     }
@@ -478,6 +480,10 @@ impl EventStore for ObservedStore {
         let settled = self.inner.settle_events(commands).await?;
         self.delivered("event", results, &settled);
         Ok(settled)
+    }
+
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        self.inner.renew_events(command).await
     }
 
     async fn wait_for_events(&self, at_most: StdDuration) {

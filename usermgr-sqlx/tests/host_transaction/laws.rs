@@ -442,7 +442,7 @@ pub(super) async fn what_is_over_is_over() {
 pub(super) async fn what_is_done_outside_only_is_refused() {
     use usermgr_core::port::store::event::EventQuery;
     use usermgr_core::port::store::key::{AddSigningKey, ResealSigningKey, SealedSigningKey};
-    use usermgr_core::port::store::outbox::{Claim, DomainRoom, Lease};
+    use usermgr_core::port::store::outbox::{Claim, DomainRoom, Lease, RenewLeases};
     use usermgr_core::port::store::upkeep::Purge;
     let host = Installation::new().await;
     create(&host.users, "ana@example.org").await.unwrap();
@@ -476,9 +476,11 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
     let answers = [
         store.claim(claim()).await.err(),
         store.settle_all(Vec::new()).await.err(),
+        store.renew_mails(RenewLeases { lease_until: then, held: Vec::new() }).await.err(),
         store.events(feed).await.err(),
         store.claim_events(claim()).await.err(),
         store.settle_events(Vec::new()).await.err(),
+        store.renew_events(RenewLeases { lease_until: then, held: Vec::new() }).await.err(),
         store.purge(purge).await.err(),
         store
             .add_signing_key(AddSigningKey { now: then, key, unless_since: None, audit: audit() })
