@@ -296,11 +296,13 @@ pub struct OutboxPolicy {
     pub max_attempts: u32,
     /// How long settled mails are kept; 7 days by default.
     pub keep_sent: Duration,
+    /// How long mails are kept that failed for good; 30 days by default. They can be sent again for this long.
+    pub keep_dead: Duration,
 }
 
 impl Default for OutboxPolicy {
     fn default() -> Self {
-        Self { concurrency: 8, max_attempts: 12, keep_sent: Duration::days(7) }
+        Self { concurrency: 8, max_attempts: 12, keep_sent: Duration::days(7), keep_dead: Duration::days(30) }
     }
 }
 
@@ -529,6 +531,7 @@ impl Policies {
         need((1..=1024).contains(&outbox.concurrency), "outbox.concurrency", "1 to 1024");
         need(outbox.max_attempts >= 1, "outbox.max_attempts", "1 or more");
         need(!outbox.keep_sent.is_negative(), "outbox.keep_sent", "0s or more");
+        need(!outbox.keep_dead.is_negative(), "outbox.keep_dead", "0s or more");
         need(!retention.audit.is_negative(), "audit.keep", "0s or more");
         need(retention.events >= Duration::HOUR, "events.keep", "1h or more");
         need(

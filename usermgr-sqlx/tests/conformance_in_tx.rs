@@ -29,7 +29,9 @@ use usermgr_core::port::store::code::{
 use usermgr_core::port::store::event::{ClaimedEvent, EventFeed, EventQuery, SettleEvent};
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, RenewJob};
 use usermgr_core::port::store::key::{AddSigningKey, ResealSigningKey, SealedSigningKey};
-use usermgr_core::port::store::outbox::{Claim, Claimed, OutboxEntry, OutboxQuery, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use usermgr_core::port::store::outbox::{
+    Claim, Claimed, OutboxEntry, OutboxQuery, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled,
+};
 use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
     SessionView, SessionsEnded, SessionsQuery,

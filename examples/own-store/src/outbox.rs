@@ -9,7 +9,10 @@ use usermgr_core::domain::mail::{OwedCode, OwedMail};
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
-use usermgr_core::port::store::outbox::{Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use usermgr_core::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases,
+    Renewed, Requeue, Requeued, Settle, Settled,
+};
 
 use crate::FileStore;
 use crate::database::Transaction;

@@ -12,7 +12,10 @@ use usermgr_core::port::store::audit::{AuditQuery, AuditStore};
 use usermgr_core::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
-use usermgr_core::port::store::outbox::{Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use usermgr_core::port::store::outbox::{
+    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle,
+    Settled,
+};
 use usermgr_core::port::store::undeliverable::{
     MarkDeliverable, MarkRemoved, MarkUndeliverable, UndeliverableQuery, UndeliverableStore,
 };

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use time::Duration;
 
 use super::{
-    StoreHarness, administration, codes, deletion, drops, events, jobs, limits, outbox, profiles, races, refresh,
-    upkeep,
+    StoreHarness, administration, codes, deletion, drops, events, jobs, limits, outbox, profiles, races,
+    refresh, upkeep,
 };
 use crate::domain::audit::AuditEntry;
 use crate::domain::email::EmailKey;
@@ -30,7 +30,10 @@ use crate::port::store::code::{
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent};
 use crate::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
-use crate::port::store::outbox::{Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use crate::port::store::outbox::{
+    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle,
+    Settled,
+};
 use crate::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
     SessionStore, SessionView, SessionsEnded, SessionsQuery,
@@ -73,6 +76,8 @@ enum Fault {
     RenewalUnfenced,
     /// A renewal is answered and not written.
     RenewalForgotten,
+    /// Mails that failed for good are kept for ever.
+    DeadMailsStay,
     /// Events get their positions when they are written, and commits come in another order.
     PositionBeforeCommit,
     /// The next event of a user is told when the one before was handed out.
@@ -449,6 +454,10 @@ impl JobStore for Broken {
 impl UpkeepStore for Broken {
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
         let before = self.inner.state()?.audit.clone();
+        let command = match self.fault {
+            Fault::DeadMailsStay => Purge { dead_before: time::OffsetDateTime::UNIX_EPOCH, ..command },
+            _ => command,
+        };
         let outcome = self.inner.purge(command).await;
         if self.fault == Fault::PurgeKeepsAddress {
             for entry in &mut self.inner.state()?.audit {
@@ -494,6 +503,7 @@ caught! {
         DeletionLeavesSessions by deletion::a_restorable_user_comes_back_in_time
     a_purge_that_keeps_addresses_is_caught:
         PurgeKeepsAddress by upkeep::a_deleted_user_is_purged_with_all_that_is_theirs
+    a_purge_that_keeps_dead_mails_is_caught: DeadMailsStay by upkeep::a_dead_mail_is_purged_in_its_own_time
     an_ignored_lease_of_a_job_is_caught: JobLeaseIgnored by jobs::one_of_many_gets_the_run
     a_job_that_anybody_ends_is_caught: JobEndUnfenced by jobs::the_lease_of_a_run_is_fenced
     a_renewal_by_anybody_is_caught: RenewalUnfenced by outbox::a_lease_that_is_renewed_is_kept

@@ -124,7 +124,8 @@ macro_rules! conformance_suite {
             profiles: a_registration_becomes_a_user_with_its_own_profile, a_profile_is_replaced_whole,
                 a_refused_change_of_a_profile_changes_nothing, a_profile_comes_back_as_it_went_in;
             upkeep: a_purge_removes_only_what_is_over, codes_are_purged_when_they_ended_long_ago,
-                the_outbox_keeps_what_is_owed_or_dead, a_purge_frees_nobody,
+                the_outbox_keeps_what_is_owed_or_dead, a_dead_mail_is_purged_in_its_own_time,
+                a_purge_frees_nobody,
                 a_purge_takes_no_code_from_under_a_redemption,
                 a_deleted_user_is_purged_with_all_that_is_theirs,
                 who_may_come_back_is_purged_when_that_is_over, deleted_users_are_purged_in_batches,

@@ -25,7 +25,9 @@ use crate::port::store::account::{
 };
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, RedeemEffect};
 use crate::port::store::event::{EventResult, SettleEvent};
-use crate::port::store::outbox::{Claim, DeliveryResult, DomainRoom, Lease, OutboxStatus, RenewLeases, Renewed, Settle};
+use crate::port::store::outbox::{
+    Claim, DeliveryResult, DomainRoom, Lease, OutboxStatus, RenewLeases, Settle,
+};
 use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector, SessionsQuery};
 use crate::port::store::upkeep::{Purge, Purged};
 use crate::port::store::{Store, StoreError};
@@ -474,6 +476,7 @@ impl Pair {
         let command = Purge {
             ended_before: age(),
             settled_before: age(),
+            dead_before: age(),
             deleted_before: age(),
             retired_before: age(),
             audited_before: age(),

@@ -15,7 +15,10 @@ use crate::domain::id::OutboxId;
 use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::code::Redeemed;
-use crate::port::store::outbox::{Claim, Claimed, DeliveryResult, DomainRoom, Lease, OutboxQuery, OutboxStatus, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use crate::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, DomainRoom, Lease, OutboxQuery, OutboxStatus, RenewLeases, Renewed,
+    Requeue, Requeued, Settle, Settled,
+};
 
 const ANA: &str = "ana@example.org";
 
@@ -100,7 +103,10 @@ pub async fn a_lease_that_is_renewed_is_kept(harness: &dyn StoreHarness) {
     let unknown = OutboxId::from_uuid(uuid::Uuid::from_u128(1));
     assert_eq!(renew(&[unknown], held, later(2000)).await, [lost]);
     let again = claim(&store, later(900)).await.1;
-    assert_eq!(again.iter().map(|one| (one.mail.id, one.attempt)).collect::<Vec<_>>(), [(id(1), 2), (id(2), 3)]);
+    assert_eq!(
+        again.iter().map(|one| (one.mail.id, one.attempt)).collect::<Vec<_>>(),
+        [(id(1), 2), (id(2), 3)]
+    );
     assert_eq!(renew(&[id(1)], held, later(2000)).await, [lost], "another claim has it");
 }
 

@@ -8,7 +8,10 @@ use crate::domain::id::OutboxId;
 use crate::domain::page::Page;
 use crate::domain::role::Roles;
 use crate::port::store::StoreError;
-use crate::port::store::outbox::{Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use crate::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases,
+    Renewed, Requeue, Requeued, Settle, Settled,
+};
 
 #[async_trait]
 impl OutboxStore for MemoryStore {
@@ -77,7 +80,9 @@ impl OutboxStore for MemoryStore {
         let RenewLeases { lease_until, held } = command;
         let mut state = self.state()?;
         let renew = |(id, lease)| match state.outbox.get_mut(&id) {
-            Some(OutboxRow { status: OutboxStatus::Queued, lease: Some((by, until)), .. }) if *by == lease => {
+            Some(OutboxRow { status: OutboxStatus::Queued, lease: Some((by, until)), .. })
+                if *by == lease =>
+            {
                 *until = lease_until;
                 Renewed::Kept
             }

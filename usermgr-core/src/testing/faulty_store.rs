@@ -28,7 +28,10 @@ use crate::port::store::code::{
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
 use crate::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use crate::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
-use crate::port::store::outbox::{Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use crate::port::store::outbox::{
+    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle,
+    Settled,
+};
 use crate::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
     SessionStore, SessionView, SessionsEnded, SessionsQuery,

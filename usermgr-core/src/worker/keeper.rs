@@ -118,7 +118,10 @@ async fn renew_regularly<L: Lane>(lane: Arc<L>, held: Weak<Held>) {
         tokio::time::sleep(BEAT).await;
         let Some(held) = held.upgrade() else { return };
         if let Err(error) = renew(&*lane, &held).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "leases of deliveries could not be renewed");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "leases of deliveries could not be renewed"
+            );
         }
     }
 }

@@ -30,7 +30,10 @@ use usermgr_core::port::store::event::{
 };
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, JobStore, RenewJob};
 use usermgr_core::port::store::key::{AddSigningKey, KeyStore, ResealSigningKey, SealedSigningKey};
-use usermgr_core::port::store::outbox::{Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use usermgr_core::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue,
+    Requeued, Settle, Settled,
+};
 use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
     SessionStore, SessionView, SessionsEnded, SessionsQuery,

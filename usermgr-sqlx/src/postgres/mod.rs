@@ -44,6 +44,13 @@ macro_rules! skipping {
     };
 }
 
+/// Which entries of the audit log a purge before `$1` removes. A trigger refuses younger ones, whoever removes them.
+macro_rules! audit_is_over {
+    () => {
+        "at < $1 AND at < now() - INTERVAL '30 days'"
+    };
+}
+
 /// The statements of a migration.
 macro_rules! migration {
     ($file:literal) => {

@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = migrations![
     4 from 3: "0004_jobs.sql",
     5 from 3: "0005_undeliverable.sql",
     6 from 3: "0006_profiles.sql",
+    9 from 3: "0009_audit_is_kept.sql",
 ];
 
 impl Store {

@@ -12,7 +12,10 @@ use usermgr_core::domain::mail::{OwedCode, OwedMail};
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
-use usermgr_core::port::store::outbox::{Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled};
+use usermgr_core::port::store::outbox::{
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases,
+    Renewed, Requeue, Requeued, Settle, Settled,
+};
 use uuid::Uuid;
 
 use super::super::Db;
@@ -248,9 +251,8 @@ impl Store {
         let rows: Vec<(Uuid,)> = statement.build_query_as().fetch_all(&mut *tx).await.map_err(fault)?;
         tx.commit().await.map_err(fault)?;
         let kept: BTreeSet<Uuid> = rows.into_iter().map(|(id,)| id).collect();
-        let renewed = |(id, _): &(OutboxId, _)| match kept.contains(&id.as_uuid()) {
-            true => Renewed::Kept,
-            false => Renewed::Lost,
+        let renewed = |(id, _): &(OutboxId, _)| {
+            if kept.contains(&id.as_uuid()) { Renewed::Kept } else { Renewed::Lost }
         };
         Ok(held.iter().map(renewed).collect())
     }

@@ -423,7 +423,8 @@ mod tests {
             for polls in 0..POLLS {
                 let (mut stays, mut leaves) = (Vec::new(), Vec::new());
                 for member in 0..4 {
-                    let [stay, leave] = ["stays", "leaves"].map(|what| format!("{what} {round} {polls} {member}"));
+                    let [stay, leave] =
+                        ["stays", "leaves"].map(|what| format!("{what} {round} {polls} {member}"));
                     let write = |name: String| {
                         let (turns, pool) = (rows.turns.clone(), rows.pool.clone());
                         async move {

@@ -464,6 +464,7 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
         now: then,
         ended_before: then,
         settled_before: then,
+        dead_before: then,
         audited_before: then,
         events_before: then,
         deleted_before: then,

@@ -432,12 +432,18 @@ async fn an_attempt_whose_lease_was_lost_is_stopped() {
 #[tokio::test(start_paused = true)]
 async fn a_mail_that_waits_to_be_noted_is_not_claimed_again_by_its_own_worker() {
     let bench = Bench::new();
-    bench.owe_code("ana");
-    // The store is away for longer than the lease, right after the mail was handed over.
-    bench.outbox.failing_settlements.store(3, Ordering::SeqCst);
-    bench.outbox.failing_renewals.store(6, Ordering::SeqCst);
-    run_until_done(&bench, Duration::from_secs(120)).await;
+    bench.owe_code("slow");
+    let worker = bench.worker();
+    let running = tokio::spawn(async move { worker.run(Stopper::new().token()).await });
+    sleep(Duration::from_secs(1)).await;
+    // The store is away from the hand-over on, for longer than the lease.
+    bench.outbox.hanging.store(1000, Ordering::SeqCst);
+    sleep(Duration::from_secs(41)).await;
+    bench.outbox.hanging.store(0, Ordering::SeqCst);
+    sleep(Duration::from_secs(60)).await;
+    assert!(bench.outbox.all_done());
     assert_eq!(bench.post.mails().len(), 1);
+    running.abort();
 }
 
 /// A claim whose answer came late leaves its attempts their time.

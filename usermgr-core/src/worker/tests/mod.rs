@@ -29,8 +29,8 @@ use crate::port::mailer::{Mail, MailError, Mailer};
 use crate::port::random::SystemRandom;
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle,
-    Settled,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed,
+    Requeue, Requeued, Settle, Settled,
 };
 use crate::template::{BuiltInTemplates, MailTemplates};
 
