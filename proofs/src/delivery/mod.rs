@@ -95,7 +95,7 @@ impl Delivered {
             self.owed.saturating_sub(*arrived),
             self.kills,
             self.orphans,
-            *longest as f64 / 1e6,
+            Duration::from_micros(u64::try_from(*longest).unwrap_or(0)).as_secs_f64(),
             self.took.as_secs_f64(),
         )
     }
