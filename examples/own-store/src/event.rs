@@ -32,7 +32,7 @@ impl EventStore for FileStore {
     }
 
     async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
-        self.run(|tx| {
+        self.run(move |tx| {
             let RenewLeases { lease_until, held } = command;
             held.into_iter().map(|(id, lease)| renew_event(tx, id, lease, lease_until)).collect()
         })

@@ -30,7 +30,7 @@ impl OutboxStore for FileStore {
     }
 
     async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
-        self.run(|tx| {
+        self.run(move |tx| {
             let RenewLeases { lease_until, held } = command;
             held.into_iter().map(|(id, lease)| renew(tx, id, lease, lease_until)).collect()
         })
