@@ -43,6 +43,10 @@ BEGIN
         EXECUTE format('REVOKE ALL ON public.%I FROM PUBLIC, usermgr_app', found);
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON public.%I TO usermgr_app', found);
     END LOOP;
+    -- The function that keeps usermgr_app from changing the audit log, and from removing what is under 30 days old.
+    FOR found IN SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname = 'usermgr_guard_audit' LOOP
+        EXECUTE format('ALTER FUNCTION public.%I() OWNER TO usermgr_owner', found);
+    END LOOP;
 END $$;
 ALTER DEFAULT PRIVILEGES FOR ROLE usermgr_owner IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO usermgr_app;

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::{PATIENCE, Trouble};
@@ -124,6 +125,22 @@ impl Call {
     }
 }
 
+/// Sends a request on a connection of its own and hangs up so long after, whatever the server does then.
+pub(crate) async fn leave(server: SocketAddr, request: &Request, after: Duration) -> Result<(), Trouble> {
+    let body = serde_json::to_vec(request.body.as_ref().unwrap_or(&Value::Null))?;
+    let mut stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    let head = format!(
+        "{} /v1{} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        request.method,
+        request.path,
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+    tokio::time::sleep(after).await;
+    Ok(())
+}
+
 /// One connection to one server. It is made anew when the server has closed it.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -136,6 +153,10 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) const fn new(server: usize, address: SocketAddr) -> Self {
         Self { address, server, patience: PATIENCE, sender: None }
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How long an answer may take.

@@ -128,6 +128,11 @@ impl Lane {
         Ok(call)
     }
 
+    /// The addresses of the servers.
+    pub(crate) fn addresses(&self) -> Vec<std::net::SocketAddr> {
+        self.lines.iter().filter_map(|lines| lines.first()).map(Line::address).collect()
+    }
+
     pub(crate) fn servers(&self) -> usize {
         self.lines.len()
     }

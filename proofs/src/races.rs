@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::Trouble;
-use crate::client::{Call, Request};
+use crate::client::{Call, Request, leave as leave_early};
 use crate::judge::{Round, Verdict, wins_by};
 use crate::lane::{Account, Lane, PASSWORD, login, registration, verification};
 use crate::server::{BRIEF, Manner};
@@ -29,6 +29,7 @@ pub(crate) enum Race {
     DeleteUse,
     DemoteDemote,
     WorkerWorker,
+    RegisterLeave,
 }
 
 /// A race as it is run.
@@ -52,18 +53,19 @@ impl Heat {
 
 impl Race {
     /// Every race.
-    pub(crate) const ALL: [Heat; 15] = [
+    pub(crate) const ALL: [Heat; 16] = [
         Heat::new(Self::VerifyVerify, "verify x verify", 10, 6, Manner::Free),
         Heat::new(Self::VerifyResend, "verify x resend", 8, 6, Manner::Free),
         Heat::new(Self::RegisterRegister, "register x register", 5, 6, Manner::Free),
         Heat::new(Self::ResetReset, "reset x reset", 10, 6, Manner::Free),
         Heat::new(Self::ResetSignIn, "reset x sign-in", 8, 6, Manner::Free),
         Heat::new(Self::ChangeAddress, "change-address x change-address", 8, 6, Manner::Free),
-        Heat::new(Self::RefreshRefresh, "refresh x refresh", 12, 6, Manner::Free),
+        Heat::new(Self::RefreshRefresh, "refresh x refresh", 8, 6, Manner::Free),
         Heat::new(Self::DemoteUse, "demote x use", 8, 6, Manner::Free),
         Heat::new(Self::DeleteUse, "delete x use", 7, 6, Manner::Free),
         Heat::new(Self::DemoteDemote, "demote x demote", 6, 1, Manner::Free),
         Heat::new(Self::WorkerWorker, "worker x worker", 4, 6, Manner::Free),
+        Heat::new(Self::RegisterLeave, "register x leave", 4, 6, Manner::Free),
         Heat::new(Self::ResendResend, "resend x resend", 6, 6, Manner::Limited),
         Heat::new(Self::GuessGuess, "guess x guess", 6, 6, Manner::Limited),
         Heat::new(Self::RegisterPurge, "register x purge", 1, 16, Manner::Brief),
@@ -89,6 +91,7 @@ impl Race {
             Self::DeleteUse => delete_use(lane).await,
             Self::DemoteDemote => demote_demote(lane).await,
             Self::WorkerWorker => worker_worker(lane).await,
+            Self::RegisterLeave => register_leave(lane).await,
         }
     }
 }
@@ -217,6 +220,35 @@ async fn register_register(lane: &mut Lane) -> Result<Round, Trouble> {
     let round = finish_registrations(lane, &email, callers, 0, history).await?;
     lane.owe(&email, callers + 1);
     Ok(round.one_wins())
+}
+
+/// Some register while others hang up in the middle of theirs: who stays is served, and who left has registered or not.
+async fn register_leave(lane: &mut Lane) -> Result<Round, Trouble> {
+    let (stay, leave) = (lane.callers(2, 8), lane.callers(2, 8));
+    let staying: Vec<_> = (0..stay).map(|_| lane.fresh()).collect();
+    let leaving: Vec<_> = (0..leave).map(|_| lane.fresh()).collect();
+    let addresses = lane.addresses();
+    let mut hang_ups = tokio::task::JoinSet::new();
+    for (n, email) in leaving.iter().enumerate() {
+        let (request, server) = (registration(email), addresses[n % addresses.len()]);
+        let after = Duration::from_micros(lane.callers(0, 30_000) as u64);
+        hang_ups.spawn(async move { leave_early(server, &request, after).await });
+    }
+    let requests: Vec<_> =
+        staying.iter().map(|email| registration(email).after(lane.jitter(10_000))).collect();
+    let history = lane.at_once(&requests).await?;
+    for left in hang_ups.join_all().await {
+        left?;
+    }
+    for email in &staying {
+        lane.owe(email, 1);
+    }
+    let mut round = Round::of(history, wins_by(202, &[])).wins(stay);
+    for email in &leaving {
+        let waiting = lane.registrations(email).await?;
+        round = round.must(waiting <= 1, || format!("{waiting} registrations of one who left"));
+    }
+    Ok(round)
 }
 
 /// Redeems the codes of all registrations at once, but those that were there before.

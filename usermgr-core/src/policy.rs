@@ -316,11 +316,13 @@ pub struct OutboxPolicy {
     pub max_attempts: u32,
     /// How long settled mails are kept; 7 days by default.
     pub keep_sent: Duration,
+    /// How long mails are kept that failed for good; 30 days by default. They can be sent again for this long.
+    pub keep_dead: Duration,
 }
 
 impl Default for OutboxPolicy {
     fn default() -> Self {
-        Self { concurrency: 8, max_attempts: 12, keep_sent: Duration::days(7) }
+        Self { concurrency: 8, max_attempts: 12, keep_sent: Duration::days(7), keep_dead: Duration::days(30) }
     }
 }
 
@@ -563,6 +565,7 @@ impl Policies {
         need((1..=1024).contains(&outbox.concurrency), "outbox.concurrency", "1 to 1024");
         need(count(outbox.max_attempts), "outbox.max_attempts", "1 to 1000000");
         need(from(Duration::ZERO, outbox.keep_sent), "outbox.keep_sent", "0s to 36525d");
+        need(from(Duration::ZERO, outbox.keep_dead), "outbox.keep_dead", "0s to 36525d");
         need(from(Duration::ZERO, retention.audit), "audit.keep", "0s to 36525d");
         need(from(Duration::HOUR, retention.events), "events.keep", "1h to 36525d");
         need(

@@ -9,13 +9,16 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use usermgr_core::domain::page::PageSize;
 use usermgr_core::domain::secret::SecretWeakness;
 use usermgr_core::memory::MemoryStore;
 use usermgr_core::port::clock::SystemClock;
 use usermgr_core::port::events::EventPublisher;
 use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 use usermgr_core::port::random::{Random as _, SystemRandom};
-use usermgr_core::port::store::Store;
+use usermgr_core::port::store::account::UserQuery;
+use usermgr_core::port::store::outbox::OutboxQuery;
+use usermgr_core::port::store::{Store, StoreError};
 use usermgr_core::template::{FolderTemplates, TemplateError};
 use usermgr_core::worker::Stopper;
 use usermgr_core::{BuildError, SecretKey, UserManager};
@@ -58,6 +61,13 @@ pub enum StartError {
     WeakKeyFile(String, SecretWeakness),
     #[error("{0}: it holds no secret key; a key is 32 bytes in base64")]
     BadKeyFile(String),
+    #[error(
+        "{0}: the secret key of this database is missing, and a new one would open no code, link or signing key of it; put the \
+         file back or set secret.key; to go on without what the old key made: openssl rand -base64 32 > {0}"
+    )]
+    KeyFileMissing(String),
+    #[error("database.url: {0}")]
+    Store(#[from] StoreError),
     #[error("{key} {address}: {source}{}", advice(.source))]
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -206,20 +216,21 @@ pub(crate) fn check(config: &Config) -> Result<(), StartError> {
 pub(crate) async fn manager(config: &Config) -> Result<UserManager, StartError> {
     let database = Database::open(config).await?;
     database.migrate().await?;
-    manager_over(config, database.into_store())
+    manager_over(config, database.into_store()).await
 }
 
-fn manager_over(config: &Config, store: Arc<dyn Store>) -> Result<UserManager, StartError> {
+async fn manager_over(config: &Config, store: Arc<dyn Store>) -> Result<UserManager, StartError> {
     // A previous key may be weak: taking it out of use is what it is there for.
     for weakness in config.previous_keys.iter().filter_map(SecretKey::weakness) {
         tracing::warn!(
             "secret.previous_keys: a key is {weakness}, so anybody can guess it; run keys rotate --now --revoke and take it out"
         );
     }
+    let secret_key = secret_key(config, &*store).await?;
     let mut builder = UserManager::builder()
         .store(store)
         .mailer(mailer(config)?)
-        .secret_key(secret_key(config)?)
+        .secret_key(secret_key)
         .previous_keys(config.previous_keys.clone())
         .mail_callback_secrets(config.mail_callback_secrets.clone())
         .policies(config.policies.clone());
@@ -245,7 +256,7 @@ pub(crate) fn options(config: &Config) -> ServiceOptions {
 }
 
 /// The configured key; without one, the key beside the SQLite file, made at the first start.
-fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
+async fn secret_key(config: &Config, store: &dyn Store) -> Result<SecretKey, StartError> {
     if let Some(key) = &config.secret_key {
         return Ok(key.clone());
     }
@@ -256,6 +267,10 @@ fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
     };
     let Some(path) = key_path(config.database_url.expose_secret()) else { return Ok(new_key()) };
     let failed = |source| StartError::KeyFile { path: path.display().to_string(), source };
+    // Another process may make both at this moment: the key comes first, so it is looked for once more.
+    if !path.exists() && is_in_use(store).await? && !path.exists() {
+        return Err(StartError::KeyFileMissing(path.display().to_string()));
+    }
     match make_key_file(&path, new_key().to_base64().expose_secret()) {
         Ok(()) => {
             tracing::info!(path = %path.display(), "made a secret key; keep it with the database, and apart from its backups");
@@ -264,11 +279,31 @@ fn secret_key(config: &Config) -> Result<SecretKey, StartError> {
         Err(error) => return Err(failed(error)),
     }
     let text = std::fs::read_to_string(&path).map_err(failed)?;
+    warn_of_readers(&path);
     let bad = || StartError::BadKeyFile(path.display().to_string());
     let key = SecretKey::from_base64(&text).map_err(|_| bad())?;
     match key.weakness() {
         Some(weakness) => Err(StartError::WeakKeyFile(path.display().to_string(), weakness)),
         None => Ok(key),
+    }
+}
+
+/// Whether something stands in the database that belongs to a secret key: who it is in use for, or waits for a mail.
+async fn is_in_use(store: &dyn Store) -> Result<bool, StoreError> {
+    let one = PageSize::new(1);
+    Ok(!store.signing_keys().await?.is_empty()
+        || !store.users(UserQuery { size: one, ..UserQuery::default() }).await?.items.is_empty()
+        || !store.outbox(OutboxQuery { size: one, ..OutboxQuery::default() }).await?.items.is_empty())
+}
+
+/// Tells the operator that others of this machine can read the key file.
+fn warn_of_readers(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        tracing::warn!("{path}: others can read or replace the secret key (mode {mode:o}): chmod 600 {path}");
     }
 }
 
@@ -373,7 +408,7 @@ async fn watched_manager(
     database.migrate().await?;
     let pools = database.pools();
     let store = Arc::new(ObservedStore::new(database.into_store(), Arc::clone(metrics)));
-    let manager = manager_over(config, store)?;
+    let manager = manager_over(config, store).await?;
     if let Some(address) = config.metrics_listen {
         let failed = |source| StartError::Listen { key: "http.metrics_listen", address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -591,6 +591,33 @@ fn what_goes_wrong_says_what_to_do_next() {
 }
 
 #[test]
+fn a_missing_or_readable_key_file_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let key = place.0.path().join("usermgr.key");
+    let created = place.run_with(&["users", "create", ANA, "--password-stdin"], PASSWORD);
+    assert_eq!(created.code, 0, "{created:?}");
+    let list = || place.run(&["users", "list"]);
+    assert!(!list().err.contains("chmod"), "{:?}", list());
+    for mode in [0o640, 0o604, 0o602] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let said = list();
+        assert!(said.code == 0 && said.err.contains("chmod 600 usermgr.key"), "{mode:o}: {said:?}");
+    }
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    for args in [&["users", "list"][..], &["serve"], &["worker"]] {
+        let said = place.run(args);
+        assert_eq!((said.code, said.err.lines().count()), (1, 1), "{said:?}");
+        assert!(said.err.contains("the secret key of this database is missing"), "{said:?}");
+        assert!(!key.exists(), "no new key is made");
+    }
+    std::fs::write(&key, text).unwrap();
+    assert_eq!(list().code, 0);
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let place = Place::new();
     place.write("usermgr.toml", "[log]\nformat = \"pretty\"\n[throttle]\nenabled = false\n");

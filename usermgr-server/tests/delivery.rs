@@ -26,6 +26,8 @@ use usermgr_smtp::testing::{HttpAnswer, HttpSink, SmtpFault, SmtpSink, When};
 use usermgr_smtp::{HttpApi, PlaintextPolicy, Sender, Smtp};
 use usermgr_sqlx::{PgStore, SqliteStore};
 
+/// From a crash to the last mail that was owed.
+const AFTER_A_CRASH: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "correct horse battery";
 /// How long a silent server is waited for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -505,4 +507,44 @@ async fn no_mail_goes_where_it_came_back_from_on_sqlite() {
 #[ignore = "needs Postgres: run scripts/test"]
 async fn no_mail_goes_where_it_came_back_from_on_postgres() {
     no_mail_goes_where_it_came_back_from(Db::Postgres).await;
+}
+
+/// `kill -9` with mails in flight and more behind them: another worker has delivered all of them within a minute.
+async fn a_dead_workers_mails_come_within_a_minute(db: Db) {
+    let (database, tarpit) = (Database::create(db).await, SmtpSink::start().await.unwrap());
+    tarpit.delay(Duration::from_secs(30));
+    let settings = [("USERMGR_THROTTLE_ENABLED", "false"), ("USERMGR_PASSWORDS_MEMORY_KIB", "8192")];
+    let server = Server::start(&database, &tarpit.url(), &settings).await;
+    for n in 0..12 {
+        let email = format!("u{n}@place{n}.example.org");
+        server.post("/users", json!({"email": email, "password": PASSWORD})).await.expect(202);
+    }
+    let begun = std::time::Instant::now();
+    while tarpit.connections() < 8 {
+        assert!(begun.elapsed() < PATIENCE, "the mails are not in flight:\n{}", server.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Longer than a renewal of the leases takes to come.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    server.kill();
+    let crashed = std::time::Instant::now();
+    let good = SmtpSink::start().await.unwrap();
+    let other = Server::start(&database, &good.url(), &settings).await;
+    let mails = good.wait_for(12, AFTER_A_CRASH).await;
+    let mails =
+        mails.unwrap_or_else(|error| panic!("{error:?}, {:?} after:\n{}", crashed.elapsed(), other.log()));
+    assert_eq!(mails.len(), 12, "each once");
+    assert!(tarpit.mails().is_empty());
+    assert!(crashed.elapsed() >= Duration::from_secs(20), "the leases were renewed: {:?}", crashed.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_workers_mails_come_within_a_minute_on_sqlite() {
+    a_dead_workers_mails_come_within_a_minute(Db::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn a_dead_workers_mails_come_within_a_minute_on_postgres() {
+    a_dead_workers_mails_come_within_a_minute(Db::Postgres).await;
 }

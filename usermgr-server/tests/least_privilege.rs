@@ -42,6 +42,60 @@ async fn the_role_that_runs_cannot_touch_tables_or_versions() {
     }
 }
 
+/// Whoever takes the server over cannot hide it: what is in the audit log stays as it is for 30 days.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn the_role_that_runs_cannot_change_the_audit_log() {
+    let database = Database::create(Db::Postgres).await;
+    let pool = sqlx::PgPool::connect(&database.url).await.unwrap();
+    for (n, (age, subject)) in
+        [("0 days", "1"), ("29 days", "1"), ("31 days", "1"), ("1 day", "2")].into_iter().enumerate()
+    {
+        let sql = format!(
+            "INSERT INTO usermgr_audit (id, at, event, outcome, subject, email, ip) VALUES \
+             ('00000000-0000-7000-8000-00000000000{n}', now() - INTERVAL '{age}', 'login', 'done', \
+             '00000000-0000-7000-8000-00000000010{subject}', 'ana@example.org', '192.0.2.1')"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    }
+    for statement in [
+        "DELETE FROM usermgr_audit",
+        "DELETE FROM usermgr_audit WHERE at > now() - INTERVAL '30 days'",
+        "UPDATE usermgr_audit SET email = NULL, ip = NULL, user_agent = NULL",
+        "UPDATE usermgr_audit SET at = now() - INTERVAL '31 days'",
+        "UPDATE usermgr_audit SET outcome = 'refused' WHERE at < now() - INTERVAL '30 days'",
+        "UPDATE usermgr_audit SET subject = NULL",
+        "INSERT INTO usermgr_audit (id, at, event, outcome) SELECT id, at, event, outcome FROM usermgr_audit \
+         ON CONFLICT (id) DO UPDATE SET event = 'logout'",
+        "SET session_replication_role = replica",
+        "DROP TRIGGER usermgr_guard_audit ON usermgr_audit",
+        "ALTER TABLE usermgr_audit DISABLE TRIGGER usermgr_guard_audit",
+        "CREATE OR REPLACE FUNCTION usermgr_guard_audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
+        "CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'",
+        "TRUNCATE usermgr_audit",
+    ] {
+        let error = sqlx::query(statement).execute(&pool).await.expect_err(statement);
+        let error = error.as_database_error().unwrap();
+        assert_eq!(error.code().as_deref(), Some("42501"), "{statement}: {error}");
+    }
+    assert_eq!(database.count("usermgr_audit").await, 4);
+    // What the upkeep does: what is older goes, and a deleted user's entries lose what points to a person.
+    let removed = "DELETE FROM usermgr_audit WHERE at < now() - INTERVAL '30 days'";
+    assert_eq!(sqlx::query(removed).execute(&pool).await.unwrap().rows_affected(), 1);
+    sqlx::query(
+        "INSERT INTO usermgr_users \
+         (id, email, email_key, roles, status, password_version, created_at, updated_at, deleted_at) \
+         VALUES ('00000000-0000-7000-8000-000000000102', 'ana@example.org', 'ana@example.org', 'user', 'active', 1, \
+         now(), now(), now())",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let blanked = "UPDATE usermgr_audit SET email = NULL, ip = NULL, user_agent = NULL \
+                   WHERE subject = '00000000-0000-7000-8000-000000000102'";
+    assert_eq!(sqlx::query(blanked).execute(&pool).await.unwrap().rows_affected(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Postgres: run scripts/test"]
 async fn a_server_whose_role_cannot_migrate_says_who_has_to() {

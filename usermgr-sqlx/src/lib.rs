@@ -4,6 +4,8 @@
 
 mod error;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod finish;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;

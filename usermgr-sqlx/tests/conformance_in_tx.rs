@@ -12,7 +12,7 @@ use support::Database;
 use usermgr_core::conformance::StoreHarness;
 use usermgr_core::domain::audit::AuditEntry;
 use usermgr_core::domain::email::EmailKey;
-use usermgr_core::domain::id::{AuditId, OutboxId, UserId};
+use usermgr_core::domain::id::{AuditId, EventId, OutboxId, UserId};
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::session::Session;
 use usermgr_core::domain::undeliverable::UndeliverableAddress;
@@ -30,7 +30,7 @@ use usermgr_core::port::store::event::{ClaimedEvent, EventFeed, EventQuery, Sett
 use usermgr_core::port::store::job::{BeginJob, EndJob, JobBegun, JobLease, JobRecord, RenewJob};
 use usermgr_core::port::store::key::{AddSigningKey, ResealSigningKey, RevokeSigningKeys, SealedSigningKey};
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, OutboxEntry, OutboxQuery, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, OutboxEntry, OutboxQuery, RenewLeases, Renewed, Requeue, Requeued, Settle, Settled,
 };
 use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
@@ -164,6 +164,7 @@ part! { SessionStore:
 part! { OutboxStore:
     outside claim(command: Claim) -> Vec<Claimed>;
     outside settle_all(command: Vec<Settle>) -> Vec<Settled>;
+    outside renew_mails(command: RenewLeases<OutboxId>) -> Vec<Renewed>;
     inside outbox(command: OutboxQuery) -> Page<OutboxEntry, OutboxId>;
     inside requeue(command: Requeue) -> Requeued;
     => wait_for_due;
@@ -179,6 +180,7 @@ part! { EventStore:
     outside events(command: EventQuery) -> EventFeed;
     outside claim_events(command: Claim) -> Vec<ClaimedEvent>;
     outside settle_events(command: Vec<SettleEvent>) -> Vec<Settled>;
+    outside renew_events(command: RenewLeases<EventId>) -> Vec<Renewed>;
     => wait_for_events;
 }
 

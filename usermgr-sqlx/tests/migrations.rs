@@ -61,3 +61,30 @@ async fn postgres_is_migrated_once_and_only_forward() {
         |error: &MigrateError| matches!(error, MigrateError::SchemaTooNew { found: 99, oldest: 99, .. });
     assert!(refused.as_ref().is_err_and(too_new), "it does not say whom it is for: {refused:?}");
 }
+
+/// A table whose rows nobody removes grows for ever: `docs/operations.md` says of each what removes its rows, and when.
+#[tokio::test]
+async fn every_table_says_how_long_its_rows_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("usermgr.db").display());
+    SqliteStore::connect(&url, 1).await.unwrap().migrate().await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'usermgr%'")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let handbook = include_str!("../../docs/operations.md");
+    let table = handbook.split("### What is kept how long").nth(1).expect("the table of retention");
+    let table = table.split("\n#").next().unwrap();
+    assert!(tables.len() > 10, "{tables:?}");
+    for name in &tables {
+        let row = table.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let kept = row.and_then(|row| row.split('|').nth(2)).map(str::trim).unwrap_or_default();
+        assert!(!kept.is_empty(), "docs/operations.md does not say how long rows of {name} are kept");
+    }
+    for line in table.lines().filter(|line| line.starts_with("| `usermgr_")) {
+        let name = line.split('`').nth(1).unwrap_or_default();
+        assert!(tables.iter().any(|table| table == name), "there is no table {name}");
+    }
+}

@@ -287,7 +287,7 @@ async fn laws_hold_on_postgres_of_the_next_version() {
     laws_hold(Upgraded::Postgres(Mutex::default())).await;
 }
 
-/// Makes the tables as version 9 had them, with what it wrote of addresses that it folded by the neighbours of a letter.
+/// Makes the tables as version 6 had them, with what it wrote of addresses that it folded by the neighbours of a letter.
 macro_rules! written_by_version_9 {
     ($pool:ident, $database:literal, $id:expr, $time:expr) => {{
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/", $database);

@@ -143,6 +143,7 @@ async fn connections_that_were_cut_off_are_not_felt() {
                 now: then,
                 ended_before: then,
                 settled_before: then,
+                dead_before: then,
                 audited_before: then,
                 events_before: then,
                 deleted_before: then,

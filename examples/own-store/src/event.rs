@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 use usermgr_core::domain::event::{Event, EventPosition};
+use usermgr_core::domain::id::EventId;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::event::{
     ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent,
 };
-use usermgr_core::port::store::outbox::{Claim, Settled};
+use usermgr_core::port::store::outbox::{Claim, Lease, RenewLeases, Renewed, Settled};
 
 use crate::FileStore;
 use crate::database::Transaction;
@@ -27,6 +29,14 @@ impl EventStore for FileStore {
 
     async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
         self.run(|tx| commands.into_iter().map(|command| settle_event(tx, command)).collect()).await
+    }
+
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        self.run(move |tx| {
+            let RenewLeases { lease_until, held } = command;
+            held.into_iter().map(|(id, lease)| renew_event(tx, id, lease, lease_until)).collect()
+        })
+        .await
     }
 
     async fn wait_for_events(&self, at_most: Duration) {
@@ -64,6 +74,21 @@ fn claim_events(tx: &mut Transaction<'_>, command: &Claim) -> Result<Vec<Claimed
         claimed.push(ClaimedEvent { attempt: row.attempts, event: row.event });
     }
     Ok(claimed)
+}
+
+fn renew_event(
+    tx: &mut Transaction<'_>,
+    id: EventId,
+    lease: Lease,
+    lease_until: OffsetDateTime,
+) -> Result<Renewed, StoreError> {
+    let mut rows = tx.rows::<EventRow>()?.into_iter().map(|(_, row)| row);
+    let Some(mut row) = rows.find(|row| row.event.id == id && row.lease == Some(lease)) else {
+        return Ok(Renewed::Lost);
+    };
+    row.due_at = lease_until;
+    tx.put(row.key(), &row)?;
+    Ok(Renewed::Kept)
 }
 
 fn settle_event(tx: &mut Transaction<'_>, command: SettleEvent) -> Result<Settled, StoreError> {

@@ -10,8 +10,8 @@ use usermgr_core::domain::page::Page;
 use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue, Requeued,
-    Settle, Settled,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases,
+    Renewed, Requeue, Requeued, Settle, Settled,
 };
 
 use crate::FileStore;
@@ -27,6 +27,14 @@ impl OutboxStore for FileStore {
 
     async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
         self.run(|tx| commands.into_iter().map(|command| settle(tx, command)).collect()).await
+    }
+
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        self.run(move |tx| {
+            let RenewLeases { lease_until, held } = command;
+            held.into_iter().map(|(id, lease)| renew(tx, id, lease, lease_until)).collect()
+        })
+        .await
     }
 
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
@@ -117,6 +125,19 @@ fn end(row: &mut MailRow, status: OutboxStatus, now: OffsetDateTime) {
     row.status = status;
     row.settled_at = Some(now);
     (row.lease, row.lease_until) = (None, None);
+}
+
+fn renew(
+    tx: &mut Transaction<'_>,
+    id: OutboxId,
+    lease: Lease,
+    lease_until: OffsetDateTime,
+) -> Result<Renewed, StoreError> {
+    let is_held = |row: &MailRow| row.status == OutboxStatus::Queued && row.lease == Some(lease);
+    let Some(mut row) = tx.get::<MailRow>(id)?.filter(is_held) else { return Ok(Renewed::Lost) };
+    row.lease_until = Some(lease_until);
+    tx.put(row.id, &row)?;
+    Ok(Renewed::Kept)
 }
 
 fn settle(tx: &mut Transaction<'_>, command: Settle) -> Result<Settled, StoreError> {

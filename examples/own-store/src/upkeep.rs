@@ -34,6 +34,7 @@ fn purge(tx: &mut Transaction<'_>, command: Purge) -> Result<Purged, StoreError>
         now,
         ended_before,
         settled_before,
+        dead_before,
         audited_before,
         events_before: _,
         deleted_before,
@@ -57,9 +58,10 @@ fn purge(tx: &mut Transaction<'_>, command: Purge) -> Result<Purged, StoreError>
                 || row.session.idle_expires_at < ended_before
                 || row.session.expires_at < ended_before
         })?),
-        outbox: count(tx.purge(most, |row: &MailRow| {
-            matches!(row.status, OutboxStatus::Sent | OutboxStatus::Void)
-                && before(row.settled_at, settled_before)
+        outbox: count(tx.purge(most, |row: &MailRow| match row.status {
+            OutboxStatus::Sent | OutboxStatus::Void => before(row.settled_at, settled_before),
+            OutboxStatus::Dead => before(row.settled_at, dead_before),
+            OutboxStatus::Queued => false,
         })?),
         audit: count(tx.purge(most, |AuditRow(entry): &AuditRow| entry.at < audited_before)?),
         throttles: count(tx.purge(most, |row: &ThrottleRow| row.ends_at <= now)?),

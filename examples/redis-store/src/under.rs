@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use usermgr_core::domain::email::EmailKey;
-use usermgr_core::domain::id::OutboxId;
+use usermgr_core::domain::id::{EventId, OutboxId};
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::undeliverable::UndeliverableAddress;
 use usermgr_core::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventStore, SettleEvent};
@@ -13,7 +13,8 @@ use usermgr_core::port::store::key::{
     AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
 };
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle,
+    Settled,
 };
 use usermgr_core::port::store::undeliverable::{
     MarkDeliverable, MarkRemoved, MarkUndeliverable, UndeliverableQuery, UndeliverableStore,
@@ -39,6 +40,7 @@ handed_down! {
     OutboxStore {
         claim(command: Claim) -> Answer<Vec<Claimed>>;
         settle_all(commands: Vec<Settle>) -> Answer<Vec<Settled>>;
+        renew_mails(command: RenewLeases<OutboxId>) -> Answer<Vec<Renewed>>;
         outbox(query: OutboxQuery) -> Answer<Page<OutboxEntry, OutboxId>>;
         requeue(command: Requeue) -> Answer<Requeued>;
         wait_for_due(at_most: Duration);
@@ -52,6 +54,7 @@ handed_down! {
         events(query: EventQuery) -> Answer<EventFeed>;
         claim_events(command: Claim) -> Answer<Vec<ClaimedEvent>>;
         settle_events(commands: Vec<SettleEvent>) -> Answer<Vec<Settled>>;
+        renew_events(command: RenewLeases<EventId>) -> Answer<Vec<Renewed>>;
         wait_for_events(at_most: Duration);
     }
     KeyStore {

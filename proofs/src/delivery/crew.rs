@@ -25,7 +25,9 @@ pub(super) async fn watch_claims(pool: &PgPool) -> Result<(), Trouble> {
             passed BOOLEAN NOT NULL DEFAULT false, settled_at TIMESTAMPTZ);
         CREATE INDEX proof_claims_lease ON proof_claims (lease, mail);
         CREATE FUNCTION proof_note_claim() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.lease IS NULL THEN
+            IF NEW.lease = OLD.lease THEN
+                UPDATE proof_claims SET lease_until = NEW.lease_until WHERE lease = OLD.lease AND mail = OLD.id;
+            ELSIF NEW.lease IS NULL THEN
                 UPDATE proof_claims SET settled_at = clock_timestamp() WHERE lease = OLD.lease AND mail = OLD.id;
             ELSE
                 INSERT INTO proof_claims (mail, lease, owner, lease_until)
@@ -34,7 +36,7 @@ pub(super) async fn watch_claims(pool: &PgPool) -> Result<(), Trouble> {
             RETURN NULL;
         END $$;
         CREATE TRIGGER proof_note_claim AFTER UPDATE ON usermgr_outbox FOR EACH ROW
-            WHEN (OLD.lease IS DISTINCT FROM NEW.lease) EXECUTE FUNCTION proof_note_claim();";
+            WHEN (OLD.lease IS DISTINCT FROM NEW.lease OR OLD.lease_until IS DISTINCT FROM NEW.lease_until) EXECUTE FUNCTION proof_note_claim();";
     sqlx::raw_sql(SQL).execute(pool).await?;
     Ok(())
 }
@@ -104,7 +106,7 @@ impl Crew {
     }
 
     /// Kills one as `kill -9` does and starts another in its place. What it had sent until then has arrived, and what it
-    /// had asked of the database is done, when this returns. Then its leases are put back, as if five minutes had gone
+    /// had asked of the database is done, when this returns. Then its leases are put back, as if 30 seconds had gone
     /// by, unless they are to pass by themselves.
     pub(super) async fn kill(&mut self, servers: &Servers, which: usize, pass: bool) -> Result<(), Trouble> {
         let next = self.hire(servers).await?;

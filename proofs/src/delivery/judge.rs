@@ -8,6 +8,8 @@ use super::Over;
 use super::arrivals::Arrival;
 use crate::moment::Moment;
 
+/// How long after a kill, in microseconds, the mails of the dead worker may take.
+const TAKEN_OVER_WITHIN: Moment = 60_000_000;
 /// How many broken rules are told at length.
 const AT_LENGTH: usize = 20;
 
@@ -55,6 +57,9 @@ pub(super) struct Judgement {
     pub(super) differing: usize,
     /// Arrivals of, and claims on, what somebody else had.
     pub(super) not_alone: usize,
+    /// The longest time, in microseconds, from the death of a worker to the arrival of a mail that it had, where its lease
+    /// passed by itself.
+    pub(super) longest: Moment,
     pub(super) faults: Vec<String>,
 }
 
@@ -87,6 +92,7 @@ pub(super) fn judge(over: Over, record: Record) -> Judgement {
         judgement.arrived += 1;
         judge_arrivals(&mut judgement, over, mail, came, claims, &deaths);
         judge_claims(&mut judgement, mail, claims, &deaths);
+        judge_takeover(&mut judgement, mail, came, claims, &deaths);
     }
     for (id, came) in &arrivals {
         if !owed.contains_key(id) {
@@ -145,6 +151,26 @@ fn judge_arrivals(
             }
             judgement.fault(|| {
                 format!("the mail to {} came again, and no kill explains it: {came:?} {claims:?}", mail.to)
+            });
+        }
+    }
+}
+
+/// What a dead worker had comes from another one soon.
+fn judge_takeover(
+    judgement: &mut Judgement,
+    mail: &Owed,
+    came: &[Arrival],
+    claims: &[Claim],
+    deaths: &HashMap<usize, Moment>,
+) {
+    for claim in claims.iter().filter(|claim| claim.settled_at.is_none() && !claim.passed) {
+        let Some(died) = deaths.get(&claim.by) else { continue };
+        let Some(back) = came.iter().map(|arrival| arrival.at).filter(|at| at > died).min() else { continue };
+        judgement.longest = judgement.longest.max(back - died);
+        if back - died > TAKEN_OVER_WITHIN {
+            judgement.fault(|| {
+                format!("the mail to {} came {} s after the kill", mail.to, (back - died) / 1_000_000)
             });
         }
     }

@@ -59,7 +59,7 @@ pub struct DeliveryPlan {
     pub kills: usize,
     /// What chance follows from.
     pub seed: u64,
-    /// Whether the leases of the last that is killed are left to pass by themselves, which takes five minutes.
+    /// Whether all leases of those who are killed are left to pass by themselves. Those of the last one always are.
     pub whole_lease: bool,
 }
 
@@ -81,19 +81,21 @@ pub struct Delivered {
 
 impl Delivered {
     /// The head of the table.
-    pub const HEAD: &str = "| over          |  owed  | arrived | lost | kills | leases left behind | came again | double effects | bodies that differ | held by another | took |\n\
-         |---------------|-------:|--------:|-----:|------:|-------------------:|-----------:|---------------:|-------------------:|----------------:|-----:|\n";
+    pub const HEAD: &str = "| over          |  owed  | arrived | lost | kills | leases left behind | came again | double effects | bodies that differ | held by another | longest after a kill | took |\n\
+         |---------------|-------:|--------:|-----:|------:|-------------------:|-----------:|---------------:|-------------------:|----------------:|---------------------:|-----:|\n";
 
     /// A line of the table.
     pub fn row(&self) -> String {
-        let Judgement { arrived, again, effects_doubled, differing, not_alone, .. } = &self.judgement;
+        let Judgement { arrived, again, effects_doubled, differing, not_alone, longest, .. } =
+            &self.judgement;
         format!(
-            "| {:<13} | {:>6} | {arrived:>7} | {:>4} | {:>5} | {:>18} | {again:>10} | {effects_doubled:>14} | {differing:>18} | {not_alone:>15} | {:>3.0} s |\n",
+            "| {:<13} | {:>6} | {arrived:>7} | {:>4} | {:>5} | {:>18} | {again:>10} | {effects_doubled:>14} | {differing:>18} | {not_alone:>15} | {:>18.1} s | {:>3.0} s |\n",
             self.over.name(),
             self.owed,
             self.owed.saturating_sub(*arrived),
             self.kills,
             self.orphans,
+            Duration::from_micros(u64::try_from(*longest).unwrap_or(0)).as_secs_f64(),
             self.took.as_secs_f64(),
         )
     }
@@ -120,7 +122,7 @@ pub async fn prove_delivery(plan: &DeliveryPlan, over: Over) -> Result<Delivered
                 return Err::<(), Trouble>("stuck: nothing arrives any more".into());
             }
             tokio::time::sleep(Duration::from_micros(chance.within(0, 50_000) as u64)).await;
-            let waits = plan.whole_lease && n == plan.kills;
+            let waits = plan.whole_lease || n == plan.kills;
             crew.kill(&servers, chance.within(0, WORKERS - 1), !waits).await?;
         }
         Ok(())

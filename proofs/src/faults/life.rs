@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::ANSWER;
 use crate::Trouble;
+use crate::chance::Chance;
 use crate::client::{Call, Line, Request};
 use crate::lane::{PASSWORD, login, registration, verification};
 use crate::mail::Mailbox;
@@ -153,6 +154,18 @@ impl Visitor {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         None
+    }
+}
+
+/// Registers and hangs up before the answer, for as long as this is polled. Nobody else may be refused for it.
+pub(super) async fn leave_again_and_again(number: usize, server: SocketAddr) {
+    let mut chance = Chance::new(1, &[number as u64]);
+    for n in 0_u64.. {
+        let request = registration(&format!("l{number}-{n}@example.org"));
+        let after = Duration::from_micros(chance.within(0, 30_000) as u64);
+        // During a fault there may be nobody to connect to.
+        drop(crate::client::leave(server, &request, after).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

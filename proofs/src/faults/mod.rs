@@ -19,6 +19,8 @@ use life::{Life, Seen, Visitor};
 
 /// How many go through their flows at once.
 const VISITORS: usize = 6;
+/// How many hang up in the middle of a request, over and over, until the fault.
+const LEAVERS: usize = 4;
 /// How long all must go well before a fault.
 const CALM: Duration = Duration::from_millis(1500);
 /// How soon after a fault nobody may be refused any more.
@@ -119,7 +121,13 @@ pub async fn prove_fault(plan: &FaultPlan, fault: Fault) -> Result<Felt, Trouble
         let stop = Arc::clone(&stop);
         visitors.spawn(visitor.go(stop));
     }
+    let mut leavers = tokio::task::JoinSet::new();
+    for n in 0..LEAVERS {
+        leavers.spawn(life::leave_again_and_again(n, address));
+    }
     tokio::time::sleep(CALM).await;
+    // Dropping them ends them. What is refused during the fault is counted, and theirs would not be.
+    drop(leavers);
     let begins = begun.elapsed();
     let injected = injection.happen(&database, process).await;
     let ends = begun.elapsed();

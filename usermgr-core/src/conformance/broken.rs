@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use super::build::NOW;
 use super::{
     StoreHarness, administration, codes, deletion, drops, email_change, events, floods, jobs, keys, limits,
-    profiles, races, refresh, upkeep,
+    outbox, profiles, races, refresh, upkeep,
 };
 use crate::domain::audit::AuditEntry;
 use crate::domain::email::EmailKey;
-use crate::domain::id::{AuditId, OutboxId, UserId};
+use crate::domain::id::{AuditId, EventId, OutboxId, UserId};
 use crate::domain::page::Page;
 use crate::domain::role::Role;
 use crate::domain::session::Session;
@@ -34,7 +34,8 @@ use crate::port::store::key::{
     AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
 };
 use crate::port::store::outbox::{
-    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle,
+    Settled,
 };
 use crate::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
@@ -88,6 +89,12 @@ enum Fault {
     JobLeaseIgnored,
     /// A run is ended by whoever says so.
     JobEndUnfenced,
+    /// A lease is renewed by whoever says so.
+    RenewalUnfenced,
+    /// A renewal is answered and not written.
+    RenewalForgotten,
+    /// Mails that failed for good are kept for ever.
+    DeadMailsStay,
     /// Events get their positions when they are written, and commits come in another order.
     PositionBeforeCommit,
     /// The next event of a user is told when the one before was handed out.
@@ -371,6 +378,18 @@ impl OutboxStore for Broken {
         self.inner.settle_all(commands).await
     }
 
+    async fn renew_mails(&self, mut command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        if self.fault == Fault::RenewalUnfenced {
+            let state = self.inner.state()?;
+            for (id, lease) in &mut command.held {
+                if let Some((by, _)) = state.outbox.get(id).and_then(|row| row.lease) {
+                    *lease = by;
+                }
+            }
+        }
+        self.inner.renew_mails(command).await
+    }
+
     async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
         self.inner.requeue(command).await
     }
@@ -405,6 +424,13 @@ impl EventStore for Broken {
 
     async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
         self.inner.settle_events(commands).await
+    }
+
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        if self.fault == Fault::RenewalForgotten {
+            return Ok(vec![Renewed::Kept; command.held.len()]);
+        }
+        self.inner.renew_events(command).await
     }
 
     async fn wait_for_events(&self, at_most: std::time::Duration) {
@@ -506,6 +532,10 @@ impl JobStore for Broken {
 impl UpkeepStore for Broken {
     async fn purge(&self, command: Purge) -> Result<Purged, StoreError> {
         let before = self.inner.state()?.audit.clone();
+        let command = match self.fault {
+            Fault::DeadMailsStay => Purge { dead_before: time::OffsetDateTime::UNIX_EPOCH, ..command },
+            _ => command,
+        };
         let outcome = self.inner.purge(command).await;
         if self.fault == Fault::PurgeKeepsAddress {
             for entry in &mut self.inner.state()?.audit {
@@ -564,8 +594,11 @@ caught! {
         DeletionLeavesSessions by deletion::a_restorable_user_comes_back_in_time
     a_purge_that_keeps_addresses_is_caught:
         PurgeKeepsAddress by upkeep::a_deleted_user_is_purged_with_all_that_is_theirs
+    a_purge_that_keeps_dead_mails_is_caught: DeadMailsStay by upkeep::a_dead_mail_is_purged_in_its_own_time
     an_ignored_lease_of_a_job_is_caught: JobLeaseIgnored by jobs::one_of_many_gets_the_run
     a_job_that_anybody_ends_is_caught: JobEndUnfenced by jobs::the_lease_of_a_run_is_fenced
+    a_renewal_by_anybody_is_caught: RenewalUnfenced by outbox::a_lease_that_is_renewed_is_kept
+    a_forgotten_renewal_is_caught: RenewalForgotten by events::a_lease_of_an_event_that_is_renewed_is_kept
     a_position_before_the_commit_is_caught: PositionBeforeCommit by events::no_reader_misses_an_event
     a_profile_of_the_latest_is_caught:
         ProfileOfTheLatest by profiles::a_registration_becomes_a_user_with_its_own_profile

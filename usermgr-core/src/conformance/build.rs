@@ -442,6 +442,7 @@ pub(super) fn purge(now: OffsetDateTime) -> Purge {
         now,
         ended_before: now,
         settled_before: now,
+        dead_before: now,
         audited_before: now,
         events_before: now - Duration::days(30),
         deleted_before: now,

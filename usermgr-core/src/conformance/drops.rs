@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::StoreHarness;
@@ -627,6 +627,46 @@ pub async fn a_dropped_mark_is_all_or_nothing(harness: &dyn StoreHarness) {
                 there == 2
             })
         })
+    })
+    .await;
+}
+
+/// A caller that goes away takes nothing from the others: their commands at the same time are done.
+pub async fn a_dropped_command_fails_no_other(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for round in 0..100 {
+        let mut others = Vec::new();
+        let mut leaving = Vec::new();
+        for member in 0..4 {
+            let (stays, leaves) = (Arc::clone(&store), Arc::clone(&store));
+            let name = move |what: &str| format!("{what}{round}-{member}@example.org");
+            others.push(tokio::spawn(async move { stays.register(register(&name("stays"), NOW)).await }));
+            leaving.push(tokio::spawn(async move {
+                let command: Later<()> = Box::pin(async move {
+                    leaves.register(register(&name("leaves"), NOW)).await.unwrap();
+                });
+                left_after(command, round % 25).await;
+            }));
+        }
+        for other in others {
+            other.await.unwrap().unwrap_or_else(|error| panic!("another's command failed: {error}"));
+        }
+        for left in leaving {
+            left.await.unwrap();
+        }
+    }
+    assert!(entries(&store).await.len() >= 400);
+}
+
+/// Polls a future so often as it wakes its task, then drops it at once.
+async fn left_after(mut future: Later<()>, polls: usize) {
+    let mut left = polls;
+    std::future::poll_fn(move |context| {
+        if left == 0 || future.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        if left == 0 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

@@ -20,7 +20,7 @@ use crate::domain::user::Username;
 use crate::port::store::Store;
 use crate::port::store::account::{ImportUsers, UpdateUser, UserChange};
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventResult, SettleEvent};
-use crate::port::store::outbox::{Claim, DomainRoom, Lease, Settled};
+use crate::port::store::outbox::{Claim, DomainRoom, Lease, RenewLeases, Renewed, Settled};
 use crate::port::store::session::{Rotated, SessionSelector};
 use crate::port::store::upkeep::Purge;
 
@@ -313,6 +313,26 @@ pub async fn a_lease_of_an_event_is_fenced(harness: &dyn StoreHarness) {
     assert_eq!(ids(&claim(&store, later(301), 9).await.1), written[1..]);
     let unknown = EventId::from_uuid(uuid::Uuid::from_u128(1));
     assert_eq!(settle(&store, unknown, new, delivered, later(301)).await, Settled::LostLease);
+}
+
+/// A lease of an event that is renewed is kept; one that another claim has is not renewed.
+pub async fn a_lease_of_an_event_that_is_renewed_is_kept(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    let ana = user(&store, ANA).await;
+    let written = renamed(&store, ana.id, 2).await;
+    let renew = |lease, lease_until| {
+        let (store, held) = (Arc::clone(&store), vec![(written[0], lease)]);
+        async move { store.renew_events(RenewLeases { lease_until, held }).await.unwrap() }
+    };
+    let (old, _) = claim(&store, NOW, 9).await;
+    assert_eq!(renew(old, later(400)).await, [Renewed::Kept]);
+    assert!(claim(&store, later(399), 9).await.1.is_empty());
+    let (new, again) = claim(&store, later(400), 9).await;
+    assert_eq!((ids(&again), again[0].attempt), (written[..1].to_vec(), 2));
+    assert_eq!(renew(old, later(900)).await, [Renewed::Lost]);
+    assert_eq!(settle(&store, written[0], new, EventResult::Delivered, later(401)).await, Settled::Settled);
+    assert_eq!(renew(new, later(900)).await, [Renewed::Lost], "it is settled");
+    assert_eq!(ids(&claim(&store, later(401), 9).await.1), written[1..], "the next one's turn has come");
 }
 
 /// An event that is too old goes, also one that was never taken; then the next one's turn has come.

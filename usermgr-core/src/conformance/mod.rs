@@ -117,7 +117,7 @@ macro_rules! conformance_suite {
                 changing_a_password_keeps_one_session, the_session_that_is_kept_is_ones_own,
                 a_refused_password_change_changes_nothing, ending_sessions_ends_those_meant,
                 a_user_is_made_once_and_read_as_made, users_are_paged;
-            outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced,
+            outbox: a_claim_is_leased, a_claim_made_again_gets_what_it_has, a_lease_is_fenced, a_lease_that_is_renewed_is_kept,
                 a_claim_keeps_to_the_room_of_each_domain, one_domain_hides_no_other, attempts_are_settled_together,
                 the_oldest_due_is_claimed_first,
                 a_mail_of_a_dead_code_is_void, a_spent_code_is_not_mailed, a_failed_mail_waits_its_turn,
@@ -129,6 +129,7 @@ macro_rules! conformance_suite {
                 a_reader_learns_that_events_are_gone, a_position_that_was_never_given_is_a_gap,
                 a_purge_of_events_keeps_their_order, events_of_a_user_are_told_one_after_the_other,
                 the_oldest_event_is_claimed_first, a_lease_of_an_event_is_fenced,
+                a_lease_of_an_event_that_is_renewed_is_kept,
                 a_purge_passes_the_turn_on, a_commit_wakes_whoever_waits_for_events,
                 no_reader_misses_an_event, workers_at_once_keep_the_order_of_each_user,
                 an_event_and_its_change_are_one;
@@ -137,7 +138,8 @@ macro_rules! conformance_suite {
             profiles: a_registration_becomes_a_user_with_its_own_profile, a_profile_is_replaced_whole,
                 a_refused_change_of_a_profile_changes_nothing, a_profile_comes_back_as_it_went_in;
             upkeep: a_purge_removes_only_what_is_over, codes_are_purged_when_they_ended_long_ago,
-                the_outbox_keeps_what_is_owed_or_dead, a_purge_frees_nobody,
+                the_outbox_keeps_what_is_owed_or_dead, a_dead_mail_is_purged_in_its_own_time,
+                a_purge_frees_nobody,
                 a_purge_takes_no_code_from_under_a_redemption,
                 a_deleted_user_is_purged_with_all_that_is_theirs,
                 who_may_come_back_is_purged_when_that_is_over, deleted_users_are_purged_in_batches,
@@ -165,7 +167,7 @@ macro_rules! conformance_suite {
                 a_dropped_import_is_all_or_nothing, a_dropped_requeue_is_all_or_nothing,
                 a_dropped_reseal_is_all_or_nothing, a_dropped_revocation_is_all_or_nothing,
                 a_dropped_run_is_all_or_nothing,
-                a_dropped_mark_is_all_or_nothing;
+                a_dropped_mark_is_all_or_nothing, a_dropped_command_fails_no_other;
             refresh: a_refresh_token_is_renewed_once,
                 a_renewal_moves_the_idle_end_to_the_absolute_end_at_most, no_session_that_is_over_is_renewed,
                 a_renewal_asked_for_twice_has_one_successor, a_renewal_sent_again_is_one,

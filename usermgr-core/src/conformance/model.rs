@@ -26,7 +26,9 @@ use crate::port::store::account::{
 use crate::port::store::code::{CandidateFilter, CandidateQuery, CodeTarget, RedeemEffect};
 use crate::port::store::event::{EventResult, SettleEvent};
 use crate::port::store::key::RevokedKeys;
-use crate::port::store::outbox::{Claim, DeliveryResult, DomainRoom, Lease, OutboxStatus, Settle};
+use crate::port::store::outbox::{
+    Claim, DeliveryResult, DomainRoom, Lease, OutboxStatus, RenewLeases, Settle,
+};
 use crate::port::store::session::{NewSession, SessionKey, SessionQuery, SessionSelector, SessionsQuery};
 use crate::port::store::upkeep::{Purge, Purged};
 use crate::port::store::{Store, StoreError};
@@ -146,6 +148,7 @@ impl Pair {
             11 => self.replace_password().await,
             12 if self.dice.one_in(2) => self.claim_events().await,
             12 => self.claim().await,
+            13 if self.dice.one_in(3) => self.renew().await,
             13 if self.dice.one_in(2) => self.settle_event().await,
             13 => self.settle().await,
             14 => self.end_sessions().await,
@@ -321,6 +324,19 @@ impl Pair {
         both!(self.settle_all(commands))
     }
 
+    async fn renew(&mut self) -> Answers {
+        let lease_until = self.now + Duration::minutes(5);
+        let mut mails = Vec::new();
+        for _ in 0..=self.dice.roll(3) {
+            mails.extend(self.dice.one_of(&self.claims));
+        }
+        if self.dice.one_in(2) {
+            return both!(self.renew_mails(RenewLeases { lease_until, held: mails }));
+        }
+        let events: Vec<_> = self.dice.one_of(&self.event_claims).into_iter().collect();
+        both!(self.renew_events(RenewLeases { lease_until, held: events }))
+    }
+
     async fn claim_events(&mut self) -> Answers {
         let lease_until = self.now + Duration::minutes(5);
         let limit = [1, 2, 100][self.dice.roll(3)];
@@ -472,6 +488,7 @@ impl Pair {
         let command = Purge {
             ended_before: age(),
             settled_before: age(),
+            dead_before: age(),
             deleted_before: age(),
             retired_before: age(),
             audited_before: age(),

@@ -16,8 +16,8 @@ use crate::domain::page::PageSize;
 use crate::domain::password::PasswordVersion;
 use crate::port::store::code::Redeemed;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, DomainRoom, Lease, OutboxQuery, OutboxStatus, Requeue, Requeued, Settle,
-    Settled,
+    Claim, Claimed, DeliveryResult, DomainRoom, Lease, OutboxQuery, OutboxStatus, RenewLeases, Renewed,
+    Requeue, Requeued, Settle, Settled,
 };
 
 const ANA: &str = "ana@example.org";
@@ -73,6 +73,41 @@ pub async fn a_lease_is_fenced(harness: &dyn StoreHarness) {
     assert_eq!(store.settle(settle(old)).await.unwrap(), Settled::LostLease);
     assert_eq!(store.settle(settle(new)).await.unwrap(), Settled::Settled);
     assert!(claim(&store, later(9999)).await.1.is_empty());
+}
+
+/// A lease that is renewed is kept, of several mails at once; one that ran out is renewed only until another claim has the
+/// mail, and none is renewed of a mail that is settled.
+pub async fn a_lease_that_is_renewed_is_kept(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for address in [ANA, "bob@example.org", "eva@example.org"] {
+        registered(&store, address).await;
+    }
+    let (held, claimed) = claim(&store, NOW).await;
+    let id = |n: usize| claimed[n].mail.id;
+    let renew = |ids: &[OutboxId], lease, lease_until| {
+        let (store, held) = (std::sync::Arc::clone(&store), ids.iter().map(|id| (*id, lease)).collect());
+        async move { store.renew_mails(RenewLeases { lease_until, held }).await.unwrap() }
+    };
+    let (kept, lost) = (Renewed::Kept, Renewed::Lost);
+    assert_eq!(renew(&[], held, later(400)).await, []);
+    assert_eq!(renew(&[id(0), id(1)], held, later(400)).await, [kept, kept]);
+    let (other, taken) = claim(&store, later(399)).await;
+    assert_eq!(taken.iter().map(|one| one.mail.id).collect::<Vec<_>>(), [id(2)], "the one not renewed");
+    assert_eq!(renew(&[id(2), id(0)], held, later(900)).await, [lost, kept], "each by itself");
+    assert_eq!(renew(&[id(0), id(2)], other, later(900)).await, [lost, kept]);
+    // It ran out at 400, and nobody has taken it.
+    assert_eq!(renew(&[id(1)], held, later(900)).await, [kept]);
+    assert!(claim(&store, later(899)).await.1.is_empty(), "they are kept until the new end");
+    assert_eq!(store.settle(sent(&claimed[0], held, later(899))).await.unwrap(), Settled::Settled);
+    assert_eq!(renew(&[id(0)], held, later(2000)).await, [lost], "it is settled");
+    let unknown = OutboxId::from_uuid(uuid::Uuid::from_u128(1));
+    assert_eq!(renew(&[unknown], held, later(2000)).await, [lost]);
+    let again = claim(&store, later(900)).await.1;
+    assert_eq!(
+        again.iter().map(|one| (one.mail.id, one.attempt)).collect::<Vec<_>>(),
+        [(id(1), 2), (id(2), 3)]
+    );
+    assert_eq!(renew(&[id(1)], held, later(2000)).await, [lost], "another claim has it");
 }
 
 /// The mail of a code that was voided, spent or ran out before it left is not sent.

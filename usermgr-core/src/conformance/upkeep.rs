@@ -37,6 +37,7 @@ pub async fn a_purge_removes_only_what_is_over(harness: &dyn StoreHarness) {
             now,
             ended_before: now - Duration::DAY,
             settled_before: now - Duration::WEEK,
+            dead_before: now - Duration::WEEK,
             audited_before: now - Duration::days(365),
             events_before: now - Duration::days(30),
             deleted_before: now - Duration::days(30),
@@ -111,7 +112,7 @@ pub async fn the_outbox_keeps_what_is_owed_or_dead(harness: &dyn StoreHarness) {
     let result = DeliveryResult::Dead { error: "no such mailbox".into() };
     store.settle(Settle { now: later(10), id: claimed[1].mail.id, lease, result }).await.unwrap();
     let purged = |seconds| {
-        let command = Purge { settled_before: later(seconds), ..purge(later(80_000)) };
+        let command = Purge { settled_before: later(seconds), dead_before: NOW, ..purge(later(80_000)) };
         let store = std::sync::Arc::clone(&store);
         async move { store.purge(command).await.unwrap().outbox }
     };
@@ -121,6 +122,32 @@ pub async fn the_outbox_keeps_what_is_owed_or_dead(harness: &dyn StoreHarness) {
     assert_eq!(purged(79_000).await, 0);
     let left: Vec<_> = outbox(&store).await.iter().map(|entry| entry.status).collect();
     assert_eq!(left, [OutboxStatus::Dead, OutboxStatus::Queued], "{:?}", owed(&store).await);
+}
+
+/// A mail that failed for good is kept for its own time, and goes then; one that was sent again is not dead.
+pub async fn a_dead_mail_is_purged_in_its_own_time(harness: &dyn StoreHarness) {
+    let store = harness.fresh().await;
+    for n in 0..3 {
+        registered(&store, &format!("u{n}@example.org")).await;
+    }
+    let (lease, claimed) = claim(&store, NOW).await;
+    for (mail, died) in claimed[..2].iter().zip([10, 20]) {
+        let result = DeliveryResult::Dead { error: "no such mailbox".into() };
+        store.settle(Settle { now: later(died), id: mail.mail.id, lease, result }).await.unwrap();
+    }
+    store.settle(sent(&claimed[2], lease, later(10))).await.unwrap();
+    let purged = |seconds| {
+        let now = later(80_000);
+        let command = Purge { settled_before: NOW, dead_before: later(seconds), ..purge(now) };
+        let store = std::sync::Arc::clone(&store);
+        async move { store.purge(command).await.unwrap().outbox }
+    };
+    assert_eq!(purged(10).await, 0, "it died at that second");
+    assert_eq!(purged(11).await, 1);
+    store.requeue(super::build::requeue(claimed[1].mail.id, later(30))).await.unwrap();
+    assert_eq!(purged(79_000).await, 0, "it waits again");
+    let left: Vec<_> = outbox(&store).await.iter().map(|entry| entry.status).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 /// What waits is counted, and nothing else: neither what left, nor what was voided.
@@ -283,6 +310,7 @@ pub async fn a_deleted_user_is_purged_with_all_that_is_theirs(harness: &dyn Stor
         let command = Purge {
             ended_before: epoch,
             settled_before: epoch,
+            dead_before: epoch,
             audited_before: epoch,
             known_before: epoch,
             marked_before: epoch,

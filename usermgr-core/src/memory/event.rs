@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 
 use super::{MemoryStore, State};
 use crate::domain::event::{Event, EventPosition};
-use crate::domain::id::UserId;
+use crate::domain::id::{EventId, UserId};
 use crate::port::store::event::{ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent};
-use crate::port::store::outbox::{Claim, Lease, Settled};
+use crate::port::store::outbox::{Claim, Lease, RenewLeases, Renewed, Settled};
 use crate::port::store::{EventDraft, Happened, StoreError};
 
 /// The feed: one lock for all commands makes the order of writing the order of committing.
@@ -128,6 +128,20 @@ impl EventStore for MemoryStore {
             Settled::Settled
         };
         Ok(commands.into_iter().map(settle).collect())
+    }
+
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        let RenewLeases { lease_until, held } = command;
+        let mut state = self.state()?;
+        let renew = |(id, lease)| {
+            let mut rows = state.feed.rows.iter_mut();
+            let Some(row) = rows.find(|row| row.event.id == id && row.lease == Some(lease)) else {
+                return Renewed::Lost;
+            };
+            row.due_at = lease_until;
+            Renewed::Kept
+        };
+        Ok(held.into_iter().map(renew).collect())
     }
 
     async fn wait_for_events(&self, at_most: std::time::Duration) {

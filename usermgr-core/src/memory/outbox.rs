@@ -9,8 +9,8 @@ use crate::domain::page::Page;
 use crate::domain::role::Roles;
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue, Requeued,
-    Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases,
+    Renewed, Requeue, Requeued, Settle, Settled,
 };
 
 #[async_trait]
@@ -74,6 +74,21 @@ impl OutboxStore for MemoryStore {
     async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
         let mut state = self.state()?;
         Ok(commands.into_iter().map(|command| state.settle(command)).collect())
+    }
+
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        let RenewLeases { lease_until, held } = command;
+        let mut state = self.state()?;
+        let renew = |(id, lease)| match state.outbox.get_mut(&id) {
+            Some(OutboxRow { status: OutboxStatus::Queued, lease: Some((by, until)), .. })
+                if *by == lease =>
+            {
+                *until = lease_until;
+                Renewed::Kept
+            }
+            _ => Renewed::Lost,
+        };
+        Ok(held.into_iter().map(renew).collect())
     }
 
     async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {

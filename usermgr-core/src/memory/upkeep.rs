@@ -113,6 +113,7 @@ impl UpkeepStore for MemoryStore {
             now,
             ended_before,
             settled_before,
+            dead_before,
             audited_before,
             events_before: _,
             deleted_before,
@@ -138,9 +139,12 @@ impl UpkeepStore for MemoryStore {
             budget.take(|take| remove(&mut state.sessions, |_, row| row.is_over(ended_before) && take()));
         let outbox = budget.take(|take| {
             remove(&mut state.outbox, |_, row| {
-                matches!(row.status, OutboxStatus::Sent | OutboxStatus::Void)
-                    && row.settled_at.is_some_and(|at| at < settled_before)
-                    && take()
+                let before = match row.status {
+                    OutboxStatus::Sent | OutboxStatus::Void => settled_before,
+                    OutboxStatus::Dead => dead_before,
+                    OutboxStatus::Queued => return false,
+                };
+                row.settled_at.is_some_and(|at| at < before) && take()
             })
         });
         let audit = budget.take(|take| {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::held;
 use crate::domain::audit::AuditEntry;
 use crate::domain::email::EmailKey;
-use crate::domain::id::{AuditId, OutboxId, UserId};
+use crate::domain::id::{AuditId, EventId, OutboxId, UserId};
 use crate::domain::page::Page;
 use crate::domain::session::Session;
 use crate::domain::undeliverable::UndeliverableAddress;
@@ -31,7 +31,8 @@ use crate::port::store::key::{
     AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
 };
 use crate::port::store::outbox::{
-    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue, Requeued, Settle,
+    Settled,
 };
 use crate::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
@@ -201,6 +202,10 @@ impl OutboxStore for FaultyStore {
         self.writes(self.inner.settle_all(commands)).await
     }
 
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        self.writes(self.inner.renew_mails(command)).await
+    }
+
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
         self.reads(self.inner.outbox(query)).await
     }
@@ -226,6 +231,10 @@ impl EventStore for FaultyStore {
 
     async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
         self.writes(self.inner.settle_events(commands)).await
+    }
+
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        self.writes(self.inner.renew_events(command)).await
     }
 
     async fn wait_for_events(&self, at_most: StdDuration) {

@@ -59,7 +59,7 @@ pub(super) async fn attempt(inner: &Inner, claimed: Claimed, lease: Lease) -> At
     let now = inner.clock.now();
     let (end, result) = judge(inner, &owed, attempt, now, &attempted);
     log(&owed, attempt, end, attempted.as_ref().err());
-    Attempted { id: owed.id.as_uuid(), end, settle: Settle { now, id: owed.id, lease, result } }
+    Attempted { end, settle: Settle { now, id: owed.id, lease, result } }
 }
 
 async fn hand_over(inner: &Inner, owed: &OwedMail) -> Result<(), Failure> {

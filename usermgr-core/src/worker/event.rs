@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use time::Duration;
+use uuid::Uuid;
 
 use super::Stop;
 use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
 use super::lane::{self, Attempted, Delivered, End, Lane, bounded};
+use crate::domain::id::EventId;
 use crate::port::clock::Clock;
 use crate::port::events::EventPublisher;
 use crate::port::random::Random;
 use crate::port::store::event::{ClaimedEvent, EventResult, SettleEvent};
-use crate::port::store::outbox::{Claim, Lease, Settled};
+use crate::port::store::outbox::{Claim, Lease, RenewLeases, Renewed, Settled};
 use crate::port::store::{EventStore, Store, StoreError};
 
-/// How long the publisher may take over one event. It is well within a lease.
+/// How long the publisher may take over one event.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// How many events may be under way at once, each of another user.
 const CONCURRENCY: u32 = 8;
@@ -95,6 +97,10 @@ impl Lane for Events {
         CONCURRENCY
     }
 
+    fn id(claimed: &ClaimedEvent) -> Uuid {
+        claimed.event.id.as_uuid()
+    }
+
     fn domain(_: &ClaimedEvent) -> Option<String> {
         None
     }
@@ -126,11 +132,17 @@ impl Lane for Events {
                 tracing::warn!(%id, what = "event", kind, attempt, outcome, error, "delivery");
             }
         }
-        Attempted { id: id.as_uuid(), end, settle: SettleEvent { now, id, lease, result } }
+        Attempted { end, settle: SettleEvent { now, id, lease, result } }
     }
 
     async fn settle(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
         self.store.settle_events(commands).await
+    }
+
+    async fn renew(&self, command: RenewLeases<Uuid>) -> Result<Vec<Renewed>, StoreError> {
+        let RenewLeases { lease_until, held } = command;
+        let held = held.into_iter().map(|(id, lease)| (EventId::from_uuid(id), lease)).collect();
+        self.store.renew_events(RenewLeases { lease_until, held }).await
     }
 
     async fn wait_for_due(&self, at_most: std::time::Duration) {
@@ -149,7 +161,7 @@ impl EventWorker {
     /// ended. None attempted means that none was due: call it again until then.
     ///
     /// Like [`run`](Self::run) it must be called within a tokio runtime. Dropping the future cuts deliveries off;
-    /// what was cut off is due again when its lease of five minutes has passed.
+    /// what was cut off is due again when its lease of 30 seconds has passed.
     ///
     /// # Errors
     /// [`StoreError`] when nothing could be claimed.

@@ -8,21 +8,24 @@ use super::Stop;
 use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
 use super::flights::Flights;
+use super::keeper::{Keeper, Kept};
 use super::settler::Settler;
 use crate::port::clock::Clock;
 use crate::port::random::Random;
 use crate::port::store::StoreError;
-use crate::port::store::outbox::{Claim, DomainRoom, Lease, Settled};
+use crate::port::store::outbox::{Claim, DomainRoom, Lease, RenewLeases, Renewed, Settled};
 use async_trait::async_trait;
 use time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-/// How long an attempt may take. It is well within a lease, so that nobody else makes it meanwhile.
+/// How long an attempt may take.
 pub(super) const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
-/// How long a claimed item is kept from other claims: longer than the claim, an attempt and its settlement may take.
-pub(super) const LEASE: Duration = Duration::minutes(5);
+/// How long a claimed item is kept from other claims without a renewal: another worker takes it over this long after its
+/// process died. The [`Keeper`] renews it until the attempt is settled.
+pub(super) const LEASE: Duration = Duration::seconds(30);
 /// How long a claim may take. Its lease runs meanwhile.
-pub(super) const CLAIM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+pub(super) const CLAIM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long to wait for something to become due before asking anyway.
 const WAIT_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
 /// The shortest time between two claims while there is less to do than can be done at once. Nobody notices it in a
@@ -49,6 +52,8 @@ pub(super) trait Lane: Send + Sync + 'static {
     /// How many deliveries may be under way at once.
     fn concurrency(&self) -> u32;
 
+    fn id(claimed: &Self::Claimed) -> Uuid;
+
     /// Whom it goes to, where one receiver may have no more than a part of all deliveries under way.
     fn domain(claimed: &Self::Claimed) -> Option<String>;
 
@@ -60,13 +65,15 @@ pub(super) trait Lane: Send + Sync + 'static {
     /// Has it noted how attempts ended.
     async fn settle(&self, commands: Vec<Self::Settle>) -> Result<Vec<Settled>, StoreError>;
 
+    /// Keeps what is under way from other claims.
+    async fn renew(&self, command: RenewLeases<Uuid>) -> Result<Vec<Renewed>, StoreError>;
+
     /// Returns when something may have become due.
     async fn wait_for_due(&self, at_most: std::time::Duration);
 }
 
 /// An attempt that was made.
 pub(super) struct Attempted<C> {
-    pub(super) id: Uuid,
     pub(super) end: End,
     pub(super) settle: C,
 }
@@ -127,10 +134,11 @@ impl Delivered {
 
 /// Makes one attempt at each item that is due, as many as may be under way at once, and returns when all have ended.
 pub(super) async fn run_once<L: Lane>(lane: &Arc<L>) -> Result<Delivered, StoreError> {
-    let (lease, places, settler) = (new_lease(lane), concurrency(lane), Settler::start(lane));
+    let (lease, places) = (new_lease(lane), concurrency(lane));
+    let ends = Ends { settler: Settler::start(lane), keeper: Keeper::start(lane) };
     let claimed = claim(lane, lease, places, DomainRoom::UNBOUNDED).await?;
     let mut flights = Flights::new(places);
-    launch(lane, &settler, &mut flights, claimed, lease);
+    launch(lane, &ends, &mut flights, claimed);
     let mut delivered = Delivered::default();
     while let Some(landed) = flights.land().await {
         delivered.count(landed.end);
@@ -147,7 +155,7 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
     let mut only_to: Option<DomainRoom> = None;
     let mut failures = 0_u32;
     let mut lease = new_lease(lane);
-    let settler = Settler::start(lane);
+    let ends = Ends { settler: Settler::start(lane), keeper: Keeper::start(lane) };
     let mut signal = pin!(something_is_due(lane));
     while !stop.is_requested() {
         while let Some(landed) = flights.try_land() {
@@ -167,14 +175,18 @@ pub(super) async fn run<L: Lane>(lane: &Arc<L>, stop: Stop) {
             more_is_due = false;
         } else {
             // After a failure under the same lease: what was committed and not answered is not left to itself.
-            match claim(lane, lease, limit, room.clone()).await {
+            let claimed = match ends.keeper.catch_up().await {
+                Ok(()) => claim(lane, lease, limit, room.clone()).await,
+                Err(error) => Err(error),
+            };
+            match claimed {
                 Ok(claimed) => {
                     failures = 0;
-                    more_is_due = !claimed.is_empty();
-                    if claimed.is_empty() {
+                    more_is_due = !claimed.items.is_empty();
+                    if claimed.items.is_empty() {
                         only_to = Some(room);
                     }
-                    launch(lane, &settler, &mut flights, claimed, lease);
+                    launch(lane, &ends, &mut flights, claimed);
                     lease = new_lease(lane);
                 }
                 Err(error) => {
@@ -212,38 +224,62 @@ fn new_lease<L: Lane>(lane: &Arc<L>) -> Lease {
     lease
 }
 
+/// What a claim brought.
+struct Batch<C> {
+    items: Vec<C>,
+    lease: Lease,
+    /// A moment before the claim.
+    leased_at: Instant,
+}
+
 async fn claim<L: Lane>(
     lane: &Arc<L>,
     lease: Lease,
     limit: usize,
     room: DomainRoom,
-) -> Result<Vec<L::Claimed>, StoreError> {
-    let now = lane.clock().now();
+) -> Result<Batch<L::Claimed>, StoreError> {
+    let (now, leased_at) = (lane.clock().now(), Instant::now());
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
     let claim = Claim { now, lease, lease_until: now.saturating_add(LEASE), limit, room };
     match tokio::time::timeout(CLAIM_TIMEOUT, caught(lane.claim(claim))).await {
-        Ok(Ok(claimed)) => claimed,
+        Ok(Ok(claimed)) => Ok(Batch { items: claimed?, lease, leased_at }),
         Ok(Err(Panicked)) => Err(StoreError::unavailable("the store panicked")),
         Err(_) => Err(StoreError::unavailable("the store did not answer in time")),
     }
 }
 
-fn launch<L: Lane>(
-    lane: &Arc<L>,
-    settler: &Settler<L>,
-    flights: &mut Flights,
-    claimed: Vec<L::Claimed>,
-    lease: Lease,
-) {
-    for item in claimed {
-        let (lane, settler, domain) = (Arc::clone(lane), settler.clone(), L::domain(&item));
-        flights.launch(domain, async move { deliver(&*lane, &settler, item, lease).await });
+/// Where deliveries are kept and noted.
+struct Ends<L: Lane> {
+    settler: Settler<L>,
+    keeper: Keeper<L>,
+}
+
+fn launch<L: Lane>(lane: &Arc<L>, ends: &Ends<L>, flights: &mut Flights, claimed: Batch<L::Claimed>) {
+    let Batch { items, lease, leased_at } = claimed;
+    for item in items {
+        let (lane, settler, domain) = (Arc::clone(lane), ends.settler.clone(), L::domain(&item));
+        let kept = ends.keeper.keep(L::id(&item), lease, leased_at);
+        flights.launch(domain, async move { deliver(&*lane, &settler, item, lease, kept).await });
     }
 }
 
-/// Makes one attempt and has its end noted.
-async fn deliver<L: Lane>(lane: &L, settler: &Settler<L>, claimed: L::Claimed, lease: Lease) -> End {
-    let Attempted { id, end, settle } = lane.attempt(claimed, lease).await;
+/// Makes one attempt and has its end noted. The lease is kept until then.
+async fn deliver<L: Lane>(
+    lane: &L,
+    settler: &Settler<L>,
+    claimed: L::Claimed,
+    lease: Lease,
+    mut kept: Kept,
+) -> End {
+    let id = L::id(&claimed);
+    let Attempted { end, settle } = tokio::select! {
+        biased;
+        attempted = lane.attempt(claimed, lease) => attempted,
+        () = kept.ended() => {
+            tracing::warn!(%id, "a delivery was cut off: its lease could not be renewed or was lost");
+            return End::Lost;
+        }
+    };
     match settler.settle(settle).await {
         Some(Settled::Settled) => end,
         Some(Settled::LostLease) => {

@@ -4,16 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::Stop;
 use super::delivery;
 use super::lane::{self, Attempted, Delivered, Lane};
 use crate::crypto::secret_keys::SecretKeys;
+use crate::domain::id::OutboxId;
 use crate::policy::Policies;
 use crate::port::clock::Clock;
 use crate::port::mailer::Mailer;
 use crate::port::random::Random;
-use crate::port::store::outbox::{Claim, Claimed, Lease, Settle, Settled};
+use crate::port::store::outbox::{Claim, Claimed, Lease, RenewLeases, Renewed, Settle, Settled};
 use crate::port::store::{OutboxStore, Store, StoreError};
 use crate::template::MailTemplates;
 
@@ -90,6 +92,10 @@ impl Lane for Inner {
         self.policies.outbox.concurrency
     }
 
+    fn id(claimed: &Claimed) -> Uuid {
+        claimed.mail.id.as_uuid()
+    }
+
     fn domain(claimed: &Claimed) -> Option<String> {
         Some(claimed.mail.to.domain().to_owned())
     }
@@ -104,6 +110,12 @@ impl Lane for Inner {
 
     async fn settle(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {
         self.outbox.settle_all(commands).await
+    }
+
+    async fn renew(&self, command: RenewLeases<Uuid>) -> Result<Vec<Renewed>, StoreError> {
+        let RenewLeases { lease_until, held } = command;
+        let held = held.into_iter().map(|(id, lease)| (OutboxId::from_uuid(id), lease)).collect();
+        self.outbox.renew_mails(RenewLeases { lease_until, held }).await
     }
 
     async fn wait_for_due(&self, at_most: std::time::Duration) {
@@ -124,7 +136,7 @@ impl MailWorker {
     /// mail is for makes no difference here: a round lasts as long as its slowest delivery.
     ///
     /// Like [`run`](Self::run) it must be called within a tokio runtime. Dropping the future cuts deliveries off;
-    /// what was cut off is due again when its lease of five minutes has passed.
+    /// what was cut off is due again when its lease of 30 seconds has passed.
     ///
     /// # Errors
     /// [`StoreError`] when nothing could be claimed.

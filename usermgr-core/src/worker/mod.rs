@@ -10,6 +10,7 @@ mod event;
 mod flights;
 mod handle;
 mod job;
+mod keeper;
 mod lane;
 mod mail;
 mod schedule;

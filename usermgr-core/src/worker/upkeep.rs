@@ -160,6 +160,7 @@ impl Upkeep {
             now,
             ended_before: before(ENDED_FOR),
             settled_before: before(self.policies.outbox.keep_sent),
+            dead_before: daily(self.policies.outbox.keep_dead),
             audited_before: daily(self.policies.retention.audit),
             events_before: daily(self.policies.retention.events),
             deleted_before: daily(self.policies.deletion.grace),
@@ -176,7 +177,7 @@ impl Upkeep {
 enum Share {
     /// What comes and goes within hours: registrations, codes, sessions, mails, counters.
     Short,
-    /// And what was kept for days: events, audit entries, deleted users, networks, marks of addresses, signing keys.
+    /// And what was kept for days: mails that failed for good, events, audit entries, deleted users, networks, marks of addresses, signing keys.
     All,
 }
 

@@ -227,10 +227,11 @@ impl Config {
         let policies = &self.policies;
         words.room("How long things are kept");
         words.say(&format!(
-            "Audit entries {}, events {}, settled mails {}, deleted users {}, registrations that wait {}.",
+            "Audit entries {}, events {}, settled mails {}, dead mails {}, deleted users {}, registrations that wait {}.",
             span(policies.retention.audit),
             span(policies.retention.events),
             span(policies.outbox.keep_sent),
+            span(policies.outbox.keep_dead),
             span(policies.deletion.grace),
             span(policies.registration.pending_ttl)
         ));
@@ -241,7 +242,7 @@ impl Config {
 
     /// What an operator should know about the rules in force: choices that are weak, or that rarely are what was meant.
     pub fn warnings(&self) -> Vec<String> {
-        let found = self.of_rules().into_iter().chain(self.of_places());
+        let found = self.of_rules().into_iter().chain(self.of_places()).chain(self.of_connections());
         found.filter(|(weak, _)| *weak).map(|(_, warning)| warning.to_owned()).collect()
     }
 
@@ -285,6 +286,37 @@ impl Config {
             (
                 tokens.format == TokenFormat::Jwt && tokens.access_ttl > time::Duration::HOUR,
                 "tokens.access_ttl is over 1h: services that verify tokens themselves take one that long after its session ended",
+            ),
+        ]
+    }
+
+    /// What is weak about connections that leave this machine.
+    fn of_connections(&self) -> [(bool, &'static str); 4] {
+        let database = remote(self.database_url.expose_secret());
+        let database = database.filter(|url| url.scheme().starts_with("postgres"));
+        let mode =
+            |url: &url::Url| query(url, "sslmode").or_else(|| query(url, "ssl-mode")).unwrap_or_default();
+        let mode = database.as_ref().map(mode);
+        let mail = remote(self.mail_url.expose_secret()).filter(|url| url.scheme() == "smtp");
+        let traces = self.otlp_url.as_ref().and_then(|url| remote(url.expose_secret()));
+        [
+            (
+                mode.as_ref().is_some_and(|mode| !["verify-full", "verify-ca"].contains(&mode.as_str())),
+                "database.url is another host and its certificate is not verified: whoever is on the way reads and \
+                 changes everything; add ?sslmode=verify-full&sslrootcert=FILE",
+            ),
+            (
+                mode.is_some_and(|mode| mode == "verify-ca"),
+                "database.url has sslmode=verify-ca, which does not check the server's name: sslmode=verify-full does",
+            ),
+            (
+                mail.is_some_and(|url| query(&url, "tls").is_some_and(|tls| tls == "opportunistic")),
+                "mail.url has tls=opportunistic: whoever is on the way can take the encryption away, and reads codes \
+                 and links; tls=required refuses that",
+            ),
+            (
+                traces.is_some_and(|url| url.scheme() == "http"),
+                "traces.otlp_url begins with http://: who calls what and when can be read on the way",
             ),
         ]
     }
@@ -336,6 +368,24 @@ impl Config {
             (unencrypted_events, "events.url begins with http://: who does what can be read on the way"),
         ]
     }
+}
+
+/// A URL whose host is not this machine. A host that begins with a slash is a Unix socket.
+fn remote(url: &str) -> Option<url::Url> {
+    let url = url::Url::parse(url).ok()?;
+    let host = query(&url, "host").or_else(|| url.host_str().map(str::to_owned))?;
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    let is_here = host.is_empty()
+        || host == "localhost"
+        || host.starts_with('/')
+        || host.to_ascii_lowercase().starts_with("%2f")
+        || address.is_ok_and(|address| address.is_loopback());
+    (!is_here).then_some(url)
+}
+
+/// A parameter of a URL.
+fn query(url: &url::Url, name: &str) -> Option<String> {
+    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 fn threads(hashing: &HashPolicy) -> usize {

@@ -174,7 +174,8 @@ pub(super) const KEYS: &[Key] = &[
     ),
     plain("outbox.concurrency", "8", "Mails under way at once. One domain has a quarter of them at most."),
     plain("outbox.max_attempts", "12", "Attempts before a mail is given up; twelve take some three hours."),
-    plain("outbox.keep_sent", "7d", "How long settled mails are kept."),
+    plain("outbox.keep_sent", "7d", "How long mails are kept that were sent, or whose code ended before."),
+    plain("outbox.keep_dead", "30d", "How long mails are kept that failed for good; outbox retry works for this long."),
     url("events.url", "", "Where events are told: https://… (signed webhooks), console: or none.")
         .such_as(r#""https://app.example.org/hooks/users""#),
     secret("events.secret", "With which webhooks are signed: whsec_ and 24 to 64 bytes in base64.").such_as(r#""whsec_…""#),
@@ -187,7 +188,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     plain("maintenance.interval", "1h", "How often what is soon over is removed."),
     plain("maintenance.daily_at", "00:00", "The time of day, in UTC, at which is removed what was kept for days."),
-    plain("audit.keep", "365d", "How long audit entries are kept."),
+    plain("audit.keep", "365d", "How long audit entries are kept; on PostgreSQL 30 days at least."),
     plain("users.deletion_grace", "30d", "How long a deleted user is kept, and can come back by signing in."),
     plain("log.format", "", "pretty or json. Without it, pretty on a terminal and json elsewhere.").such_as(r#""json""#),
     plain("log.level", "info", "trace, debug, info, warn or error."),

@@ -406,6 +406,7 @@ impl Reader {
                 concurrency: self.number("outbox.concurrency")?,
                 max_attempts: self.number("outbox.max_attempts")?,
                 keep_sent: self.duration("outbox.keep_sent")?,
+                keep_dead: self.duration("outbox.keep_dead")?,
             },
             retention: RetentionPolicy {
                 audit: self.duration("audit.keep")?,

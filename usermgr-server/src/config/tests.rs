@@ -308,6 +308,52 @@ fn weak_choices_are_warned_of() {
 }
 
 #[test]
+fn unverified_connections_off_this_machine_are_told() {
+    let key = ("USERMGR_SECRET_KEY", "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=");
+    let told = |name: &'static str, value: &str, word: &str| {
+        let warnings = read("", &[key, (name, value)]).unwrap().warnings();
+        warnings.iter().filter(|warning| warning.contains(word)).count()
+    };
+    let database = |url: &str| told("USERMGR_DATABASE_URL", url, "database.url");
+    for here in [
+        "postgres://app@localhost/app",
+        "postgres://app@127.0.0.1:5432/app?sslmode=disable",
+        "postgres://app@[::1]/app",
+        "postgres:///app",
+        "postgres://app@%2Fvar%2Frun%2Fpostgresql/app",
+        "postgres://app@db.example.org/app?host=/var/run/postgresql",
+        "postgres://app@db.example.org/app?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+        "sqlite://usermgr.db",
+    ] {
+        assert_eq!(database(here), 0, "{here}");
+    }
+    for off in [
+        "postgres://app@db.example.org/app",
+        "postgresql://app@db.example.org/app?sslmode=prefer",
+        "postgres://app@db.example.org/app?sslmode=require",
+        "postgres://app@10.0.0.7/app?sslmode=disable",
+        "postgres://app@localhost/app?host=db.example.org",
+    ] {
+        let warnings = read("", &[key, ("USERMGR_DATABASE_URL", off)]).unwrap().warnings();
+        let names = |warning: &String| warning.contains("sslmode=verify-full&sslrootcert=FILE");
+        assert!(warnings.iter().any(names), "{off}: {warnings:?}");
+    }
+    let by_ca = "postgres://app@db.example.org/app?sslmode=verify-ca&sslrootcert=/etc/ca.pem";
+    let warnings = read("", &[key, ("USERMGR_DATABASE_URL", by_ca)]).unwrap().warnings();
+    assert!(warnings.iter().any(|warning| warning.contains("server's name")), "{warnings:?}");
+    let mail = |url: &str| told("USERMGR_MAIL_URL", url, "tls=opportunistic");
+    assert_eq!(mail("smtp://mail.example.org:587?tls=opportunistic"), 1);
+    assert_eq!(mail("smtp://localhost:25?tls=opportunistic"), 0);
+    assert_eq!(mail("smtp://mail.example.org:587"), 0);
+    if cfg!(feature = "otlp") {
+        let traces = |url: &str| told("USERMGR_TRACES_OTLP_URL", url, "traces.otlp_url");
+        assert_eq!(traces("http://otel.example.org:4318/v1/traces"), 1);
+        assert_eq!(traces("http://localhost:4318/v1/traces"), 0);
+        assert_eq!(traces("https://otel.example.org/v1/traces"), 0);
+    }
+}
+
+#[test]
 fn pages_look_as_the_settings_say() {
     let config = read("[pages]\nname = \"Example\"\naccent = \"#0b6e4f\"\n", &[]).unwrap();
     assert!(config.warnings().is_empty());

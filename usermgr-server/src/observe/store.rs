@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use usermgr_core::domain::audit::{AuditDraft, AuditEntry, AuditEvent, AuditOutcome};
 use usermgr_core::domain::code::{CodeForm, CodePurpose};
 use usermgr_core::domain::email::EmailKey;
-use usermgr_core::domain::id::{AuditId, OutboxId, UserId};
+use usermgr_core::domain::id::{AuditId, EventId, OutboxId, UserId};
 use usermgr_core::domain::page::Page;
 use usermgr_core::domain::session::Session;
 use usermgr_core::domain::undeliverable::UndeliverableAddress;
@@ -33,7 +33,8 @@ use usermgr_core::port::store::key::{
     AddSigningKey, KeyStore, ResealSigningKey, RevokeSigningKeys, SealedSigningKey,
 };
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed, Requeue,
+    Requeued, Settle, Settled,
 };
 use usermgr_core::port::store::session::{
     EndSessions, LoginCounted, LoginFailed, OpenSession, Rotate, Rotated, SessionOpened, SessionQuery,
@@ -412,6 +413,10 @@ impl OutboxStore for ObservedStore {
         Ok(settled)
     }
 
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        self.inner.renew_mails(command).await
+    }
+
     async fn outbox(&self, query: OutboxQuery) -> Result<Page<OutboxEntry, OutboxId>, StoreError> {
         self.inner.outbox(query).await
     }
@@ -483,6 +488,10 @@ impl EventStore for ObservedStore {
         let settled = self.inner.settle_events(commands).await?;
         self.delivered("event", results, &settled);
         Ok(settled)
+    }
+
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        self.inner.renew_events(command).await
     }
 
     async fn wait_for_events(&self, at_most: StdDuration) {

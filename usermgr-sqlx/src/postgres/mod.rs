@@ -10,6 +10,7 @@ use tokio::sync::{Notify, OnceCell};
 use usermgr_core::port::store::StoreError;
 
 use crate::error::{ConnectError, MigrateError, TransactionError};
+use crate::finish::finish;
 use crate::pool::PoolGauges;
 
 type Db = sqlx::Postgres;
@@ -47,6 +48,13 @@ macro_rules! skipping {
 macro_rules! not_ascii {
     ($column:literal) => {
         concat!("octet_length(", $column, ") <> length(", $column, ")")
+    };
+}
+
+/// Which entries of the audit log a purge before `$1` removes. A trigger refuses younger ones, whoever removes them.
+macro_rules! audit_is_over {
+    () => {
+        "at < $1 AND at < now() - INTERVAL '30 days'"
     };
 }
 
@@ -181,7 +189,7 @@ impl PgStore {
         }
         let mut stale = 0;
         loop {
-            let begun = self.pool.begin().await.map_err(StoreError::unavailable);
+            let begun = self.begin_own().await.map_err(StoreError::unavailable);
             match begun {
                 // Nothing has begun yet. The next connection may be a good one, or a new one.
                 Err(error) if stale < STALE && was_cut_off(&error) => stale += 1,
@@ -190,8 +198,17 @@ impl PgStore {
         }
     }
 
+    /// Begins a transaction. A BEGIN that is dropped half way would leave its connection in a transaction that the driver
+    /// does not know of (<https://github.com/transact-rs/sqlx/issues/4393>), and the pool would hand it out so. It is
+    /// finished instead, and rolled back.
+    async fn begin_own(&self) -> Result<OwnTx, sqlx::Error> {
+        // Waiting for a connection may be given up.
+        let connection = self.pool.acquire().await?;
+        finish(sqlx::Transaction::begin(connection, None)).await
+    }
+
     async fn begin_migration(&self) -> Result<OwnTx, MigrateError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin_own().await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *tx).await?;
         Ok(tx)
     }

@@ -10,7 +10,7 @@ use usermgr_core::domain::id::{EventId, SessionId, UserId};
 use usermgr_core::port::store::event::{
     ClaimedEvent, EventFeed, EventQuery, EventResult, EventStore, SettleEvent,
 };
-use usermgr_core::port::store::outbox::{Claim, Settled};
+use usermgr_core::port::store::outbox::{Claim, RenewLeases, Renewed, Settled};
 use usermgr_core::port::store::upkeep::Purge;
 use usermgr_core::port::store::{EventDraft, Happened, StoreError};
 use uuid::Uuid;
@@ -81,6 +81,14 @@ impl EventStore for Store {
         transact!(self.settle_events_once(commands))
     }
 
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        self.outside_only()?;
+        if command.held.is_empty() {
+            return Ok(Vec::new());
+        }
+        transact!(self.renew_events_once(command))
+    }
+
     async fn wait_for_events(&self, at_most: Duration) {
         self.listen().await;
         drop(tokio::time::timeout(at_most, self.events_due.notified()).await);
@@ -127,6 +135,25 @@ impl Store {
         }
         tx.commit().await.map_err(fault)?;
         Ok(claimed)
+    }
+
+    async fn renew_events_once(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        let RenewLeases { lease_until, held } = command;
+        let mut tx = self.begin().await?;
+        let mut renewed = Vec::with_capacity(held.len());
+        for (id, lease) in held {
+            // While a lease holds, `due_at` is its end.
+            let kept = sqlx::query("UPDATE usermgr_events SET due_at = $3 WHERE id = $1 AND lease = $2")
+                .bind(id.as_uuid())
+                .bind(lease.0.as_slice())
+                .bind(ts(lease_until))
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?;
+            renewed.push(if kept.rows_affected() > 0 { Renewed::Kept } else { Renewed::Lost });
+        }
+        tx.commit().await.map_err(fault)?;
+        Ok(renewed)
     }
 
     async fn settle_events_once(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {

@@ -13,6 +13,7 @@ use usermgr_core::port::store::StoreError;
 use super::super::{Db, OwnTx, refuse_unfit};
 use super::Store;
 use crate::error::TransactionError;
+use crate::finish::finish;
 
 type Connection = <Db as sqlx::Database>::Connection;
 
@@ -110,7 +111,7 @@ enum Last {
     Kept,
     /// A command that is under way, or was given up.
     Unfinished,
-    /// A savepoint that failed, or was given up: what stands now is not known, and nothing more is done.
+    /// A savepoint that failed, or was cut off with its runtime: what stands now is not known, and nothing more is done.
     Unknown,
 }
 
@@ -149,8 +150,11 @@ impl Joined {
 async fn turn(shared: Arc<Mutex<Option<Shared>>>) -> Result<Turn, TransactionError> {
     let shared = OwnedMutexGuard::try_map(shared.lock_owned().await, Option::as_mut);
     let mut shared = shared.map_err(|_| TransactionError::Over)?;
-    shared.enter().await?;
-    Ok(Turn(shared))
+    let enter = finish(async move {
+        shared.enter().await?;
+        Ok(Turn(shared))
+    });
+    enter.await
 }
 
 /// A turn in a host's transaction. Dropped before it was said that it is kept, it leaves nothing.

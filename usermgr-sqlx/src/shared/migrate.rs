@@ -35,7 +35,8 @@ const MIGRATIONS: &[Migration] = migrations![
     4 from 3: "0004_jobs.sql",
     5 from 3: "0005_undeliverable.sql",
     6 from 3: "0006_profiles.sql",
-    10 from 3: "0010_revoked_keys.sql",
+    7 from 3: "0007_revoked_keys.sql",
+    8 from 3: "0008_audit_is_kept.sql",
 ];
 
 impl Store {

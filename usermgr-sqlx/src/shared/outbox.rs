@@ -13,8 +13,8 @@ use usermgr_core::domain::page::Page;
 use usermgr_core::domain::role::Roles;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, Requeue, Requeued,
-    Settle, Settled,
+    Claim, Claimed, DeliveryResult, OutboxEntry, OutboxQuery, OutboxStatus, OutboxStore, RenewLeases,
+    Renewed, Requeue, Requeued, Settle, Settled,
 };
 use uuid::Uuid;
 
@@ -61,6 +61,14 @@ impl OutboxStore for Store {
             return Ok(Vec::new());
         }
         transact!(self.settle_once(commands))
+    }
+
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        self.outside_only()?;
+        if command.held.is_empty() {
+            return Ok(Vec::new());
+        }
+        transact!(self.renew_mails_once(command))
     }
 
     async fn requeue(&self, command: Requeue) -> Result<Requeued, StoreError> {
@@ -226,6 +234,27 @@ impl Store {
         tx.commit().await.map_err(fault)?;
         self.wake();
         Ok(Requeued::Requeued)
+    }
+
+    async fn renew_mails_once(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        let RenewLeases { lease_until, held } = command;
+        let mut tx = self.begin().await?;
+        let mut statement = QueryBuilder::<Db>::new("WITH going_on (mail, held) AS (");
+        statement.push_values(&held, |mut row, (id, lease)| {
+            row.push_bind(id.as_uuid()).push_bind(lease.0.to_vec());
+        });
+        statement.push(") UPDATE usermgr_outbox SET lease_until = ").push_bind(ts(lease_until));
+        // No index but that of identifiers serves: one lease may hold many mails.
+        statement.push(
+            " FROM going_on WHERE id = mail AND CASE WHEN lease = held THEN status END = 'queued' RETURNING id",
+        );
+        let rows: Vec<(Uuid,)> = statement.build_query_as().fetch_all(&mut *tx).await.map_err(fault)?;
+        tx.commit().await.map_err(fault)?;
+        let kept: BTreeSet<Uuid> = rows.into_iter().map(|(id,)| id).collect();
+        let renewed = |(id, _): &(OutboxId, _)| {
+            if kept.contains(&id.as_uuid()) { Renewed::Kept } else { Renewed::Lost }
+        };
+        Ok(held.iter().map(renewed).collect())
     }
 
     async fn settle_once(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError> {

@@ -14,7 +14,7 @@ use super::super::Db;
 use super::Ts;
 
 /// The version of the tables that has these keys.
-pub(super) const VERSION: i64 = 10;
+pub(super) const VERSION: i64 = 7;
 /// Rows that are read at once.
 const BATCH: i64 = 1000;
 

@@ -252,6 +252,7 @@ impl Store {
             now,
             ended_before,
             settled_before,
+            dead_before,
             audited_before,
             events_before: _,
             deleted_before,
@@ -264,7 +265,7 @@ impl Store {
         let batch = i64::from(batch);
         /// Deletes at most a batch of the rows that a condition on `$1` names.
         macro_rules! purge {
-            ($table:literal, $key:literal, $condition:literal, $before:expr) => {
+            ($table:literal, $key:literal, $condition:expr, $before:expr) => {
                 sqlx::query(concat!(
                     "DELETE FROM ",
                     $table,
@@ -305,8 +306,8 @@ impl Store {
                 "id",
                 "settled_at < $1 AND status IN ('sent', 'void')",
                 settled_before
-            ),
-            audit: purge!("usermgr_audit", "id", "at < $1", audited_before),
+            ) + purge!("usermgr_outbox", "id", "settled_at < $1 AND status = 'dead'", dead_before),
+            audit: purge!("usermgr_audit", "id", audit_is_over!(), audited_before),
             throttles: purge!("usermgr_throttles", "key", "ends_at <= $1", now),
             networks: purge!("usermgr_networks", "user_id, network", "seen_at < $1", known_before),
             undeliverable: purge!("usermgr_undeliverable", "email_key", "since < $1", marked_before),

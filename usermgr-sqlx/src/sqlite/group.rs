@@ -3,6 +3,8 @@
 //! SQLite has one writer. Writes take turns in a transaction that they share, each in a savepoint, so that one that is
 //! given up takes back only what is its own. Whoever finds no transaction begins one; it is committed after the turns of
 //! those who waited by then, by a task of its own that nobody can cancel. Nobody is told of success before that commit.
+//! A write may be dropped at any await; entering its turn is finished all the same (see `finish`), because the driver stops
+//! between two statements of one string when nobody waits for its answer any more.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, mpsc, oneshot};
 
+use crate::finish::finish;
+
 /// How long to wait for a turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -21,7 +25,7 @@ const NO_TURN: &str = "the database is locked: a write did not get its turn with
 
 /// A write that reads first and writes later fails when another process wrote in between, unless it begins so.
 const BEGIN: &str = "BEGIN IMMEDIATE; SAVEPOINT write_turn";
-/// Keeps the last write and begins the next one. Done twice it does the same.
+/// Keeps the last write and begins the next one. Half of it must not be done: the next one would find no savepoint.
 const NEXT: &str = "RELEASE write_turn; SAVEPOINT write_turn";
 /// Takes the last write back; its savepoint remains for the next one.
 const TAKE_BACK: &str = "ROLLBACK TO write_turn";
@@ -53,6 +57,8 @@ enum Last {
     Unfinished,
     /// A write that is to be kept.
     Finished(oneshot::Sender<Outcome>),
+    /// Entering or ending was cut off with its runtime. What the connection is in is not known.
+    Unknown,
 }
 
 /// A write that has its turn. Dropped without a [`commit`](Self::commit), it leaves nothing.
@@ -67,7 +73,7 @@ impl Turns {
     pub(super) async fn begin(&self, writer: &SqlitePool) -> Result<Tx, sqlx::Error> {
         let mut shared = self.turn().await?;
         let mut first = None;
-        if shared.as_ref().is_none_or(|shared| shared.committer.is_closed()) {
+        if shared.as_ref().is_none_or(Shared::is_abandoned) {
             // Of a runtime that was shut down: SQLite rolls back what its connection had begun.
             if let Some(left) = shared.take() {
                 left.connection.close().await?;
@@ -81,8 +87,11 @@ impl Turns {
         }
         let mut shared =
             OwnedMutexGuard::try_map(shared, Option::as_mut).map_err(|_| sqlx::Error::WorkerCrashed)?;
-        shared.enter().await?;
-        Ok(Tx { shared, _first: first })
+        let enter = finish(async move {
+            shared.enter().await?;
+            Ok(Tx { shared, _first: first })
+        });
+        enter.await
     }
 
     async fn turn(&self) -> Result<OwnedMutexGuard<Option<Shared>>, sqlx::Error> {
@@ -99,6 +108,9 @@ impl Turns {
             let mut shared = self.shared.lock().await;
             if let Some(shared) = shared.as_mut() {
                 shared.end().await;
+            }
+            if let Some(left) = shared.take_if(|shared| matches!(shared.last, Last::Unknown)) {
+                drop(left.connection.close().await);
             }
             if self.waiting.load(Ordering::Relaxed) == 0 {
                 *shared = None;
@@ -129,42 +141,50 @@ impl Shared {
         sqlx::raw_sql(sql).execute(&mut *self.connection).await.map(drop)
     }
 
-    /// Begins the next write. May be cancelled at any point: done again, it does the same.
+    /// Whether the runtime is gone that would have committed it.
+    fn is_abandoned(&self) -> bool {
+        self.committer.is_closed() || matches!(self.last, Last::Unknown)
+    }
+
+    /// Begins the next write. Must run to its end.
     async fn enter(&mut self) -> Result<(), sqlx::Error> {
-        let entered = match self.last {
+        let (entered, finished) = match std::mem::replace(&mut self.last, Last::Unknown) {
             Last::Nothing => return self.begin().await,
-            Last::Unfinished => self.run(TAKE_BACK).await,
-            Last::Finished(_) => self.run(NEXT).await,
+            Last::Unfinished => (self.run(TAKE_BACK).await, None),
+            Last::Finished(member) => (self.run(NEXT).await, Some(member)),
+            Last::Unknown => return Err(sqlx::Error::WorkerCrashed),
         };
+        self.members.extend(finished);
         if let Err(error) = entered {
             // SQLite has ended the transaction by itself, as it does when the disk is full.
             self.lose(error).await;
             return self.begin().await;
         }
-        if let Last::Finished(member) = std::mem::replace(&mut self.last, Last::Unfinished) {
-            self.members.push(member);
-        }
+        self.last = Last::Unfinished;
         Ok(())
     }
 
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
-        self.last = Last::Unfinished;
         let begun = self.run(BEGIN).await;
-        if begun.is_err() {
+        self.last = if begun.is_ok() {
+            Last::Unfinished
+        } else {
             drop(self.run("ROLLBACK").await);
-            self.last = Last::Nothing;
-        }
+            Last::Nothing
+        };
         begun
     }
 
-    /// Commits the writes that are to be kept, and tells them.
+    /// Commits the writes that are to be kept, and tells them. Must run to its end.
     async fn end(&mut self) {
-        let ended = match self.last {
-            Last::Nothing => return,
-            Last::Unfinished if self.members.is_empty() => self.run("ROLLBACK").await,
-            Last::Unfinished => self.run("ROLLBACK TO write_turn; COMMIT").await,
-            Last::Finished(_) => self.run("RELEASE write_turn; COMMIT").await,
+        let (ended, finished) = match std::mem::replace(&mut self.last, Last::Unknown) {
+            Last::Nothing => (Ok(()), None),
+            Last::Unfinished if self.members.is_empty() => (self.run("ROLLBACK").await, None),
+            Last::Unfinished => (self.run("ROLLBACK TO write_turn; COMMIT").await, None),
+            Last::Finished(member) => (self.run("RELEASE write_turn; COMMIT").await, Some(member)),
+            Last::Unknown => return,
         };
+        self.members.extend(finished);
         match ended {
             Ok(()) => self.tell(&Ok(())),
             Err(error) => self.lose(error).await,
@@ -179,9 +199,7 @@ impl Shared {
     }
 
     fn tell(&mut self, outcome: &Outcome) {
-        if let Last::Finished(member) = std::mem::replace(&mut self.last, Last::Nothing) {
-            self.members.push(member);
-        }
+        self.last = Last::Nothing;
         for member in self.members.drain(..) {
             // One that does not listen any more was cancelled.
             drop(member.send(outcome.clone()));
@@ -275,6 +293,11 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             waiting
+        }
+
+        async fn count(&self, name: &str) -> i64 {
+            let count = sqlx::query_scalar("SELECT count(*) FROM rows WHERE name = $1").bind(name);
+            count.fetch_one(&self.pool).await.unwrap()
         }
 
         async fn names(&self) -> Vec<String> {
@@ -372,6 +395,71 @@ mod tests {
         first.await.unwrap().unwrap();
         last.await.unwrap().unwrap();
         assert_eq!(rows.names().await, ["first", "last"]);
+    }
+
+    /// Polls a future so often at most, then drops it: `None`. As a client does that hangs up.
+    async fn leaves_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+        let mut future = Box::pin(future);
+        let mut left = polls;
+        std::future::poll_fn(move |context| {
+            if left == 0 {
+                return std::task::Poll::Ready(None);
+            }
+            left -= 1;
+            let polled = future.as_mut().poll(context).map(Some);
+            // Dropped right after the last poll, without waiting for the next wake-up.
+            if left == 0 && polled.is_pending() { std::task::Poll::Ready(None) } else { polled }
+        })
+        .await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_write_dropped_at_any_await_fails_no_other_write() {
+        /// More awaits than a write has.
+        const POLLS: usize = 24;
+        let rows = Rows::new().await;
+        let mut finished = 0;
+        for round in 0..8 {
+            for polls in 0..POLLS {
+                let (mut stays, mut leaves) = (Vec::new(), Vec::new());
+                for member in 0..4 {
+                    let [stay, leave] =
+                        ["stays", "leaves"].map(|what| format!("{what} {round} {polls} {member}"));
+                    let write = |name: String| {
+                        let (turns, pool) = (rows.turns.clone(), rows.pool.clone());
+                        async move {
+                            let mut tx = turns.begin(&pool).await?;
+                            for _ in 0..2 {
+                                let insert = sqlx::query("INSERT INTO rows VALUES ($1)").bind(name.clone());
+                                insert.execute(&mut *tx).await?;
+                            }
+                            tx.commit().await
+                        }
+                    };
+                    stays.push((stay.clone(), tokio::spawn(write(stay))));
+                    leaves.push((leave.clone(), tokio::spawn(leaves_after(polls, write(leave)))));
+                }
+                for (name, write) in stays {
+                    write.await.unwrap().unwrap_or_else(|error| panic!("{name}: {error}"));
+                    assert_eq!(rows.count(&name).await, 2, "{name}");
+                }
+                for (name, write) in leaves {
+                    let left = write.await.unwrap();
+                    // The next write takes back what was given up.
+                    rows.begin("after").await.commit().await.unwrap();
+                    let count = rows.count(&name).await;
+                    match left {
+                        Some(outcome) => {
+                            outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
+                            assert_eq!(count, 2, "{name}");
+                            finished += 1;
+                        }
+                        None => assert!([0, 2].contains(&count), "{name} is half done"),
+                    }
+                }
+            }
+        }
+        assert!(finished > 0, "no write needs more than {POLLS} polls");
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,6 +51,13 @@ macro_rules! not_ascii {
     };
 }
 
+/// Which entries of the audit log a purge before `$1` removes.
+macro_rules! audit_is_over {
+    () => {
+        "at < $1"
+    };
+}
+
 /// The statements of a migration.
 macro_rules! migration {
     ($file:literal) => {

@@ -444,7 +444,7 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
     use usermgr_core::port::store::key::{
         AddSigningKey, ResealSigningKey, RevokeSigningKeys, RevokedKeys, SealedSigningKey,
     };
-    use usermgr_core::port::store::outbox::{Claim, DomainRoom, Lease};
+    use usermgr_core::port::store::outbox::{Claim, DomainRoom, Lease, RenewLeases};
     use usermgr_core::port::store::upkeep::Purge;
     let host = Installation::new().await;
     create(&host.users, "ana@example.org").await.unwrap();
@@ -469,6 +469,7 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
         now: then,
         ended_before: then,
         settled_before: then,
+        dead_before: then,
         audited_before: then,
         events_before: then,
         deleted_before: then,
@@ -481,9 +482,11 @@ pub(super) async fn what_is_done_outside_only_is_refused() {
     let answers = [
         store.claim(claim()).await.err(),
         store.settle_all(Vec::new()).await.err(),
+        store.renew_mails(RenewLeases { lease_until: then, held: Vec::new() }).await.err(),
         store.events(feed).await.err(),
         store.claim_events(claim()).await.err(),
         store.settle_events(Vec::new()).await.err(),
+        store.renew_events(RenewLeases { lease_until: then, held: Vec::new() }).await.err(),
         store.purge(purge).await.err(),
         store
             .add_signing_key(AddSigningKey { now: then, key, unless_since: None, audit: audit() })

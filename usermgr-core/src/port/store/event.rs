@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use super::StoreError;
-use super::outbox::{Claim, Lease, Settled};
+use super::outbox::{Claim, Lease, RenewLeases, Renewed, Settled};
 use crate::domain::event::{Event, EventPosition};
 use crate::domain::id::EventId;
 use crate::domain::page::PageSize;
@@ -44,6 +44,12 @@ pub trait EventStore: Send + Sync {
     /// # Errors
     /// [`StoreError`], and nothing remains of any.
     async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError>;
+
+    /// Renews the leases of attempts that go on, as [`OutboxStore::renew_mails`](super::OutboxStore::renew_mails) does.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains of any.
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError>;
 
     /// Returns when an event may have become due since the last call, at once after a commit that tells of something
     /// through this store, and within `at_most` in any case. May return too early, never too late.

@@ -40,6 +40,14 @@ pub trait OutboxStore: Send + Sync {
     /// [`StoreError`], and nothing remains of any.
     async fn settle_all(&self, commands: Vec<Settle>) -> Result<Vec<Settled>, StoreError>;
 
+    /// Renews the leases of attempts that go on, all in one transaction, and answers each. A lease that has passed is
+    /// renewed as long as nobody else took the mail. `Lost` is one whose mail is not leased under it any more: it was
+    /// settled, or another claim has it.
+    ///
+    /// # Errors
+    /// [`StoreError`], and nothing remains of any.
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError>;
+
     /// What stands in the outbox, newest first.
     ///
     /// # Errors
@@ -144,6 +152,24 @@ pub struct Settle {
     pub lease: Lease,
     /// How the attempt ended.
     pub result: DeliveryResult,
+}
+
+/// See [`OutboxStore::renew_mails`] and [`EventStore::renew_events`](super::event::EventStore::renew_events).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewLeases<I> {
+    /// Until when the leases last from now on.
+    pub lease_until: OffsetDateTime,
+    /// Each item that is being delivered, and the lease it was claimed under.
+    pub held: Vec<(I, Lease)>,
+}
+
+/// The answer to [`RenewLeases`], for each item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// No other claim gets it before the new end.
+    Kept,
+    /// It is settled, or another claim has it.
+    Lost,
 }
 
 /// How an attempt ended.

@@ -38,8 +38,10 @@ pub struct Purge {
     pub now: OffsetDateTime,
     /// Codes and links that were spent, voided or ran out before this go, and sessions that ended before this.
     pub ended_before: OffsetDateTime,
-    /// Mails that were settled as sent or void before this go. Dead ones stay until they are seen to.
+    /// Mails that were settled as sent or void before this go.
     pub settled_before: OffsetDateTime,
+    /// Mails that failed for good before this go, whether somebody looked at them or not.
+    pub dead_before: OffsetDateTime,
     /// Audit entries from before this go.
     pub audited_before: OffsetDateTime,
     /// Events from before this go, delivered or not, in their order: none goes before one that stays. One from farther

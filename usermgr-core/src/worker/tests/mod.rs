@@ -29,8 +29,8 @@ use crate::port::mailer::{Mail, MailError, Mailer};
 use crate::port::random::SystemRandom;
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{
-    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStore, Requeue, Requeued, Settle,
-    Settled,
+    Claim, Claimed, DeliveryResult, Lease, OutboxEntry, OutboxQuery, OutboxStore, RenewLeases, Renewed,
+    Requeue, Requeued, Settle, Settled,
 };
 use crate::template::{BuiltInTemplates, MailTemplates};
 
@@ -81,7 +81,11 @@ struct Outbox {
     restless: AtomicBool,
     /// How many of the next settlements fail.
     failing_settlements: AtomicU32,
-    /// How many of the next claims and settlements never end.
+    /// How many renewals were made.
+    renewals: AtomicU32,
+    /// How many of the next renewals fail.
+    failing_renewals: AtomicU32,
+    /// How many of the next claims, renewals and settlements never end.
     hanging: AtomicU32,
 }
 
@@ -169,6 +173,25 @@ impl OutboxStore for Outbox {
             Settled::Settled
         };
         Ok(commands.into_iter().map(&mut settle).collect())
+    }
+
+    async fn renew_mails(&self, command: RenewLeases<OutboxId>) -> Result<Vec<Renewed>, StoreError> {
+        if take_one(&self.hanging) {
+            std::future::pending::<()>().await;
+        }
+        if take_one(&self.failing_renewals) {
+            return Err(StoreError::unavailable("planted"));
+        }
+        self.renewals.fetch_add(1, Ordering::SeqCst);
+        let mut rows = self.rows.lock().unwrap();
+        let renew = |(id, lease)| match rows.get_mut(&id) {
+            Some(row) if !row.done && row.lease == Some(lease) => {
+                row.due = command.lease_until;
+                Renewed::Kept
+            }
+            _ => Renewed::Lost,
+        };
+        Ok(command.held.into_iter().map(renew).collect())
     }
 
     async fn requeue(&self, _: Requeue) -> Result<Requeued, StoreError> {

@@ -116,6 +116,7 @@ async fn what_is_removed_follows_the_policies() {
             now: purge.now,
             ended_before: before(1),
             settled_before: before(7),
+            dead_before: before(30),
             audited_before: before(365),
             events_before: before(30),
             deleted_before: before(30),
