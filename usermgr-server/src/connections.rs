@@ -60,7 +60,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// stays within every other bound keeps its place no longer.
 const MAX_AGE: Duration = Duration::from_hours(1);
 /// How long requests may go on when a connection over HTTP/2 was asked to end: longer than any request takes.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_mins(1);
 /// How long an idle connection may take to end, once it was asked to.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection over a limit lives: it asks for health once.
@@ -73,7 +73,7 @@ const SEND_BUFFER: u32 = 128 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// How often a line tells that connections were refused.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// Listens on an address.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -296,7 +296,7 @@ impl Guesser {
 
     /// Guesses so often, over eight connections, and answers how often it came to in the time that it may take.
     pub(super) async fn run(self: Arc<Self>, number: usize) -> Result<usize, Trouble> {
-        const PATIENCE: Duration = Duration::from_secs(60);
+        const PATIENCE: Duration = Duration::from_mins(1);
         let until = Instant::now() + PATIENCE;
         let mut guessing = tokio::task::JoinSet::new();
         for _ in 0..8 {

@@ -222,6 +222,7 @@ impl Reader {
         self.list("mail.callback_secret", takes, |text| text.parse().ok())
     }
 
+    #[expect(clippy::too_many_lines, reason = "a line or two for each key")]
     pub(super) fn config(&mut self) -> Option<Config> {
         let policies = self.policies();
         let faults = policies.as_ref().map(Policies::faults).unwrap_or_default();

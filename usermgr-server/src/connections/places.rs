@@ -128,16 +128,22 @@ impl Places {
         };
         let kind = if refused.is_none() {
             *full += 1;
-            share.into_iter().for_each(|share| share.full += 1);
+            if let Some(share) = share {
+                share.full += 1;
+            }
             Kind::Full
         } else {
             let share_is_taken = share.as_ref().is_some_and(|share| share.spare >= SPARE_PER_NETWORK);
             if share_is_taken || *spare >= self.limits.spare {
-                network.into_iter().for_each(|network| forget(networks, network));
+                if let Some(network) = network {
+                    forget(networks, network);
+                }
                 return (None, refused);
             }
             *spare += 1;
-            share.into_iter().for_each(|share| share.spare += 1);
+            if let Some(share) = share {
+                share.spare += 1;
+            }
             Kind::Spare
         };
         (Some(Place { places: Arc::clone(self), network, kind }), refused)
@@ -179,14 +185,20 @@ impl Drop for Place {
         match self.kind {
             Kind::Full => {
                 *full -= 1;
-                share.into_iter().for_each(|share| share.full -= 1);
+                if let Some(share) = share {
+                    share.full -= 1;
+                }
             }
             Kind::Spare => {
                 *spare -= 1;
-                share.into_iter().for_each(|share| share.spare -= 1);
+                if let Some(share) = share {
+                    share.spare -= 1;
+                }
             }
         }
-        self.network.into_iter().for_each(|network| forget(networks, network));
+        if let Some(network) = self.network {
+            forget(networks, network);
+        }
     }
 }
 
