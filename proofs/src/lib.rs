@@ -1,7 +1,8 @@
 //! Races over HTTP against the real server: whoever wins is one, limits hold, nothing is answered 5xx, nothing is stuck.
 //! `scripts/prove-races` runs them on SQLite, on PostgreSQL, and on PostgreSQL with two servers.
 //!
-//! [`delivery`] kills workers while they deliver; [`faults`] has the store fail; [`timing`] times what must not tell.
+//! [`delivery`] kills workers while they deliver; [`faults`] has the store fail; [`timing`] times what must not tell;
+//! [`hostile`] holds connections and guesses.
 #![expect(
     clippy::exhaustive_structs,
     clippy::exhaustive_enums,
@@ -12,6 +13,7 @@ mod chance;
 mod client;
 pub mod delivery;
 pub mod faults;
+pub mod hostile;
 mod judge;
 mod lane;
 mod mail;

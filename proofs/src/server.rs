@@ -146,6 +146,8 @@ pub(crate) enum Manner {
     Apart,
     /// As free, and no access token counts without a look into the database.
     Opaque,
+    /// With every limit as it is by default.
+    Usual,
 }
 
 /// How long registrations live in the brief manner.
@@ -154,6 +156,7 @@ pub(crate) const BRIEF: Duration = Duration::from_secs(2);
 impl Manner {
     const fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
+            Self::Usual => &[],
             Self::Free | Self::Apart => &[("USERMGR_THROTTLE_ENABLED", "false")],
             Self::Opaque => &[("USERMGR_THROTTLE_ENABLED", "false"), ("USERMGR_TOKENS_FORMAT", "opaque")],
             Self::Limited => &[

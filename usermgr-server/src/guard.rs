@@ -15,7 +15,7 @@ use usermgr_core::flow::sessions::Authenticated;
 use usermgr_core::{ClientContext, Error, UserManager};
 
 use crate::http::authorization::authenticated;
-use crate::http::client::client_context;
+use crate::http::client::{ForwardedHeader, client_context_by};
 use crate::http::problem::{Language, Problem};
 use crate::http::{request_id, seal};
 
@@ -138,25 +138,34 @@ pub struct RequirePermission {
     users: UserManager,
     permission: Permission,
     trusted_proxies: Arc<[IpNet]>,
+    forwarded_header: ForwardedHeader,
 }
 
 impl RequirePermission {
     /// A guard that asks for one permission.
     pub fn new(users: UserManager, permission: Permission) -> Self {
-        Self { users, permission, trusted_proxies: Arc::new([]) }
+        let forwarded_header = ForwardedHeader::default();
+        Self { users, permission, trusted_proxies: Arc::new([]), forwarded_header }
     }
 
-    /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed, for the audit log; none by default.
+    /// Proxies whose `X-Forwarded-For` is believed, for the audit log; none by default.
     #[must_use]
     pub fn with_trusted_proxies(mut self, proxies: &[IpNet]) -> Self {
         self.trusted_proxies = proxies.into();
         self
     }
 
+    /// The header in which those proxies write whom they speak for, where it is not `X-Forwarded-For`.
+    #[must_use]
+    pub const fn with_forwarded_header(mut self, header: ForwardedHeader) -> Self {
+        self.forwarded_header = header;
+        self
+    }
+
     async fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Refusal> {
         let (mut parts, body) = request.into_parts();
         let caller = authenticate(&self.users, &parts.headers).await?;
-        let client = client_context(&parts, &self.trusted_proxies);
+        let client = client_context_by(&parts, &self.trusted_proxies, self.forwarded_header);
         let permitted = self.users.require(&caller, &self.permission, &client).await;
         permitted.map_err(|error| Refusal::new(error, &parts.headers, &client))?;
         parts.extensions.insert(caller);

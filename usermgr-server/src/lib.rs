@@ -21,5 +21,5 @@ mod tls;
 #[cfg(feature = "axum")]
 pub use guard::CurrentUser;
 pub use guard::{Refusal, RequirePermission, authenticate};
-pub use http::client::{PeerAddr, client_context};
-pub use http::{Answered, AuthService, Namespace, ServiceOptions, openapi, service};
+pub use http::client::{PeerAddr, client_context, client_context_by};
+pub use http::{Answered, AuthService, ForwardedHeader, Hsts, Namespace, ServiceOptions, openapi, service};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use usermgr_core::domain::page::PageSize;
 use usermgr_core::domain::secret::SecretWeakness;
@@ -249,6 +248,8 @@ pub(crate) fn options(config: &Config) -> ServiceOptions {
         base_path: config.base_path.clone(),
         max_body: config.max_body,
         trusted_proxies: config.trusted_proxies.clone(),
+        forwarded_header: config.forwarded_header,
+        hsts: config.hsts,
         cors_origins: config.cors_origins.clone(),
         docs: config.docs,
         ..ServiceOptions::default()
@@ -348,7 +349,7 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     let metrics = Arc::new(Metrics::new());
     let manager = watched_manager(config, &metrics, &side).await?;
     let listen_failed = |source| StartError::Listen { key: "http.listen", address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(listen_failed)?;
+    let listener = connections::listen(config.listen).map_err(listen_failed)?;
     let address = listener.local_addr().map_err(listen_failed)?;
     let tls = config.tls.as_ref().map(|files| Tls::start(files, side.token())).transpose()?;
     for warning in config.warnings() {
@@ -370,7 +371,14 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     }
 
     let service = service(manager, ServiceOptions { pages, ..options(config) });
-    connections::serve(listener, tls, Counted::new(service, metrics), stop.requested()).await;
+    let limits = connections::Limits::configured(
+        config.http_connections,
+        config.http_connections_per_network,
+        config.trusted_proxies.clone(),
+    );
+    let (keep_alive, of_connections) = (config.keep_alive, metrics.connections.clone());
+    let options = connections::Options { tls, limits, keep_alive, metrics: of_connections };
+    connections::serve(listener, options, Counted::new(service, metrics), stop.requested()).await;
     if let Some(workers) = workers
         && let Ok(workers) = workers.await
         && tokio::time::timeout(GRACE, workers.stop()).await.is_err()
@@ -411,7 +419,7 @@ async fn watched_manager(
     let manager = manager_over(config, store).await?;
     if let Some(address) = config.metrics_listen {
         let failed = |source| StartError::Listen { key: "http.metrics_listen", address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = connections::listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let _nobody_reads = writeln!(io::stdout(), "metrics on http://{address}/metrics");
         tracing::info!("metrics on http://{address}/metrics");

@@ -126,6 +126,80 @@ async fn connections_that_ask_nothing_hold_up_no_stop() {
     drop(open);
 }
 
+/// Asks over a new connection, and reads whatever comes until its end.
+async fn asked_once(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    drop(stream.write_all(request.as_bytes()).await);
+    let mut answer = Vec::new();
+    drop(tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it is not answered"));
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_the_limit_health_is_answered_and_everything_else_is_refused() {
+    let database = Database::create(Db::Sqlite).await;
+    // One network gets three quarters of all places.
+    for (limit, own) in [("USERMGR_HTTP_MAX_CONNECTIONS_PER_NETWORK", 4), ("USERMGR_HTTP_MAX_CONNECTIONS", 3)]
+    {
+        let metrics = ("USERMGR_HTTP_METRICS_LISTEN", "127.0.0.1:0");
+        let (server, address) = start(&database, &[(limit, "4"), metrics], "http").await;
+        let mut open = Vec::new();
+        for _ in 0..own {
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut first = [0; 12];
+            stream.read_exact(&mut first).await.unwrap();
+            open.push(stream);
+        }
+        for path in ["/health/live", "/health/ready"] {
+            let answer = asked_once(&address, path).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{limit}: {answer}");
+            assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        }
+        for path in ["/v1/users/me", "/sign-in", "/nowhere", "/.well-known/jwks.json"] {
+            let answer = asked_once(&address, path).await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{limit}: {answer}");
+            assert!(
+                answer.contains("\r\nretry-after: 5\r\n") && answer.contains("\"overloaded\""),
+                "{answer}"
+            );
+        }
+        let told = server.log();
+        let told =
+            told.lines().find_map(|line| line.strip_prefix("metrics on http://")?.strip_suffix("/metrics"));
+        let told = told.expect("it says where metrics are").to_owned();
+        let answer = asked_once_and_closed(&told, "/health/ready").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let metrics = asked_once_and_closed(&told, "/metrics").await;
+        assert!(metrics.contains("\nusermgr_http_connections "), "{metrics}");
+        assert!(metrics.contains("\nusermgr_http_connections_refused_total{reason="), "{metrics}");
+        drop(open);
+        assert!(server.terminate().success());
+    }
+}
+
+/// As [`asked_once`], of a server that would keep the connection.
+async fn asked_once_and_closed(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_kept_as_long_as_it_is_configured() {
+    let database = Database::create(Db::Sqlite).await;
+    let (server, address) = start(&database, &[("USERMGR_HTTP_KEEP_ALIVE", "1s")], "http").await;
+    let begun = Instant::now();
+    assert!(asked_once(&address, "/health/live").await.starts_with("HTTP/1.1 200 OK\r\n"));
+    let lasted = begun.elapsed();
+    assert!((1.0..8.0).contains(&lasted.as_secs_f64()), "{lasted:?}");
+    assert!(server.terminate().success());
+}
+
 /// A certificate for `localhost` that signs itself, and its key, in PEM.
 fn new_pair() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();

@@ -170,6 +170,22 @@ async fn a_header_of_the_clients_own_does_not_move_it_to_another_network() {
 }
 
 #[tokio::test]
+async fn bytes_of_a_client_do_not_make_it_the_proxy() {
+    let app = app();
+    let body = json!({"email": ANA, "password": PASSWORD}).to_string();
+    // Each client has its own budget, whatever it sends left of what the proxy appends.
+    for client in ["203.0.113.9", "203.0.113.10"] {
+        let mut statuses = Vec::new();
+        for n in 1..=11 {
+            let sent = format!("\u{e9}{n}, {client}");
+            let answer = app.post("/v1/users/login", &[("x-forwarded-for", &sent)], &body).await;
+            statuses.push(answer.status);
+        }
+        assert_eq!((statuses[0], statuses[10]), (401, 429), "{client}");
+    }
+}
+
+#[tokio::test]
 async fn a_challenge_fits_how_one_asked() {
     let app = app();
     let token = app.signed_in().await;

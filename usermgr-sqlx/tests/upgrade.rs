@@ -297,7 +297,7 @@ macro_rules! written_by_version_9 {
         let mut statements = vec!["CREATE TABLE usermgr_schema (version BIGINT PRIMARY KEY)".to_owned()];
         for file in files {
             let version = file.file_name().unwrap().to_str().unwrap()[..4].parse::<i64>().unwrap();
-            if version < 10 {
+            if version < 7 {
                 statements.push(std::fs::read_to_string(&file).unwrap());
                 statements.push(format!("INSERT INTO usermgr_schema (version) VALUES ({version})"));
             }

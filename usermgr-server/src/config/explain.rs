@@ -10,6 +10,7 @@ use usermgr_core::policy::{HashPolicy, ThrottlePolicy, TokenFormat};
 
 use super::text::span;
 use super::{Config, EventTarget};
+use crate::http::Hsts;
 
 /// Memory in KiB and passes that OWASP takes for the least, each pair as strong as the others.
 const LEAST_HASHES: [(u32, u32); 5] = [(7_168, 5), (9_216, 4), (12_288, 3), (19_456, 2), (47_104, 1)];
@@ -322,7 +323,7 @@ impl Config {
     }
 
     /// What is weak about where things come from and go to.
-    fn of_places(&self) -> [(bool, &'static str); 9] {
+    fn of_places(&self) -> [(bool, &'static str); 10] {
         let public = url::Url::parse(&self.policies.mail.public_url).ok();
         let host = public.as_ref().and_then(url::Url::host_str).unwrap_or_default();
         let at_home = ["localhost", "127.0.0.1", "[::1]"].contains(&host);
@@ -352,6 +353,10 @@ impl Config {
             (
                 self.tls.is_some() && public.as_ref().is_some_and(|url| url.scheme() == "http"),
                 "http.tls_cert is set and http.public_url begins with http://: links lead past TLS",
+            ),
+            (
+                self.hsts.max_age().is_some_and(|age| age < Hsts::LEAST_AGE),
+                "http.hsts is for less than 365d: browsers forget soon that this host comes by TLS alone",
             ),
             (
                 self.metrics_listen.is_some_and(|address| address.ip().is_unspecified()),

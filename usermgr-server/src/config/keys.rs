@@ -60,12 +60,38 @@ pub(super) const KEYS: &[Key] = &[
     plain(
         "http.trusted_proxies",
         "",
-        "Networks of proxies whose Forwarded or X-Forwarded-For is believed. Behind a proxy that is not named here, \
-         every client has the proxy's address and shares one budget.",
+        "Networks of proxies whose http.forwarded_header is believed. Behind a proxy that is not named here, every client \
+         has the proxy's address and shares one budget.",
     )
     .such_as(r#"["10.0.0.0/8"]"#),
+    plain(
+        "http.forwarded_header",
+        "x-forwarded-for",
+        "The header in which those proxies write the client's address: x-forwarded-for or forwarded. The other one is \
+         ignored.",
+    ),
     plain("http.cors_origins", "", "Origins whose pages may call the interface.")
         .such_as(r#"["https://app.example.org"]"#),
+    plain(
+        "http.hsts",
+        "",
+        "Whether browsers are told to come by TLS alone (HSTS): off, host, or subdomains for all hosts under it too; the \
+         latter two with an age if you like (host 365d), else for two years. Without it, host where http.public_url begins \
+         with https://.",
+    )
+    .such_as(r#""subdomains""#),
+    plain(
+        "http.keep_alive",
+        "75s",
+        "How long a connection may be idle between two requests, 1s to 1h. Longer than a balancer in front keeps its own.",
+    ),
+    plain("http.max_connections", "10000", "Connections at once. Over it, only health checks are answered."),
+    plain(
+        "http.max_connections_per_network",
+        "512",
+        "Those of one client network (an IPv4 address, a /64 of IPv6), three quarters of all at most. Proxies that are \
+         trusted have no such bound.",
+    ),
     plain("http.max_body", "64KiB", "Larger bodies are answered 413."),
     plain(
         "http.tls_cert",
@@ -79,7 +105,8 @@ pub(super) const KEYS: &[Key] = &[
     plain(
         "http.metrics_listen",
         "",
-        "Where GET /metrics answers in the format of Prometheus: an address of its own, which nobody outside reaches.",
+        "Where GET /metrics answers in the format of Prometheus, and the health checks once more: an address of its own, \
+         which nobody outside reaches.",
     )
     .such_as(r#""127.0.0.1:9464""#),
     plain("http.docs", "true", "Whether /docs and /openapi.json are served."),

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -27,6 +28,7 @@ pub use values::Values;
 use keys::KEYS;
 use read::Reader;
 
+use crate::http::{ForwardedHeader, Hsts};
 use crate::pages::PagesOptions;
 
 /// The configuration in force.
@@ -39,6 +41,13 @@ pub struct Config {
     pub listen: SocketAddr,
     pub base_path: String,
     pub trusted_proxies: Vec<IpNet>,
+    pub forwarded_header: ForwardedHeader,
+    pub hsts: Hsts,
+    pub keep_alive: Duration,
+    /// `http.max_connections`; [`max_connections`](Self::max_connections) are those to the database.
+    pub http_connections: usize,
+    /// `http.max_connections_per_network`.
+    pub http_connections_per_network: usize,
     pub cors_origins: Vec<String>,
     pub max_body: usize,
     pub docs: bool,

@@ -20,6 +20,7 @@ use super::keys::{KEYS, Secrecy, is_of_kubernetes, nearest, variable_of};
 use super::text::{parse_base_path, parse_duration, parse_origin, parse_size, parse_time_of_day};
 use super::values::Values;
 use super::{Config, EventTarget, LogFormat, TlsFiles};
+use crate::http::Hsts;
 use crate::pages::{Accent, PagesOptions, TAKES_ACCENT};
 
 #[derive(Default)]
@@ -173,6 +174,22 @@ impl Reader {
         None
     }
 
+    fn hsts(&mut self) -> Option<Hsts> {
+        let takes =
+            "off, host or subdomains, the latter two with an age of ten years at most, such as host 365d";
+        let hsts = self.value("http.hsts", takes, |text| {
+            if text.is_empty() { Some(Hsts::WhereHttps) } else { text.parse().ok() }
+        })?;
+        if hsts.max_age().is_some() && !self.text("http.public_url").starts_with("https://") {
+            self.faults.push(
+                "http.hsts: it takes off where http.public_url does not begin with https://: browsers that were told \
+                 would not come any more"
+                    .into(),
+            );
+        }
+        Some(hsts)
+    }
+
     fn otlp_url(&mut self) -> Option<SecretString> {
         let url = self.text("traces.otlp_url");
         if url.is_empty() {
@@ -206,6 +223,7 @@ impl Reader {
         self.list("mail.callback_secret", takes, |text| text.parse().ok())
     }
 
+    #[expect(clippy::too_many_lines, reason = "a line or two for each key")]
     pub(super) fn config(&mut self) -> Option<Config> {
         let policies = self.policies();
         let faults = policies.as_ref().map(Policies::faults).unwrap_or_default();
@@ -226,6 +244,17 @@ impl Reader {
             self.list("http.trusted_proxies", "networks such as 10.0.0.0/8, or addresses", |text| {
                 text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)))
             });
+        let forwarded_header =
+            self.value("http.forwarded_header", "x-forwarded-for or forwarded", |text| text.parse().ok());
+        let hsts = self.hsts();
+        let keep_alive = self.value("http.keep_alive", "a duration from 1s to 1h such as 75s", |text| {
+            let keep_alive = parse_duration(text)?.unsigned_abs();
+            (1..=3600).contains(&keep_alive.as_secs()).then_some(keep_alive)
+        });
+        let takes_number = "a whole number from 1 on";
+        let positive = |text: &str| text.parse().ok().filter(|number| *number > 0);
+        let http_connections = self.value("http.max_connections", takes_number, positive);
+        let per_network = self.value("http.max_connections_per_network", takes_number, positive);
         let cors_origins =
             self.list("http.cors_origins", "origins such as https://app.example.org", parse_origin);
         let metrics_listen =
@@ -276,6 +305,11 @@ impl Reader {
             listen: listen?,
             base_path: base_path?,
             trusted_proxies: trusted_proxies?,
+            forwarded_header: forwarded_header?,
+            hsts: hsts?,
+            keep_alive: keep_alive?,
+            http_connections: http_connections?,
+            http_connections_per_network: per_network?,
             cors_origins: cors_origins?,
             max_body: max_body?,
             docs: docs?,

@@ -4,6 +4,7 @@ use usermgr_core::policy::Policies;
 use super::keys::{KEYS, Key, Secrecy, is_of_kubernetes, variable_of};
 use super::values::mask;
 use super::*;
+use crate::http::Hsts;
 use crate::pages::Accent;
 
 fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
@@ -369,4 +370,51 @@ fn pages_look_as_the_settings_say() {
     assert!(read("", &[lan]).unwrap().warnings().iter().any(cookies));
     let off = read("", &[lan, ("USERMGR_HTTP_PAGES", "false")]).unwrap();
     assert!(off.pages.is_none() && !off.warnings().iter().any(cookies));
+}
+
+#[test]
+fn hsts_is_for_https_and_says_what_it_takes() {
+    let hsts = |value: &str, public_url: &str| {
+        let file = format!("[http]\nhsts = \"{value}\"\npublic_url = \"{public_url}\"\n");
+        Config::read(&file, "file", &BTreeMap::new())
+            .map(|config| config.hsts)
+            .map_err(|error| error.to_string())
+    };
+    let https = "https://id.example.org";
+    assert_eq!(hsts("", https).unwrap(), Hsts::WhereHttps);
+    assert_eq!(hsts("off", "http://localhost").unwrap(), Hsts::Off);
+    assert_eq!(hsts("host 365d", https).unwrap(), Hsts::Host { max_age: time::Duration::days(365) });
+    assert_eq!(hsts("subdomains", https).unwrap(), Hsts::Subdomains { max_age: Hsts::DEFAULT_AGE });
+    assert!(
+        hsts("preload", https).unwrap_err().starts_with("http.hsts (file): it takes off, host or subdomains")
+    );
+    assert!(
+        hsts("host", "http://localhost")
+            .unwrap_err()
+            .starts_with("http.hsts: it takes off where http.public_url")
+    );
+    let weak =
+        Config::read("[http]\nhsts = \"host 1d\"\npublic_url = \"https://x.example\"", "", &BTreeMap::new());
+    assert!(
+        weak.unwrap().warnings().iter().any(|warning| warning.contains("http.hsts is for less than 365d"))
+    );
+}
+
+#[test]
+fn connections_are_bounded_by_numbers_that_mean_something() {
+    for (key, bad) in [
+        ("keep_alive", "\"0s\""),
+        ("keep_alive", "\"2h\""),
+        ("keep_alive", "\"75\""),
+        ("max_connections", "0"),
+        ("max_connections_per_network", "0"),
+        ("max_connections_per_network", "-1"),
+        ("forwarded_header", "\"x-real-ip\""),
+    ] {
+        let read = Config::read(&format!("[http]\n{key} = {bad}\n"), "file", &BTreeMap::new());
+        let told = read.unwrap_err().to_string();
+        assert!(told.starts_with(&format!("http.{key} (file): it takes ")), "{told}");
+    }
+    let config = Config::read("", "file", &BTreeMap::new()).unwrap();
+    assert_eq!((config.keep_alive.as_secs(), config.http_connections), (75, 10_000));
 }

@@ -5,6 +5,7 @@ mod answer;
 pub(crate) mod authorization;
 mod body;
 pub mod client;
+mod hsts;
 mod openapi;
 pub(crate) mod problem;
 pub(crate) mod query;
@@ -37,11 +38,14 @@ use usermgr_core::{ClientContext, UserManager};
 pub(crate) use answer::export_json;
 #[cfg(feature = "program")]
 pub(crate) use answer::{audit_json, outbox_json, role_json, user_json};
+pub use client::ForwardedHeader;
+pub use hsts::Hsts;
 pub use openapi::openapi;
 pub use routes::Namespace;
 
 use crate::pages::{PageRequest, Pages};
 use answer::Answer;
+use client::OverLimit;
 use problem::{Language, Problem};
 use routes::{Endpoint, Found, Routes};
 
@@ -82,8 +86,14 @@ pub struct ServiceOptions {
     pub base_path: String,
     /// The most bytes of a request's body; 64 KiB by default.
     pub max_body: usize,
-    /// Proxies whose `Forwarded` and `X-Forwarded-For` are believed; none by default.
+    /// Proxies whose [`forwarded_header`](Self::forwarded_header) is believed; none by default.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which those proxies write whom they speak for; `X-Forwarded-For` by default. The other one is ignored:
+    /// a proxy passes on what clients write in it.
+    pub forwarded_header: ForwardedHeader,
+    /// Whether browsers are told to come by TLS alone (HSTS). By default they are, for this host, where
+    /// [`public_url`](usermgr_core::policy::MailPolicy::public_url) begins with `https://`.
+    pub hsts: Hsts,
     /// Origins whose scripts may call the interface (CORS); none by default.
     pub cors_origins: Vec<String>,
     /// Which groups of routes there are; all by default. The others are not found, nor told of in the document.
@@ -100,6 +110,8 @@ impl Default for ServiceOptions {
             base_path: "/v1".into(),
             max_body: 64 * 1024,
             trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            hsts: Hsts::default(),
             cors_origins: Vec::new(),
             namespaces: Namespace::ALL.into(),
             docs: true,
@@ -186,8 +198,8 @@ pub struct Answered {
 /// ```
 pub fn service(manager: UserManager, options: ServiceOptions) -> AuthService {
     let routes = Routes::new(&options);
-    let https = manager.policies().mail.public_url.starts_with("https://");
-    AuthService { app: Arc::new(App { manager, options, routes, document: OnceLock::new(), https }) }
+    let hsts = options.hsts.value(&manager.policies().mail.public_url);
+    AuthService { app: Arc::new(App { manager, options, routes, document: OnceLock::new(), hsts }) }
 }
 
 /// The HTTP interface. Cloning is cheap.
@@ -208,7 +220,8 @@ struct App {
     routes: Routes,
     /// The OpenAPI document, once it was asked for: most servers never are, and start without it.
     document: OnceLock<Bytes>,
-    https: bool,
+    /// What `Strict-Transport-Security` says, if anything.
+    hsts: Option<HeaderValue>,
 }
 
 /// A request as a route sees it.
@@ -262,7 +275,8 @@ impl App {
         let request_id = request_id(&parts.headers);
         let language = Language::of(&parts.headers);
         let route = self.routes.find(parts.uri.path());
-        let pages = self.options.pages.as_ref().filter(|_| route.is_none());
+        let over_limit = parts.extensions.get::<OverLimit>().is_some();
+        let pages = self.options.pages.as_ref().filter(|_| route.is_none() && !over_limit);
         let page = pages.and_then(|pages| {
             Pages::find(&parts.method, parts.uri.path(), &parts.headers).map(|found| (pages, found))
         });
@@ -275,7 +289,7 @@ impl App {
                 path: parts.uri.path(),
                 query: parts.uri.query(),
                 headers: &parts.headers,
-                client: client::context(&parts, &self.options.trusted_proxies, &request_id),
+                client: self.client(&parts, &request_id),
                 request_id: &request_id,
             };
             let body = body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT);
@@ -319,7 +333,11 @@ impl App {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Found { methods, id, .. } = self.routes.find(parts.uri.path()).ok_or_else(Problem::not_found)?;
+        let found = self.routes.find(parts.uri.path());
+        if parts.extensions.get::<OverLimit>().is_some() && !found.as_ref().is_some_and(Found::is_health) {
+            return Err(Problem::no_connection_left());
+        }
+        let Found { methods, id, .. } = found.ok_or_else(Problem::not_found)?;
         if parts.method == Method::OPTIONS {
             return Ok(Answer::empty(StatusCode::NO_CONTENT).allowing(routes::allowed(methods)));
         }
@@ -333,10 +351,15 @@ impl App {
             Endpoint::Live => Bytes::new(),
             _ => body::read(&parts.headers, body, self.options.max_body, BODY_TIMEOUT).await?,
         };
-        let client = client::context(parts, &self.options.trusted_proxies, request_id);
+        let client = self.client(parts, request_id);
         let (manager, headers, query) = (&self.manager, &parts.headers, parts.uri.query());
         let call = Call { app: self, manager, headers, query, id, body, client };
         endpoint.run(&call).await
+    }
+
+    fn client(&self, parts: &http::request::Parts, request_id: &str) -> ClientContext {
+        let ServiceOptions { trusted_proxies, forwarded_header, .. } = &self.options;
+        client::context(parts, trusted_proxies, *forwarded_header, request_id)
     }
 
     fn document(&self) -> Bytes {
@@ -349,8 +372,8 @@ impl App {
         let headers = response.headers_mut();
         let fixed = HeaderValue::from_static;
         seal(headers, request_id);
-        if self.https {
-            headers.insert(header::STRICT_TRANSPORT_SECURITY, fixed("max-age=63072000; includeSubDomains"));
+        if let Some(hsts) = &self.hsts {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         if self.options.cors_origins.is_empty() {
             return;

@@ -122,6 +122,11 @@ impl Problem {
         Self { retry_after: Some(Duration::from_secs(5)), ..Self::new("unavailable") }
     }
 
+    /// The request came over a connection beyond the limits of the listener.
+    pub(super) fn no_connection_left() -> Self {
+        Self { retry_after: Some(Duration::from_secs(5)), ..Self::new("overloaded") }
+    }
+
     pub(super) fn payload_too_large() -> Self {
         Self::new("payload_too_large")
     }

@@ -1,4 +1,5 @@
-//! The listener of metrics: `GET /metrics`, on an address of its own, for whoever reaches it.
+//! The listener of an operator, on an address of its own, for whoever reaches it: `GET /metrics`, and the two health checks,
+//! which nobody at the public listener can keep from being answered.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,46 +10,34 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use usermgr_core::worker::Stop;
 
+use super::metrics::ConnectionMetrics;
 use super::scrape::Watched;
+use crate::connections::{self, Limits, Options};
 
-/// How long a connection may take to send its headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at once; further ones wait to be accepted.
+/// Connections at once, and those of one network: a scraper, a few probes, and somebody who looks.
 const MAX_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS_PER_NETWORK: usize = 16;
+/// How long a connection may be idle: a scraper comes every 15 to 60 seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Answers until `stop`. Whoever is being answered then is cut off: they ask again.
+/// Answers until `stop`.
 pub(crate) async fn serve(listener: TcpListener, watched: Arc<Watched>, stop: Stop) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = stop.requested() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let watched = Arc::clone(&watched);
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| answer(Arc::clone(&watched), request));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the metrics ended badly");
-            }
-            drop(place);
-        });
-    }
+    let service = tower::service_fn(move |request| answer(Arc::clone(&watched), request));
+    let limits = Limits {
+        connections: MAX_CONNECTIONS,
+        per_network: MAX_CONNECTIONS_PER_NETWORK,
+        spare: 0,
+        proxies: Vec::new(),
+    };
+    let options =
+        Options { tls: None, limits, keep_alive: KEEP_ALIVE, metrics: ConnectionMetrics::default() };
+    connections::serve(listener, options, service, stop.requested()).await;
 }
 
 async fn answer(
@@ -56,17 +45,31 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::default());
-    if request.uri().path() != "/metrics" {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let path = request.uri().path();
+    if !matches!(path, "/metrics" | "/health/live" | "/health/ready") {
         *response.status_mut() = StatusCode::NOT_FOUND;
     } else if request.method() != Method::GET {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    } else if path == "/health/live" {
+        say(&mut response, JSON, r#"{"status":"live"}"#);
+    } else if path == "/health/ready" {
+        if watched.is_ready().await {
+            say(&mut response, JSON, r#"{"status":"ready"}"#);
+        } else {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
     } else if let Ok(text) = watched.text().await {
-        *response.body_mut() = Full::from(text);
-        response.headers_mut().insert(header::CONTENT_TYPE, OPEN_METRICS);
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        say(&mut response, OPEN_METRICS, text);
     } else {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }
     Ok(response)
+}
+
+fn say(response: &mut Response<Full<Bytes>>, kind: HeaderValue, text: impl Into<Bytes>) {
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    *response.body_mut() = Full::from(text.into());
 }

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub(super) requests: Counters<3>,
     pub(super) request_durations: Durations,
     pub(super) requests_in_flight: Gauge,
+    pub(crate) connections: ConnectionMetrics,
     pub(super) problems: Counters<1>,
     pub(super) audited: Counters<3>,
     pub(super) codes_issued: Counters<1>,
@@ -62,6 +63,7 @@ impl Metrics {
             requests: Family::default(),
             request_durations: Family::new_with_constructor(new_histogram),
             requests_in_flight: Gauge::default(),
+            connections: ConnectionMetrics::default(),
             problems: Family::default(),
             audited: Family::default(),
             codes_issued: Family::default(),
@@ -98,14 +100,17 @@ impl Metrics {
     fn named(mut self) -> Self {
         let mut registry = std::mem::take(&mut self.registry);
         macro_rules! name {
-            ($($field:ident: $name:literal, $help:literal;)+) => {
-                $(registry.register($name, $help, self.$field.clone());)+
+            ($($($field:ident).+: $name:literal, $help:literal;)+) => {
+                $(registry.register($name, $help, self.$($field).+.clone());)+
             };
         }
         name! {
             requests: "http_requests", "Requests that were answered, by method, route and class of status";
             request_durations: "http_request_duration_seconds", "How long requests took";
             requests_in_flight: "http_requests_in_flight", "Requests that are being answered";
+            connections.open: "http_connections", "Connections to the public listener that are open";
+            connections.refused: "http_connections_refused", "Connections that got no place of their own, by the limit they came over";
+            connections.cut: "http_connections_ended", "Connections that the server ended, by what they failed to do in time";
             problems: "http_problems", "Answers that tell of a problem, by its code";
             audited: "audited", "Entries of the audit log that this process wrote, by event, outcome and reason";
             codes_issued: "codes_issued", "Codes and links whose mail was owed, by purpose";
@@ -147,6 +152,41 @@ impl Metrics {
         let mut text = String::with_capacity(16 * 1024);
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// The connections of a listener.
+#[derive(Clone, Default)]
+pub(crate) struct ConnectionMetrics {
+    open: Gauge,
+    refused: Counters<1>,
+    cut: Counters<1>,
+}
+
+impl ConnectionMetrics {
+    /// Counts a connection until what is answered is dropped.
+    pub(crate) fn open(&self) -> OpenConnection {
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// A connection got no place of its own.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        count(&self.refused, &[("reason", reason.into())]);
+    }
+
+    /// A connection was ended for something that did not come in time.
+    pub(crate) fn cut(&self, reason: &'static str) {
+        count(&self.cut, &[("reason", reason.into())]);
+    }
+}
+
+/// A connection that is open.
+pub(crate) struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

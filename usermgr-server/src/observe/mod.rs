@@ -13,7 +13,7 @@ mod spans;
 mod store;
 
 pub(crate) use listener::serve;
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::{ConnectionMetrics, Metrics};
 pub(crate) use requests::Counted;
 pub(crate) use scrape::{Pools, Watched};
 #[cfg(feature = "otlp")]

@@ -42,6 +42,12 @@ impl Watched {
         self.metrics.text()
     }
 
+    /// Whether requests can be served.
+    pub(super) async fn is_ready(&self) -> bool {
+        let pinged = tokio::time::timeout(PATIENCE, self.manager.ping()).await;
+        pinged.is_ok_and(|pinged| pinged.is_ok())
+    }
+
     async fn ask_the_store(&self) {
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|at| at.elapsed() < FRESH) {

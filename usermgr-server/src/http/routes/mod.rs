@@ -229,6 +229,13 @@ pub(super) struct Found<'a> {
     pub(super) id: Option<&'a str>,
 }
 
+impl Found<'_> {
+    /// Whether the path is one that health checks ask.
+    pub(super) fn is_health(&self) -> bool {
+        self.methods.iter().any(|(_, endpoint)| matches!(endpoint, Endpoint::Live | Endpoint::Ready))
+    }
+}
+
 impl Routes {
     pub(super) fn new(options: &ServiceOptions) -> Self {
         let mut fixed: BTreeMap<String, Vec<(Method, Endpoint)>> = BTreeMap::new();
