@@ -27,7 +27,7 @@ use usermgr_smtp::{HttpApi, PlaintextPolicy, Sender, Smtp};
 use usermgr_sqlx::{PgStore, SqliteStore};
 
 /// From a crash to the last mail that was owed.
-const AFTER_A_CRASH: Duration = Duration::from_secs(60);
+const AFTER_A_CRASH: Duration = Duration::from_mins(1);
 const PASSWORD: &str = "correct horse battery";
 /// How long a silent server is waited for.
 const SHORT: Duration = Duration::from_millis(300);

@@ -1,5 +1,5 @@
 //! Every call of the interface, repeated at will by a stranger and by an ordinary user: in the end it writes no more rows.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! A caller that goes away in the middle of a command leaves no connection in a transaction.
 #![cfg(feature = "postgres")]
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 mod support;
 

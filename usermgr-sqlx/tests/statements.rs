@@ -218,7 +218,7 @@ async fn compare(store: Arc<dyn Store>) {
             run().clear();
             match request {
                 "register" => {
-                    drop(users.registration().register(Register::new(address, OTHER), &client).await)
+                    drop(users.registration().register(Register::new(address, OTHER), &client).await);
                 }
                 "resend" => drop(users.registration().resend(address, None, &client).await),
                 "request_code" => {

@@ -241,6 +241,7 @@ pub(super) fn guard(address: &str, network: &str, now: OffsetDateTime) -> LoginG
     }
 }
 
+#[expect(clippy::large_types_passed_by_value, reason = "a command is made once and moved")]
 pub(super) fn failed(user_id: Option<UserId>, guard: LoginGuard, now: OffsetDateTime) -> LoginFailed {
     LoginFailed { now, user_id, guard: Some(guard), audit: audit(AuditEvent::SignIn) }
 }

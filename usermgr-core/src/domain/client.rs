@@ -94,10 +94,8 @@ fn counted_ip(ip: IpAddr) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     };
     match v6.segments() {
-        // NAT64, the well-known prefix (RFC 6052).
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => v4(high, low),
+        // NAT64, the well-known prefix (RFC 6052), and 6to4 (RFC 3056).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => v4(high, low),
         // Teredo (RFC 4380) inverts each bit of the client's address.
         [0x2001, 0, _, _, _, _, high, low] => v4(!high, !low),
         _ => IpAddr::V6(v6),

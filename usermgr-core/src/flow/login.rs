@@ -78,10 +78,10 @@ impl Sessions<'_> {
         // A guess in parallel that is past the limit by now does no work that only a right password does.
         let is_costly = upgrade || !inner.hooks.is_empty();
         if is_costly {
-            inner.still_admitted(key, guard).await?;
+            inner.still_admitted(key, guard.as_ref()).await?;
         }
         if let Err(error) = inner.ask(Question::SignIn(attempt)).await {
-            inner.still_admitted(key, guard).await?;
+            inner.still_admitted(key, guard.as_ref()).await?;
             inner.audit_refused_sign_in(&error, &email, found.user.id, client).await?;
             return Err(error);
         }

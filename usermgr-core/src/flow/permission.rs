@@ -219,7 +219,8 @@ impl Principal<'_> {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use time::Duration;
 

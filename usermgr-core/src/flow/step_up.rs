@@ -48,12 +48,12 @@ impl Inner {
     pub(super) async fn still_admitted(
         &self,
         email: &EmailKey,
-        guard: Option<LoginGuard>,
+        guard: Option<&LoginGuard>,
     ) -> Result<(), Error> {
         if guard.is_none() {
             return Ok(());
         }
-        let query = CredentialsQuery { now: self.clock.now(), email: email.clone(), guard };
+        let query = CredentialsQuery { now: self.clock.now(), email: email.clone(), guard: guard.copied() };
         match self.store.credentials(query).await?.throttled {
             Some(retry_after) => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
             None => Ok(()),
@@ -78,7 +78,7 @@ impl Inner {
         }
         let credentials = view.user.filter(|found| found.user.id == user.id).ok_or(Error::SessionEnded)?;
         if let Verified::Match { .. } = self.verify_password(typed, credentials.password, client).await? {
-            self.still_admitted(key, guard).await?;
+            self.still_admitted(key, guard.as_ref()).await?;
             return Ok(credentials.version);
         }
         let failed =

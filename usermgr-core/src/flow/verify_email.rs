@@ -176,7 +176,7 @@ impl Registration<'_> {
         let proven =
             matches!(self.inner.verify_password(password, stored, client).await?, Verified::Match { .. });
         if proven {
-            self.inner.still_admitted(key, guard).await?;
+            self.inner.still_admitted(key, guard.as_ref()).await?;
             if is_verified {
                 return Err(Error::AlreadyVerified);
             }

@@ -374,6 +374,15 @@ impl Reader {
         }
     }
 
+    fn outbox_policy(&mut self) -> Option<OutboxPolicy> {
+        Some(OutboxPolicy {
+            concurrency: self.number("outbox.concurrency")?,
+            max_attempts: self.number("outbox.max_attempts")?,
+            keep_sent: self.duration("outbox.keep_sent")?,
+            keep_dead: self.duration("outbox.keep_dead")?,
+        })
+    }
+
     fn policies(&mut self) -> Option<Policies> {
         let takes_format = "jwt or opaque";
         let format = self.value("tokens.format", takes_format, |text| match text {
@@ -436,12 +445,7 @@ impl Reader {
                 refresh_grace: self.duration("sessions.refresh_grace")?,
                 step_up_age: self.duration("sessions.step_up_age")?,
             },
-            outbox: OutboxPolicy {
-                concurrency: self.number("outbox.concurrency")?,
-                max_attempts: self.number("outbox.max_attempts")?,
-                keep_sent: self.duration("outbox.keep_sent")?,
-                keep_dead: self.duration("outbox.keep_dead")?,
-            },
+            outbox: self.outbox_policy()?,
             retention: RetentionPolicy {
                 audit: self.duration("audit.keep")?,
                 events: self.duration("events.keep")?,

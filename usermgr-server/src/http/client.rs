@@ -293,8 +293,8 @@ mod tests {
 
     #[test]
     fn the_other_header_is_not_read() {
-        let (one, other): ((&str, &[u8]), (&str, &[u8])) =
-            (("x-forwarded-for", b"203.0.113.5"), ("forwarded", b"for=198.51.100.1"));
+        let one: (&str, &[u8]) = ("x-forwarded-for", b"203.0.113.5");
+        let other: (&str, &[u8]) = ("forwarded", b"for=198.51.100.1");
         assert_eq!(seen_by(XForwardedFor, PROXY, &[one, other]), "203.0.113.5");
         assert_eq!(seen_by(XForwardedFor, PROXY, &[one, ("forwarded", b"nonsense \xff")]), "203.0.113.5");
         assert_eq!(seen_by(Forwarded, PROXY, &[one, other]), "198.51.100.1");
