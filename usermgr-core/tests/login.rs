@@ -32,7 +32,7 @@ async fn wrong_unknown_and_pending_are_one_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_finds_the_queue_full_costs_no_statement() {
     let auth = TestAuth::with(|policies| {
-        let slow = HashPolicy { memory_kib: 65_536, iterations: 100, queue: Some(1), ..policies.hashing };
+        let slow = HashPolicy { memory_kib: 65_536, iterations: 60, queue: Some(1), ..policies.hashing };
         policies.hashing = slow;
     });
     let login = |users: UserManager| async move {

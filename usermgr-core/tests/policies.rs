@@ -31,6 +31,7 @@ const TIMES: &[(&str, Set<Duration>)] = &[
     ("refresh_grace", |p, time| p.sessions.refresh_grace = time),
     ("step_up_age", |p, time| p.sessions.step_up_age = time),
     ("keep_sent", |p, time| p.outbox.keep_sent = time),
+    ("keep_dead", |p, time| p.outbox.keep_dead = time),
     ("audit", |p, time| p.retention.audit = time),
     ("events", |p, time| p.retention.events = time),
     ("interval", |p, time| p.maintenance.interval = time),
