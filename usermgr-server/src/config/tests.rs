@@ -310,7 +310,7 @@ fn weak_choices_are_warned_of() {
 
 #[test]
 fn unverified_connections_off_this_machine_are_told() {
-    let key = ("USERMGR_SECRET_KEY", "aGVsbG8gd29ybGQsIHRoaXMgaXMgYSB0ZXN0IGtleS4=");
+    let key = ("USERMGR_SECRET_KEY", "wZ5f0cL3mJq8yTnB4vRkXe1uHsGd7oPaQi2C6tEbUjM=");
     let told = |name: &'static str, value: &str, word: &str| {
         let warnings = read("", &[key, (name, value)]).unwrap().warnings();
         warnings.iter().filter(|warning| warning.contains(word)).count()
