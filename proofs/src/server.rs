@@ -160,8 +160,8 @@ impl Manner {
             Self::Free | Self::Apart => &[("USERMGR_THROTTLE_ENABLED", "false")],
             Self::Opaque => &[("USERMGR_THROTTLE_ENABLED", "false"), ("USERMGR_TOKENS_FORMAT", "opaque")],
             Self::Limited => &[
-                ("USERMGR_THROTTLE_NETWORK_REQUESTS", "100000000"),
-                ("USERMGR_THROTTLE_NETWORK_FAILURES", "100000000"),
+                ("USERMGR_THROTTLE_NETWORK_REQUESTS", "1000000"),
+                ("USERMGR_THROTTLE_NETWORK_FAILURES", "1000000"),
             ],
             Self::Brief => &[
                 ("USERMGR_THROTTLE_ENABLED", "false"),

@@ -107,7 +107,8 @@ impl Seen {
             let (failed, number) = (calls.failed.len(), calls.number);
             Some(format!("{attack}: {failed} of {number} calls of somebody else ({kind}) failed: {first}"))
         };
-        let too_few = (self.health.number < 5).then(|| format!("{attack}: somebody else hardly asked"));
+        // A flood may be over within a second.
+        let too_few = (self.health.number == 0).then(|| format!("{attack}: somebody else did not ask"));
         self.kinds().filter_map(told).chain(too_few).collect()
     }
 }

@@ -82,8 +82,10 @@ pub(super) fn get(stream: u32, path: &str) -> Vec<u8> {
 }
 
 /// HEADERS of a request whose body is to come.
+/// A request whose body does not come: with `content-type: application/json`, so that the server waits for it.
 pub(super) fn post(stream: u32, path: &str) -> Vec<u8> {
-    frame(1, END_HEADERS, stream, &headers(0x83, path))
+    let json = [&[0x0f, 0x10, 16][..], b"application/json"].concat();
+    frame(1, END_HEADERS, stream, &[headers(0x83, path), json].concat())
 }
 
 /// `:method`, `:scheme http`, and `:path` and `:authority` as they are.
