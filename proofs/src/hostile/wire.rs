@@ -81,8 +81,7 @@ pub(super) fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(1, END_HEADERS | END_STREAM, stream, &headers(0x82, path))
 }
 
-/// HEADERS of a request whose body is to come.
-/// A request whose body does not come: with `content-type: application/json`, so that the server waits for it.
+/// HEADERS of a request whose body does not come: with `content-type: application/json`, so that the server waits for it.
 pub(super) fn post(stream: u32, path: &str) -> Vec<u8> {
     let json = [&[0x0f, 0x10, 16][..], b"application/json"].concat();
     frame(1, END_HEADERS, stream, &[headers(0x83, path), json].concat())
