@@ -1,5 +1,5 @@
 //! Guesses at codes: what an attacker may try, and what the owner may do meanwhile.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod support;
 
@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::{ANA, OTHER, PASSWORD, World, from, other_than};
 use time::Duration;
+use usermgr_core::domain::page::PageSize;
 use usermgr_core::flow::change_password::ChangePassword;
 use usermgr_core::flow::register::Register;
 use usermgr_core::flow::set_password::{PasswordSet, SetWithCode};
 use usermgr_core::flow::verify_email::{Activate, Verify};
 use usermgr_core::port::random::{Random, SystemRandom};
 use usermgr_core::port::store::audit::{AuditQuery, AuditStore as _};
-use usermgr_core::{ClientContext, Code, CodePurpose, Error, Password};
+use usermgr_core::{ClientContext, Code, CodePurpose, Error, LinkToken, Password};
 
 const RESET: CodePurpose = CodePurpose::ResetPassword;
 const STRANGER: &str = "203.0.113.9";
@@ -308,4 +309,87 @@ async fn of_guesses_at_once_none_past_the_limit_learns_that_it_was_right() {
     for guess in wrong {
         guess.await.unwrap().unwrap_err();
     }
+}
+
+#[tokio::test]
+async fn what_is_right_and_comes_to_nothing_is_bounded_for_a_network() {
+    let world = World::new();
+    world.user(ANA, PASSWORD).await;
+    let code = ask(&world, RESET, &world.client).await.unwrap();
+    world.clock.advance(Duration::minutes(11));
+    for client in ["203.0.113.1", "203.0.113.2"].map(from) {
+        for n in 0..120 {
+            let refused = if client.ip == from("203.0.113.1").ip {
+                world
+                    .users
+                    .registration()
+                    .activate(Activate::new(ANA, PASSWORD, "000001"), &client)
+                    .await
+                    .err()
+            } else {
+                guess(&world, &code, &client).await.err()
+            };
+            match refused {
+                Some(Error::AlreadyVerified | Error::CodeExpired) => assert!(n <= 100, "{n}"),
+                Some(Error::TooManyAttempts { .. }) => assert!(n > 100, "{n}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let audited = world.store.audit(AuditQuery::default()).await.unwrap().items.len();
+    assert!(audited <= 220, "{audited}");
+}
+
+#[tokio::test]
+async fn a_token_does_not_multiply_requests() {
+    let world = World::new();
+    let accepted = world.register(ANA, PASSWORD).await;
+    let forged = "forged".into();
+    for token in [&accepted.registration, &forged] {
+        let mut sent = 0;
+        for n in 0..30 {
+            let client = from(&format!("198.51.100.{n}"));
+            sent += usize::from(world.users.registration().resend(ANA, Some(token), &client).await.is_ok());
+        }
+        assert_eq!(sent, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_session_does_not_multiply_requests() {
+    let world = World::new();
+    world.user(ANA, PASSWORD).await;
+    let signed_in = world.users.sessions().login(ANA, &Password::new(PASSWORD), &world.client).await.unwrap();
+    let caller = world.users.sessions().authenticate(&signed_in.access_token).await.unwrap();
+    let mut sent = 0;
+    for n in 0..30 {
+        let client = from(&format!("198.51.100.{n}"));
+        let (passwords, purpose) = (world.users.passwords(), CodePurpose::ChangePassword);
+        sent += usize::from(passwords.request_code(ANA, purpose, Some(&caller), &client).await.is_ok());
+    }
+    assert_eq!(sent, 3);
+}
+
+#[tokio::test]
+async fn a_link_that_is_refused_writes_a_bounded_number_of_entries() {
+    let world = World::new();
+    world.user(ANA, PASSWORD).await;
+    let signed_in = world.users.sessions().login(ANA, &Password::new(PASSWORD), &world.client).await.unwrap();
+    let caller = world.users.sessions().authenticate(&signed_in.access_token).await.unwrap();
+    let account = world.users.account();
+    account.request_email_change(&caller, "new@example.org", None, &world.client).await.unwrap();
+    mails(&world).await;
+    let code = Code::new(world.mailbox.last_code("new@example.org").unwrap());
+    account.confirm_email_change(&caller, &code, &world.client).await.unwrap();
+    mails(&world).await;
+    let undo = LinkToken::new(world.mailbox.last_link_token(ANA).unwrap());
+    world.user(ANA, OTHER).await;
+    let before = world.store.audit(AuditQuery::default()).await.unwrap().items.len();
+    for _ in 0..200 {
+        let refused = account.undo_email_change(&undo, &world.client).await;
+        assert!(matches!(refused, Err(Error::InvalidLink)), "{refused:?}");
+    }
+    let query = AuditQuery { size: PageSize::new(200), ..AuditQuery::default() };
+    let after = world.store.audit(query).await.unwrap().items.len();
+    assert!(after - before <= 61, "{} entries", after - before);
 }

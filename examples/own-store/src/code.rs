@@ -199,6 +199,9 @@ fn redeem(tx: &mut Transaction<'_>, command: Redeem) -> Result<Redeemed, StoreEr
         }
     }
     count_wrong_guess(tx, candidates, attempts, &budgets, now)?;
+    if tries.is_empty() && budgets.is_empty() {
+        return Ok(Redeemed::Wrong);
+    }
     let mut waits = Vec::new();
     for rule in &tries {
         waits.extend(tx.used_up([rule], now)?);
@@ -371,7 +374,7 @@ fn undos_of(
         }
         let end = row.code.dies_at;
         ends.push(end);
-        if !row.is_over(now) && row.new_email.as_ref().is_some_and(|email| email.key() == new.key()) {
+        if !row.is_over(now) && row.new_email.as_ref().is_some_and(|email| email.is_spelt_as(new)) {
             undone = Some(undone.map_or(end, |oldest: OffsetDateTime| oldest.min(end)));
         }
     }

@@ -148,11 +148,21 @@ pub fn reseal(key: &SealedSigningKey, keys: &SecretKeys, random: &dyn Random) ->
 /// [`SigningKeysError::None`] without any that is not revoked; [`SigningKeysError::Sealed`] and [`SigningKeysError::Unknown`] name the key
 /// that cannot be used. One such key fails all: tokens that it signed would be refused in silence.
 pub fn open(sealed: &[SealedSigningKey], keys: &SecretKeys) -> Result<SigningKeys, SigningKeysError> {
-    let mut opened: Vec<OpenKey> = sealed
-        .iter()
-        .filter(|sealed| sealed.revoked_at.is_none())
-        .map(|sealed| open_one(sealed, keys))
-        .collect::<Result<_, _>>()?;
+    // A key that another secret key sealed keeps nobody from the others: while a new secret key is brought in, each server
+    // goes on with those it opens, and learns of revoked ones.
+    let (mut opened, mut fault) = (Vec::new(), None);
+    for sealed in sealed.iter().filter(|sealed| sealed.revoked_at.is_none()) {
+        match open_one(sealed, keys) {
+            Ok(key) => opened.push(key),
+            Err(error) => fault = fault.or(Some(error)),
+        }
+    }
+    if let Some(fault) = fault {
+        if opened.is_empty() {
+            return Err(fault);
+        }
+        tracing::error!(error = %fault, "a signing key cannot be opened, the others serve");
+    }
     opened.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.id)));
     // A key set names each key once (RFC 7517 §4.5).
     let mut seen = HashSet::new();
@@ -744,7 +754,12 @@ mod tests {
             }
             for other in ["", "none", "eddsa", "ES384"] {
                 let unknown = SealedSigningKey { algorithm: other.into(), ..key.clone() };
-                let error = open(&[key.clone(), unknown], &secrets(7)).unwrap_err();
+                let beside_a_good_one = [
+                    key.clone(),
+                    SealedSigningKey { id: SigningKeyId::new(NOW, &SystemRandom), ..unknown.clone() },
+                ];
+                assert_eq!(open(&beside_a_good_one, &secrets(7)).unwrap().keys.len(), 1, "the others serve");
+                let error = open(&[unknown], &secrets(7)).unwrap_err();
                 assert!(matches!(error, SigningKeysError::Unknown(of) if of == key.id));
                 assert!(error.to_string().contains(&key.id.to_string()));
             }

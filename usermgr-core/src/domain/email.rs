@@ -74,6 +74,12 @@ impl Email {
         &self.address
     }
 
+    /// Whether it is the same mailbox for any mail server: the same letters, but for the case of ASCII. Two addresses of one
+    /// key may still be two mailboxes ("straße" and "strasse").
+    pub fn is_spelt_as(&self, other: &Self) -> bool {
+        self.as_str().eq_ignore_ascii_case(other.as_str())
+    }
+
     /// What accounts are looked up by.
     pub const fn key(&self) -> &EmailKey {
         &self.key

@@ -20,7 +20,7 @@ use crate::domain::user::User;
 use crate::error::Error;
 use crate::flow::limits::{Standing, plain};
 use crate::port::hook::EmailChangeAttempt;
-use crate::port::store::account::{EmailChangeRequested, RequestEmailChange};
+use crate::port::store::account::{EmailChangeRequested, LimitsQuery, RequestEmailChange};
 use crate::port::store::code::{CandidateFilter, CandidateQuery, NewCode, Redeem, RedeemEffect, Redeemed};
 
 const PURPOSE: CodePurpose = CodePurpose::ChangeEmail;
@@ -61,12 +61,18 @@ impl Account<'_> {
         let now = inner.clock.now();
         let (key, own) = (new_email.key().clone(), user.email.key());
         let audit = inner.audit_draft(AuditEvent::EmailChangeRequest, Some(own), Some(user.id), client, now);
-        let expect = inner.step_up(caller, password, client, &audit).await?;
-        let now = inner.clock.now();
-        // No code is issued that could not be redeemed.
+        // Check the limits before the hash; the command checks them again. No code is issued that could not be redeemed.
         inner.admit_guess(own, Standing::User(user.id), client, now).await?;
         let mut throttle = inner.email_change_limits(user.id, &key, PURPOSE.as_str(), client);
         throttle.extend(inner.own_writes(user.id));
+        if !throttle.is_empty() {
+            let query = LimitsQuery { now, rules: throttle.clone(), network: None };
+            if let Some(retry_after) = inner.store.limits(query).await?.wait(&throttle) {
+                return Err(Error::RateLimited { retry_after: wait(retry_after) });
+            }
+        }
+        let expect = inner.step_up(caller, password, client, &audit).await?;
+        let now = inner.clock.now();
         let command = RequestEmailChange {
             now,
             user_id: user.id,
@@ -194,11 +200,13 @@ impl Account<'_> {
         let audit = command.audit.clone();
         match inner.store.redeem(command).await? {
             Redeemed::Redeemed(_) => Ok(()),
-            Redeemed::Expired => {
-                inner.record_expired_link(audit, client, now).await?;
+            refused @ (Redeemed::Wrong
+            | Redeemed::Exhausted { .. }
+            | Redeemed::Expired
+            | Redeemed::Ambiguous) => {
+                inner.record_refused_link(audit, &refused, client, now).await?;
                 Err(Error::InvalidLink)
             }
-            Redeemed::Wrong | Redeemed::Exhausted { .. } | Redeemed::Ambiguous => Err(Error::InvalidLink),
         }
     }
 }

@@ -35,5 +35,6 @@ impl Inner {
 }
 
 fn origin(purpose: HashPurpose, client: &ClientContext) -> HashOrigin {
-    HashOrigin { purpose, network: client.network() }
+    // The /48 of an IPv6 client: it has as many networks of a /64 as the queue has places, and more.
+    HashOrigin { purpose, network: client.wide_network().unwrap_or_else(|| client.network()) }
 }

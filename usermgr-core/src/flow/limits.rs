@@ -74,10 +74,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         let budgets = self.guess_budgets(email, standing, client);
-        let (name, limit) = ("guess-network", throttle.network_failures);
-        let network = self.rule(name, &[&client.network()], limit, throttle.window);
-        let networks = [network].into_iter().chain(self.wide_rule(name, client, limit, throttle.window));
-        let networks: Vec<_> = networks.collect();
+        let networks = self.guesses_of_network(client);
         let both = [budgets.strangers, budgets.own];
         let query = LimitsQuery {
             now,
@@ -91,6 +88,17 @@ impl Inner {
             Some(retry_after) => Err(Error::TooManyAttempts { retry_after: wait(retry_after) }),
             None => Ok(counted),
         }
+    }
+
+    /// The limit on guesses of a network over all addresses.
+    pub(super) fn guesses_of_network(&self, client: &ClientContext) -> Vec<ThrottleRule> {
+        let throttle = &self.policies.throttle;
+        if !throttle.enabled {
+            return Vec::new();
+        }
+        let (name, limit) = ("guess-network", throttle.network_failures);
+        let network = self.rule(name, &[&client.network()], limit, throttle.window);
+        [network].into_iter().chain(self.wide_rule(name, client, limit, throttle.window)).collect()
     }
 
     /// Reads the limits on asking for a code, a link or a registration. `what` is the purpose, or `reset_link`;
@@ -110,10 +118,11 @@ impl Inner {
         let everybody = self.request_limits(email, what, client);
         let [anywhere, mails] = self.stranger_request_limits(email, what);
         let mails_of_owner = self.mails_a_day("mails-known", &[email.as_str(), &client.network()]);
+        let [of_bearer, mails_of_bearer] = self.bearer_request_limits(standing, what);
         let budgets = redeemer.map(|redeemer| (redeemer, self.guess_budgets(email, redeemer, client)));
 
         let mut rules = everybody.clone();
-        rules.extend([anywhere, mails, mails_of_owner]);
+        rules.extend([anywhere, mails, mails_of_owner, of_bearer, mails_of_bearer]);
         rules.extend(budgets.iter().flat_map(|(_, budgets)| [budgets.strangers, budgets.own]));
         let network = Some(self.known_network(email, client, now));
         let view = self.store.limits(LimitsQuery { now, rules, network }).await?;
@@ -121,8 +130,9 @@ impl Inner {
         let mut throttle = everybody;
         match standing {
             Standing::Unproven if !view.is_known => throttle.extend([anywhere, mails]),
-            Standing::Registration(_) => throttle.push(mails),
-            Standing::Unproven | Standing::User(_) => throttle.push(mails_of_owner),
+            Standing::Registration(_) => throttle.extend([of_bearer, mails]),
+            Standing::Unproven => throttle.push(mails_of_owner),
+            Standing::User(_) => throttle.extend([of_bearer, mails_of_bearer, mails_of_owner]),
         }
         let wait = view.wait(&throttle);
         let may_redeem = budgets
@@ -169,15 +179,25 @@ impl Inner {
         if !self.policies.throttle.enabled {
             return Vec::new();
         }
-        let codes = &self.policies.codes;
-        let user = user.to_string();
         let mut rules = self.request_limits(new_email, what, client);
         rules.extend(self.stranger_request_limits(new_email, what));
-        rules.extend([
-            self.rule("request-user", &[&user, what], codes.requests, codes.window),
-            self.mails_a_day("mails-user", &[&user]),
-        ]);
+        rules.extend(self.bearer_request_limits(Standing::User(user), what));
         rules
+    }
+
+    /// The limits on what the bearer of a session or of a registration's token has sent, over all networks and addresses:
+    /// in a window, and in a day. A forged token names a registration that there is not, which all forgers share.
+    fn bearer_request_limits(&self, standing: Standing, what: &str) -> [ThrottleRule; 2] {
+        let codes = &self.policies.codes;
+        let bearer = match standing {
+            Standing::Unproven => String::new(),
+            Standing::Registration(id) => format!("registration {id}"),
+            Standing::User(id) => format!("user {id}"),
+        };
+        [
+            self.rule("request-bearer", &[&bearer, what], codes.requests, codes.window),
+            self.mails_a_day("mails-bearer", &[&bearer]),
+        ]
     }
 
     fn mails_a_day(&self, name: &'static str, parts: &[&str]) -> ThrottleRule {

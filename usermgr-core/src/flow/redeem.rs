@@ -13,6 +13,7 @@ use crate::domain::user::User;
 use crate::error::Error;
 use crate::manager::Inner;
 use crate::port::store::EventDraft;
+use crate::port::store::audit::Record;
 use crate::port::store::code::{Candidate, CandidateFilter, CandidateQuery, Redeem, RedeemEffect, Redeemed};
 use crate::port::store::throttle::ThrottleRule;
 
@@ -135,33 +136,41 @@ impl Inner {
             Redeemed::Exhausted { retry_after } => {
                 Err(Error::TooManyAttempts { retry_after: wait(retry_after) })
             }
-            Redeemed::Expired => self.refused_though_right(refusal, Error::CodeExpired, client, now).await,
+            Redeemed::Expired => {
+                self.count_on_network(refusal, Error::CodeExpired.reason(), client, now).await?;
+                Err(Error::CodeExpired)
+            }
             Redeemed::Ambiguous => {
-                self.refused_though_right(refusal, Error::RegistrationAmbiguous, client, now).await
+                self.count_on_network(refusal, Error::RegistrationAmbiguous.reason(), client, now).await?;
+                Err(Error::RegistrationAmbiguous)
             }
         }
     }
 
-    /// Records that a right guess was refused. It counts as no wrong one and can be repeated, so the entry has a limit.
-    async fn refused_though_right(
+    /// Records that a right guess came to nothing. It counts as no wrong one for the address, and can be repeated: so it
+    /// counts for the network, which bounds the entries and the hashes.
+    pub(super) async fn count_on_network(
         &self,
         audit: AuditDraft,
-        error: Error,
-        client: &ClientContext,
-        now: OffsetDateTime,
-    ) -> Result<User, Error> {
-        self.record_refusal(audit.refused(now, error.reason(), None), None, client).await?;
-        Err(error)
-    }
-
-    /// Records that a link was used after its end. It can be repeated, so the entry has a limit.
-    pub(super) async fn record_expired_link(
-        &self,
-        audit: AuditDraft,
+        reason: &'static str,
         client: &ClientContext,
         now: OffsetDateTime,
     ) -> Result<(), Error> {
-        self.record_refusal(audit.refused(now, "code_expired", None), None, client).await
+        let (entry, throttle) = (audit.refused(now, reason, None), self.guesses_of_network(client));
+        self.store.record(Record { now, entry, throttle }).await?;
+        Ok(())
+    }
+
+    /// Records that a link of ours was refused. It can be repeated, so the entry has a limit.
+    pub(super) async fn record_refused_link(
+        &self,
+        audit: AuditDraft,
+        refused: &Redeemed,
+        client: &ClientContext,
+        now: OffsetDateTime,
+    ) -> Result<(), Error> {
+        let reason = if *refused == Redeemed::Expired { "code_expired" } else { "invalid_code" };
+        self.record_refusal(audit.refused(now, reason, None), None, client).await
     }
 
     /// How a client stands that may have brought the token of a registration.

@@ -130,11 +130,13 @@ impl Passwords<'_> {
         let audit = command.audit.clone();
         match inner.store.redeem(command).await? {
             Redeemed::Redeemed(_) => Ok(()),
-            Redeemed::Expired => {
-                inner.record_expired_link(audit, client, now).await?;
+            refused @ (Redeemed::Wrong
+            | Redeemed::Exhausted { .. }
+            | Redeemed::Expired
+            | Redeemed::Ambiguous) => {
+                inner.record_refused_link(audit, &refused, client, now).await?;
                 Err(Error::InvalidLink)
             }
-            Redeemed::Wrong | Redeemed::Exhausted { .. } | Redeemed::Ambiguous => Err(Error::InvalidLink),
         }
     }
 }

@@ -116,6 +116,11 @@ impl KeyRing {
                 Ok(keys)
             }
             Err(error) => {
+                if !matches!(error, Error::Unavailable(_)) {
+                    // None of the keys opens. What was read before may have been revoked since: nothing is accepted by it.
+                    *self.read.write().unwrap_or_else(PoisonError::into_inner) = None;
+                    return Err(error);
+                }
                 let before = self.read.read().unwrap_or_else(PoisonError::into_inner).clone();
                 let Some((keys, _)) = before else { return Err(error) };
                 tracing::warn!(%error, "the signing keys could not be read again");

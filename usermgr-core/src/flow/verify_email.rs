@@ -178,6 +178,10 @@ impl Registration<'_> {
         if proven {
             self.inner.still_admitted(key, guard.as_ref()).await?;
             if is_verified {
+                let now = self.inner.clock.now();
+                let audit = self.inner.audit_draft(AuditEvent::Verification, Some(key), None, client, now);
+                let reason = Error::AlreadyVerified.reason();
+                self.inner.count_on_network(audit, reason, client, now).await?;
                 return Err(Error::AlreadyVerified);
             }
         }

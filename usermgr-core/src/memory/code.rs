@@ -139,6 +139,9 @@ impl CodeStore for MemoryStore {
             }
         }
         state.count_wrong_guess(&candidates, attempts, &budgets, now);
+        if tries.is_empty() && budgets.is_empty() {
+            return Ok(Redeemed::Wrong);
+        }
         let waits: Vec<_> = tries.iter().filter_map(|rule| state.used_up([rule], now)).collect();
         if let Some(retry_after) = waits.iter().max().filter(|_| waits.len() == tries.len()) {
             state.audit_refused(audit, now, "too_many_attempts", None);
@@ -364,7 +367,7 @@ impl State {
         let is_open =
             |row: &&CodeRow| row.owner == Owner::User(id) && row.is_undo() && row.closed_at.is_none();
         let gives = |row: &&CodeRow| {
-            !row.is_over(now) && row.new_email.as_ref().is_some_and(|email| email.key() == new.key())
+            !row.is_over(now) && row.new_email.as_ref().is_some_and(|email| email.is_spelt_as(new))
         };
         let open: Vec<&CodeRow> = self.codes.values().filter(is_open).collect();
         let undone = open.iter().copied().filter(gives).map(|row| row.code.dies_at).min();

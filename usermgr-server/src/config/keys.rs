@@ -89,7 +89,7 @@ pub(super) const KEYS: &[Key] = &[
     plain(
         "http.max_connections_per_network",
         "512",
-        "Those of one client network (an IPv4 address, a /64 of IPv6), three quarters of all at most. Proxies that are \
+        "Those of one client network (an IPv4 address, a /48 of IPv6), three quarters of all at most. Proxies that are \
          trusted have no such bound.",
     ),
     plain("http.max_body", "64KiB", "Larger bodies are answered 413."),

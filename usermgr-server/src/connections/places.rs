@@ -161,11 +161,13 @@ fn forget(networks: &mut HashMap<IpAddr, Share>, network: IpAddr) {
     }
 }
 
-/// The network whose connections are counted together: the IPv4 address, or the /64 of an IPv6 address, as for all limits.
+/// The network whose connections are counted together: the IPv4 address, or the /48 of an IPv6 address. One client may have
+/// all of a /48, and its 65,536 networks of a /64 would take every place, the spare ones too.
 fn network(ip: IpAddr) -> IpAddr {
+    const WIDE: u32 = 128 - 48;
     match ip {
         IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> WIDE << WIDE).into(),
     }
 }
 
@@ -244,7 +246,12 @@ mod tests {
         let (places, mut held) = (places(100, 1, 0), Vec::new());
         assert_eq!(take(&places, "2001:db8:1:2::1", &mut held).0, Some(Kind::Full));
         assert_eq!(take(&places, "2001:db8:1:2:ffff::9", &mut held).1, Some(Refused::NetworkShare));
-        assert_eq!(take(&places, "2001:db8:1:3::1", &mut held).0, Some(Kind::Full));
+        assert_eq!(
+            take(&places, "2001:db8:1:3::1", &mut held).1,
+            Some(Refused::NetworkShare),
+            "of the same /48"
+        );
+        assert_eq!(take(&places, "2001:db8:2:3::1", &mut held).0, Some(Kind::Full));
         assert_eq!(take(&places, "192.0.2.1", &mut held).0, Some(Kind::Full));
         assert_eq!(take(&places, "::ffff:192.0.2.1", &mut held).1, Some(Refused::NetworkShare));
     }

@@ -47,7 +47,7 @@ macro_rules! skipping {
 /// A condition: that a text is not ASCII.
 macro_rules! not_ascii {
     ($column:literal) => {
-        concat!("octet_length(", $column, ") <> length(", $column, ")")
+        concat!("octet_length(convert_to(", $column, ", 'UTF8')) <> length(", $column, ")")
     };
 }
 

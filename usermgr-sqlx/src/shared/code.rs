@@ -208,6 +208,10 @@ impl Store {
             }
         }
         count_wrong_guess(&mut tx, &candidates, attempts, now).await?;
+        if tries.is_empty() && budgets.is_empty() {
+            tx.commit().await.map_err(fault)?;
+            return Ok(Redeemed::Wrong);
+        }
         for rule in &budgets {
             limits.count(rule);
         }
@@ -751,7 +755,7 @@ async fn undos_of(
         let (end, expires_at) = (from_ts(dies_at), expires_at.map(from_ts));
         ends.push(end);
         let is_over = end <= now || expires_at.is_some_and(|at| at <= now);
-        if !is_over && email.key() == new.key() {
+        if !is_over && email.is_spelt_as(new) {
             undone = Some(undone.map_or(end, |oldest: OffsetDateTime| oldest.min(end)));
         }
     }

@@ -61,7 +61,8 @@ pub trait CodeStore: Send + Sync {
     ///    - `settled` is false and another registration of the same address is not over, whatever became of its code:
     ///      `Ambiguous`, change nothing; the flow records it, within limits;
     ///    - else spend the code, apply the effect (see [`RedeemEffect`]), audit as done, answer `Redeemed`.
-    /// 4. Anything else is a wrong guess. Add one wrong try to every live code of `candidates`, and count each rule of
+    /// 4. Anything else is a wrong guess. Without `tries` and `budgets` (a link, which cannot be guessed) answer `Wrong`
+    ///    and audit nothing: the flow records it, within limits. Add one wrong try to every live code of `candidates`, and count each rule of
     ///    `budgets` once. When every rule of `tries` is used up (and there is one): answer `Exhausted`. Else count each
     ///    rule of `tries` once, answer `Wrong`. Audit either as refused (`too_many_attempts`, `invalid_code`).
     ///
