@@ -56,13 +56,17 @@ pub enum StartError {
     Build(#[from] BuildError),
     #[error("{path}: {source}")]
     KeyFile { path: String, source: io::Error },
-    #[error("{0}: the secret key is {1}, so anybody can guess it; make one with openssl rand -base64 32")]
+    #[error(
+        "{0}: the secret key is {1}, so anybody can guess it; make one with openssl rand -base64 32, and put this one into \
+         secret.previous_keys"
+    )]
     WeakKeyFile(String, SecretWeakness),
     #[error("{0}: it holds no secret key; a key is 32 bytes in base64")]
     BadKeyFile(String),
     #[error(
         "{0}: the secret key of this database is missing, and a new one would open no code, link or signing key of it; put the \
-         file back or set secret.key; to go on without what the old key made: openssl rand -base64 32 > {0}"
+         file back or set secret.key; to go on without what the old key made: (umask 077; openssl rand -base64 32 > {0}), then \
+         keys rotate --now --revoke"
     )]
     KeyFileMissing(String),
     #[error("database.url: {0}")]
