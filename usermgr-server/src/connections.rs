@@ -375,6 +375,7 @@ fn answer<S, B>(
 ) -> impl Future<Output = Result<Response<progress::Answer<B>>, Infallible>> + use<S, B>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body,
 {
     let watched = activity.request();
     request.extensions_mut().insert(PeerAddr(peer));

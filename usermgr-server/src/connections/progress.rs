@@ -212,9 +212,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// The body of its answer, watched until it was taken.
-    pub(crate) fn answered<B>(self, body: B) -> Answer<B> {
-        self.is_answered.store(true, Ordering::Relaxed);
+    /// The body of its answer, watched until it was taken. The request is answered when the connection asks for that body:
+    /// for one that was given up meanwhile, an answer is made as well, and nobody asks for it.
+    pub(crate) fn answered<B: Body>(self, body: B) -> Answer<B> {
+        self.is_answered.store(body.is_end_stream(), Ordering::Relaxed);
         Answer { body, request: Arc::new(self) }
     }
 }
@@ -254,6 +255,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+        self.request.is_answered.store(true, Ordering::Relaxed);
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
         let watched = |frame: Frame<Bytes>| frame.map_data(|bytes| Piece::new(bytes, &self.request));
         Poll::Ready(frame.map(|frame| frame.map(watched)))
