@@ -12,7 +12,7 @@ use usermgr_core::domain::password::{PasswordHash, PasswordVersion};
 use usermgr_core::domain::role::{Role, Roles};
 use usermgr_core::domain::secret::SecretKeyId;
 use usermgr_core::domain::user::{User, UserStatus};
-use usermgr_core::port::store::account::NewPassword;
+use usermgr_core::port::store::account::{Credentials, NewPassword};
 use usermgr_core::port::store::code::{
     Candidate, CandidateFilter, CandidateQuery, CodeOwner, CodeRequested, CodeStore, CodeTarget, NewCode,
     Redeem, RedeemEffect, Redeemed, RequestCode,
@@ -453,7 +453,16 @@ async fn owner(
         CodePurpose::EmailVerification => waiting_registration(tx, email, target, now).await?,
         _ => Waiting::None,
     };
-    let by_email = user_of(&mut **tx, email).await?.map(|found| found.user.id);
+    let fits = |found: &Credentials| {
+        found.user.status == UserStatus::Active
+            && match purpose {
+                CodePurpose::EmailVerification => found.user.email_verified_at.is_none(),
+                CodePurpose::FirstTimeSetup => found.password.is_none(),
+                _ => true,
+            }
+    };
+    // Only a user whom the code is for is locked: the lock is written to the row, which takes time.
+    let by_email = user_of(&mut **tx, email).await?.filter(fits).map(|found| found.user.id);
     let id = match target {
         CodeTarget::User(id) => Some(id),
         CodeTarget::Anybody => by_email,
@@ -465,14 +474,7 @@ async fn owner(
         Waiting::Several => return Ok(None),
         Waiting::None => {}
     }
-    let Some(found) = found else { return Ok(None) };
-    let fits = found.user.status == UserStatus::Active
-        && match purpose {
-            CodePurpose::EmailVerification => found.user.email_verified_at.is_none(),
-            CodePurpose::FirstTimeSetup => found.password.is_none(),
-            _ => true,
-        };
-    Ok(fits.then(|| Owner::User(Box::new(found.user))))
+    Ok(found.filter(fits).map(|found| Owner::User(Box::new(found.user))))
 }
 
 /// Which registrations a code of verification may be for.
