@@ -421,7 +421,7 @@ async fn a_refused_mail_is_dead_until_it_is_seen_to_on_postgres() {
     a_refused_mail_is_dead_until_it_is_seen_to(Db::Postgres).await;
 }
 
-const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const CALLBACK_SECRET: &str = "whsec_wxTqG8rTi5EDzyffJMAqsgMd8RZDhW1p";
 
 /// A callback as a mail service sends it, signed so many seconds ago.
 async fn call_back(server: &Server, body: &Value, age: i64, secret: &str) -> blackbox::Answer {

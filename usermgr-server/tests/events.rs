@@ -17,7 +17,7 @@ use usermgr_smtp::testing::{HttpSink, ReceivedRequest};
 const ADMIN: &str = "admin@example.org";
 const PASSWORD: &str = "correct horse battery";
 const OTHER: &str = "another fine password";
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const SECRET: &str = "whsec_wxTqG8rTi5EDzyffJMAqsgMd8RZDhW1p";
 const OLD_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 fn create(server: &Server, email: &str, roles: &[&str]) {
