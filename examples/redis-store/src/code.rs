@@ -1,6 +1,7 @@
 //! Codes: asked for and guessed at within limits, and the sessions that they open.
 
 use async_trait::async_trait;
+use usermgr_core::domain::secret::Digest;
 use usermgr_core::port::store::StoreError;
 use usermgr_core::port::store::code::{
     Candidate, CandidateQuery, CodeRequested, CodeStore, Redeem, RedeemEffect, Redeemed, RequestCode,
@@ -51,7 +52,16 @@ impl RedisStore {
                 command.tries = tries.first().map(|rule| used_up(rule, wait)).into_iter().collect();
                 Some(counted)
             }
-            Guess::Counted(counted) => Some(counted),
+            Guess::Counted(counted) => {
+                // A guess without limits would be taken for the use of a link: one that never refuses, under a key of its own.
+                let free = |rule: &ThrottleRule| ThrottleRule {
+                    key: Digest::from_bytes(rule.key.as_bytes().map(|byte| !byte)),
+                    limit: u32::MAX,
+                    ..*rule
+                };
+                command.tries = tries.first().or(budgets.first()).map(free).into_iter().collect();
+                Some(counted)
+            }
         };
         let redeemed = self.apply(command).await?;
         let is_wrong = matches!(redeemed, Redeemed::Wrong | Redeemed::Exhausted { .. });
