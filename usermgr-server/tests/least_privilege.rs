@@ -42,7 +42,7 @@ async fn the_role_that_runs_cannot_touch_tables_or_versions() {
     }
 }
 
-/// Whoever takes the server over cannot hide it: what is in the audit log stays as it is for 30 days.
+/// An attacker who takes the server over cannot hide it: entries of the audit log stay as they are for 30 days.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Postgres: run scripts/test"]
 async fn the_role_that_runs_cannot_change_the_audit_log() {

@@ -210,7 +210,7 @@ async fn compare(store: Arc<dyn Store>) {
     users.sessions().login(account, &Password::new(PASSWORD), &client(1)).await.unwrap();
 
     for (n, request) in
-        ["register", "resend", "request_code", "forgot", "verify", "set"].into_iter().enumerate()
+        ["register", "resend", "request_code", "forgot", "verify", "set", "login"].into_iter().enumerate()
     {
         let mut of_nobody = None;
         for address in [nobody, account, disabled, pending] {
@@ -224,6 +224,10 @@ async fn compare(store: Arc<dyn Store>) {
                 "request_code" => {
                     let purpose = CodePurpose::ResetPassword;
                     drop(users.passwords().request_code(address, purpose, None, &client).await);
+                }
+                "login" => {
+                    let wrong = Password::new(OTHER);
+                    drop(users.sessions().login(address, &wrong, &client).await);
                 }
                 "forgot" => drop(users.passwords().forgot(address, &client).await),
                 "verify" => drop(users.registration().verify(Verify::new(address, "000001"), &client).await),

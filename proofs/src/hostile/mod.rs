@@ -14,7 +14,7 @@ use crate::mail::Mailbox;
 use crate::server::{Database, Manner, Servers};
 use crate::{PATIENCE, SetUp, Trouble};
 use attacks::Hold;
-use bystander::{Bystander, Seen};
+use bystander::{Bystander, PAUSE, SHORT_PAUSE, Seen};
 
 /// Where hostile clients come from, and where somebody else does.
 const HOSTILE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -172,7 +172,7 @@ pub async fn attack(plan: &HostilePlan, attack: Attack) -> Result<Suffered, Trou
 /// Each way to hold connections, all at once, for as long as they may be held and a little longer.
 async fn hold(target: Target, suffered: &mut Suffered) -> Result<(), Trouble> {
     const EACH: usize = 20;
-    let others = Bystander::begin(target, true).await?;
+    let others = Bystander::begin(target, true, PAUSE).await?;
     let until = Instant::now() + HELD + Duration::from_secs(2);
     let mut holding = Vec::new();
     for hold in Hold::ALL {
@@ -215,7 +215,7 @@ async fn flood(
     let (networks, number) =
         if attack == Attack::FloodNetworks { (NETWORKS, OF_EACH_NETWORK * NETWORKS) } else { (1, FLOOD) };
     // Sign-ins are refused, honestly, when all places are taken by forty networks.
-    let others = Bystander::begin(target, networks == 1).await?;
+    let others = Bystander::begin(target, networks == 1, PAUSE).await?;
     let flood = attacks::flood(attack, target, number, networks, plan.lasts).await;
     let seen = others.end().await?;
     suffered.row(attack.name(), flood.most_open, "", Some(&seen), None);
@@ -235,7 +235,7 @@ async fn guess(
 ) -> Result<(), Trouble> {
     let guesser = Arc::new(attacks::Guesser::prepare(attack, target).await?);
     let before = rows(database).await?;
-    let others = Bystander::begin(target, false).await?;
+    let others = Bystander::begin(target, false, SHORT_PAUSE).await?;
     let calls = guesser.run(plan.guesses).await?;
     let seen = others.end().await?;
     // What workers had under way.

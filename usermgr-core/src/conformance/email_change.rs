@@ -550,7 +550,7 @@ pub async fn undos_are_in_the_order_of_the_changes(harness: &dyn StoreHarness) {
     assert_eq!(undone(&store, first, 63).await.0.email, ana.email);
 }
 
-/// Whoever proves the old mailbox by changing back to it undid the change: its link and every later one are void, and no
+/// A user who proves the old mailbox by changing back to it undid the change: its link and every later one are void, and no
 /// new one goes to the address that was left.
 pub async fn a_change_back_ends_its_undo(harness: &dyn StoreHarness) {
     let store = harness.fresh().await;

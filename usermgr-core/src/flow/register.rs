@@ -209,7 +209,7 @@ impl Registration<'_> {
         input.check()?;
         let (Some(email), Some(password)) = (email, password) else { return Err(input.refusal()) };
 
-        // Check the limits before the expensive hash; the command checks them again. Whoever registers brings the token
+        // Check the limits before the expensive hash; the command checks them again. A client that registers brings the token
         // of the registration, and with it a budget of guesses that nobody else can use up.
         let purpose = CodePurpose::EmailVerification;
         let now = self.inner.clock.now();

@@ -220,7 +220,7 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Without the name: whoever typed it has not proven the address, and a stranger's words open no mail.
+    /// Without the name: the address is not proven, so a stranger may have typed the name.
     const fn registration(row: &'a RegistrationRow) -> Self {
         Self { user: None, email: &row.email, locale: row.locale.as_ref(), username: None }
     }

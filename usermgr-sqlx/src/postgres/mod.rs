@@ -51,7 +51,7 @@ macro_rules! not_ascii {
     };
 }
 
-/// Which entries of the audit log a purge before `$1` removes. A trigger refuses younger ones, whoever removes them.
+/// Which entries of the audit log a purge before `$1` removes. A trigger refuses to remove younger ones.
 macro_rules! audit_is_over {
     () => {
         "at < $1 AND at < now() - INTERVAL '30 days'"

@@ -843,7 +843,7 @@ pub(super) async fn locked_returning_user(
     row.map(UserRow::credentials).transpose()
 }
 
-/// A deleted user who may come back, locked, whoever has the address.
+/// A deleted user who may come back, locked. Another user may have the address.
 pub(super) async fn locked_deleted_user(
     tx: &mut Tx,
     id: UserId,

@@ -303,7 +303,8 @@ pub(super) async fn is_known(
     user: Option<UserId>,
     guard: &LoginGuard,
 ) -> Result<bool, StoreError> {
-    let Some(user) = user else { return Ok(false) };
+    // The same read without a user, so the time does not tell whether there is an account.
+    let user = user.unwrap_or(UserId::from_uuid(uuid::Uuid::nil()));
     let found: Option<i64> = sqlx::query_scalar(
         "SELECT CAST(1 AS BIGINT) FROM usermgr_networks WHERE user_id = $1 AND network = $2 AND seen_at >= $3",
     )
