@@ -89,7 +89,7 @@ async fn what_happens_is_counted_and_told(db: Db) {
     server.get_as("/users/01890a5d-ac96-774b-bcce-b302099a8057", token).await.expect(403);
     server.post_as("/sessions/logout", token, None).await.expect(204);
     server.call("BREW".parse().unwrap(), "/users/ana@example.org/secret", &[], None).await.expect(404);
-    mailbox.nth(ANA, 3).await;
+    mailbox.count(ANA, 3).await;
 
     let address = metrics_address(&server.log());
     let text = get(&address, "GET", "/metrics").await;

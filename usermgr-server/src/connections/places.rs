@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 
+use crate::http::client::is_trusted;
+
 /// Spare places: enough for the probes of many networks, and few enough to cost nothing.
 const SPARE: usize = 256;
 /// Spare places of one network: one that floods takes no more of them from the probes of others.
@@ -117,7 +119,7 @@ impl Places {
     /// A place for a connection from this address, and why it is a spare one or none.
     pub(crate) fn take(self: &Arc<Self>, peer: IpAddr) -> (Option<Place>, Option<Refused>) {
         let ip = peer.to_canonical();
-        let network = (!self.is_proxy(ip)).then(|| network(ip));
+        let network = (!is_trusted(ip, &self.limits.proxies)).then(|| network(ip));
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let Taken { full, spare, networks } = &mut *taken;
         let share = network.map(|network| networks.entry(network).or_default());
@@ -147,10 +149,6 @@ impl Places {
             Kind::Spare
         };
         (Some(Place { places: Arc::clone(self), network, kind }), refused)
-    }
-
-    fn is_proxy(&self, ip: IpAddr) -> bool {
-        self.limits.proxies.iter().any(|network| network.contains(&ip))
     }
 }
 
@@ -209,7 +207,7 @@ mod tests {
     use super::*;
 
     fn places(connections: usize, per_network: usize, spare: usize) -> Arc<Places> {
-        let proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        let proxies = vec!["10.0.0.0/8".parse().unwrap(), "::ffff:172.16.0.0/108".parse().unwrap()];
         Places::new(Limits { connections, per_network, spare, proxies })
     }
 
@@ -259,8 +257,11 @@ mod tests {
     #[test]
     fn a_trusted_proxy_has_no_share_to_exceed() {
         let (places, mut held) = (places(100, 4, 20), Vec::new());
-        for _ in 0..100 {
+        for _ in 0..90 {
             assert_eq!(take(&places, "10.0.0.2", &mut held), (Some(Kind::Full), None));
+        }
+        for _ in 0..10 {
+            assert_eq!(take(&places, "172.16.0.2", &mut held), (Some(Kind::Full), None), "named as IPv6");
         }
         for _ in 0..20 {
             assert_eq!(take(&places, "10.0.0.2", &mut held), (Some(Kind::Spare), Some(Refused::Full)));

@@ -135,7 +135,7 @@ fn address(parts: &Parts, trusted: &[IpNet], header: ForwardedHeader) -> Option<
 }
 
 /// Whether an address is in one of the networks, also where a network of IPv4 is written as one of IPv6.
-fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
+pub(crate) fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     let mapped = match ip {
         IpAddr::V4(ip) => IpAddr::V6(ip.to_ipv6_mapped()),
         IpAddr::V6(_) => ip,

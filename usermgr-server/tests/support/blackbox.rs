@@ -437,22 +437,43 @@ impl Mailbox {
         format!("smtp://{}?tls=none", self.sink.address())
     }
 
-    /// The n-th mail to an address, from 1, once it is there.
-    pub async fn nth(&self, address: &str, n: usize) -> ReceivedMail {
+    /// The n-th code mailed to an address, from 1, once it is there. Mails go out side by side, so none is found by its
+    /// place among mails of other kinds.
+    pub async fn code(&self, address: &str, n: usize) -> String {
+        self.nth(address, n, "a code", |mail| mail.code().is_some()).await.code().unwrap()
+    }
+
+    /// The n-th mail to an address that has a link.
+    pub async fn link(&self, address: &str, n: usize) -> ReceivedMail {
+        self.nth(address, n, "a link", |mail| mail.link_token().is_some()).await
+    }
+
+    /// The n-th mail to an address that has neither code nor link.
+    pub async fn notice(&self, address: &str, n: usize) -> ReceivedMail {
+        self.nth(address, n, "a notice", |mail| mail.code().is_none() && mail.link_token().is_none()).await
+    }
+
+    /// Waits until an address has so many mails.
+    pub async fn count(&self, address: &str, n: usize) {
+        self.nth(address, n, "any mail", |_| true).await;
+    }
+
+    async fn nth(
+        &self,
+        address: &str,
+        n: usize,
+        what: &str,
+        is_meant: impl Fn(&ReceivedMail) -> bool,
+    ) -> ReceivedMail {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            let mails: Vec<_> =
-                self.sink.mails().into_iter().filter(|mail| mail.to.iter().any(|to| to == address)).collect();
-            if let Some(mail) = mails.into_iter().nth(n - 1) {
+            let mut mails = self.sink.mails().into_iter();
+            let is_here = |mail: &ReceivedMail| mail.to.iter().any(|to| to == address) && is_meant(mail);
+            if let Some(mail) = mails.by_ref().filter(is_here).nth(n - 1) {
                 return mail;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("mail number {n} to {address} did not come");
-    }
-
-    /// The code in the n-th mail to an address.
-    pub async fn code(&self, address: &str, n: usize) -> String {
-        self.nth(address, n).await.code().expect("the mail has a code")
+        panic!("number {n} of the mails with {what} to {address} did not come");
     }
 }
