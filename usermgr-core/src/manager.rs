@@ -93,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) upkeep: Upkeep,
     pub(crate) scheduler: Scheduler,
     pub(crate) exports: Exports,
+    /// Whether answers wait for a random time where their own time would tell something.
+    pub(crate) blurs_timing: bool,
 }
 
 impl UserManager {
@@ -107,9 +109,13 @@ impl UserManager {
     /// Keys that sign access tokens are read, and made when there are none, in the store of this manager: have
     /// [`jwks`](Self::jwks) called once before the first sign-in within a transaction. Workers and jobs are this
     /// manager's too.
+    ///
+    /// # Security
+    /// The random pause of up to 20 ms before some answers is left out, so that the transaction holds its locks no longer than
+    /// it must. Where strangers can measure the time of an answer, wait for a random time after the commit.
     #[must_use]
     pub fn over(&self, store: Arc<dyn Store>) -> Self {
-        Self { inner: Arc::new(Inner { store, ..Inner::clone(&self.inner) }) }
+        Self { inner: Arc::new(Inner { store, blurs_timing: false, ..Inner::clone(&self.inner) }) }
     }
 
     /// Sign-up: register, send the code again, verify, activate.
@@ -637,6 +643,7 @@ impl UserManagerBuilder {
                 upkeep,
                 scheduler,
                 exports: Exports::default(),
+                blurs_timing: true,
             }),
         })
     }

@@ -61,7 +61,9 @@ impl Sessions<'_> {
             (view.user.filter(|found| found.user.status == UserStatus::Active), verified)
         else {
             let failed = LoginFailed { now: inner.clock.now(), user_id, guard, audit };
-            return Err(match inner.store.login_failed(failed).await? {
+            let counted = inner.store.login_failed(failed).await?;
+            inner.blur_timing().await;
+            return Err(match counted {
                 LoginCounted::Counted => Error::InvalidCredentials,
                 LoginCounted::Throttled { retry_after } => {
                     Error::TooManyAttempts { retry_after: wait(retry_after) }

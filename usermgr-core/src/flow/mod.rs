@@ -25,3 +25,4 @@ mod input;
 mod limits;
 mod redeem;
 mod step_up;
+mod timing;

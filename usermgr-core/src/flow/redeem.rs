@@ -130,7 +130,11 @@ impl Inner {
             audit,
             events,
         };
-        match self.store.redeem(command).await? {
+        let redeemed = self.store.redeem(command).await?;
+        if !matches!(redeemed, Redeemed::Redeemed(_)) {
+            self.blur_timing().await;
+        }
+        match redeemed {
             Redeemed::Redeemed(user) => Ok(*user),
             Redeemed::Wrong => Err(Error::InvalidCode),
             Redeemed::Exhausted { retry_after } => {

@@ -251,7 +251,9 @@ impl Registration<'_> {
             tries: Some(self.inner.tries(&key, purpose)),
             audit: self.inner.audit_draft(AuditEvent::Registration, Some(&key), None, client, now),
         };
-        match self.inner.store.register(command).await? {
+        let registered = self.inner.store.register(command).await?;
+        self.inner.blur_timing().await;
+        match registered {
             Registered::Taken if policies.registration.reveal_existing => Err(Error::EmailTaken),
             Registered::Throttled { retry_after } => {
                 Err(Error::RateLimited { retry_after: wait(retry_after) })
@@ -348,7 +350,9 @@ impl Inner {
     }
 
     pub(super) async fn answer_request(&self, command: RequestCode) -> Result<CodeSent, Error> {
-        match self.store.request_code(command).await? {
+        let requested = self.store.request_code(command).await?;
+        self.blur_timing().await;
+        match requested {
             CodeRequested::Queued | CodeRequested::Nobody => {
                 Ok(CodeSent { resend_after: plain(self.policies.codes.resend_interval) })
             }

@@ -193,7 +193,9 @@ impl Registration<'_> {
         }
         let audit = self.inner.audit_draft(AuditEvent::Verification, Some(key), None, client, now);
         let failed = LoginFailed { now, user_id: None, guard, audit };
-        match self.inner.store.login_failed(failed).await? {
+        let counted = self.inner.store.login_failed(failed).await?;
+        self.inner.blur_timing().await;
+        match counted {
             LoginCounted::Counted => Err(Error::InvalidCredentials),
             LoginCounted::Throttled { retry_after } => {
                 Err(Error::TooManyAttempts { retry_after: wait(retry_after) })

@@ -10,6 +10,18 @@ pub trait Random: Send + Sync + std::fmt::Debug {
     fn fill(&self, bytes: &mut [u8]);
 }
 
+/// A random duration from zero to `longest`; each is as likely as any other.
+pub(crate) fn duration_up_to(longest: std::time::Duration, random: &dyn Random) -> std::time::Duration {
+    longest.mul_f64(fraction(random))
+}
+
+/// A random number from 0 to 1.
+pub(crate) fn fraction(random: &dyn Random) -> f64 {
+    let mut bytes = [0; 4];
+    random.fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
 /// The operating system's cryptographic generator.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::exhaustive_structs, reason = "it holds nothing")]

@@ -2,7 +2,7 @@
 
 use time::Duration;
 
-use crate::port::random::Random;
+use crate::port::random::{Random, fraction};
 
 /// The wait after the first attempt to deliver something.
 const FIRST: Duration = Duration::seconds(5);
@@ -27,23 +27,7 @@ pub(super) fn doubled(first: Duration, longest: Duration, attempt: u32) -> Durat
 
 /// The duration, up to a fifth shorter or longer by chance.
 pub(super) fn jittered(duration: Duration, random: &dyn Random) -> Duration {
-    duration * JITTER.mul_add(chance(random).mul_add(2.0, -1.0), 1.0)
-}
-
-/// A length from `shortest` to `longest`, each as likely as any other.
-pub(super) fn between(
-    shortest: std::time::Duration,
-    longest: std::time::Duration,
-    random: &dyn Random,
-) -> std::time::Duration {
-    shortest + longest.saturating_sub(shortest).mul_f64(chance(random))
-}
-
-/// From 0 to 1.
-fn chance(random: &dyn Random) -> f64 {
-    let mut bytes = [0; 4];
-    random.fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+    duration * JITTER.mul_add(fraction(random).mul_add(2.0, -1.0), 1.0)
 }
 
 #[cfg(test)]
@@ -76,13 +60,5 @@ mod tests {
         let waits: Vec<Duration> = (0..200).map(|_| backoff(3, &SystemRandom)).collect();
         assert!(waits.iter().all(|wait| (Duration::seconds(16)..=Duration::seconds(24)).contains(wait)));
         assert!(waits.iter().min() < waits.iter().max());
-    }
-
-    #[test]
-    fn a_length_between_two_reaches_both() {
-        let (shortest, longest) = (std::time::Duration::from_millis(5), std::time::Duration::from_millis(30));
-        assert_eq!(between(shortest, longest, &Constant(0x00)), shortest);
-        assert_eq!(between(shortest, longest, &Constant(0xff)), longest);
-        assert_eq!(between(longest, shortest, &Constant(0xff)), longest);
     }
 }

@@ -5,13 +5,13 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use super::Stop;
-use super::backoff::{between, doubled, jittered};
+use super::backoff::{doubled, jittered};
 use super::caught::{Panicked, caught};
 use super::flights::Flights;
 use super::keeper::{Keeper, Kept};
 use super::settler::Settler;
 use crate::port::clock::Clock;
-use crate::port::random::Random;
+use crate::port::random::{Random, duration_up_to};
 use crate::port::store::StoreError;
 use crate::port::store::outbox::{Claim, DomainRoom, Lease, RenewLeases, Renewed, Settled};
 use async_trait::async_trait;
@@ -28,11 +28,11 @@ pub(super) const LEASE: Duration = Duration::seconds(30);
 pub(super) const CLAIM_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long to wait for something to become due before asking anyway.
 const WAIT_AT_MOST: std::time::Duration = std::time::Duration::from_secs(1);
-/// The shortest and the longest time between a signal and the claim. Nobody notices it in a mail, and a store that signals
-/// too often is not asked more often than this. The length is chance: at a fixed time after a commit, the caller's next
-/// request would wait behind the claim only where there was a mail to send, and so tell who has an account.
-const WAIT_AFTER_SIGNAL: (std::time::Duration, std::time::Duration) =
-    (std::time::Duration::from_millis(5), std::time::Duration::from_millis(30));
+/// The shortest time between a signal and the claim. A store that signals too often is not asked more often than this.
+pub(super) const WAIT_AFTER_SIGNAL: std::time::Duration = std::time::Duration::from_millis(5);
+/// The longest random time that is added to [`WAIT_AFTER_SIGNAL`]. A claim at a fixed time after a commit would delay the
+/// caller's next request only if there was a mail to send. That would tell who has an account.
+pub(super) const SIGNAL_JITTER: std::time::Duration = std::time::Duration::from_millis(25);
 /// The first and the longest wait after the store failed.
 const STORE_WAIT: (Duration, Duration) = (Duration::milliseconds(250), Duration::seconds(5));
 /// The most bytes of an error that are kept and logged.
@@ -300,7 +300,7 @@ async fn something_is_due<L: Lane>(lane: &Arc<L>) {
     if caught(lane.wait_for_due(WAIT_AT_MOST)).await.is_err() {
         tokio::time::sleep(WAIT_AT_MOST).await;
     }
-    tokio::time::sleep(between(WAIT_AFTER_SIGNAL.0, WAIT_AFTER_SIGNAL.1, lane.random())).await;
+    tokio::time::sleep(WAIT_AFTER_SIGNAL + duration_up_to(SIGNAL_JITTER, lane.random())).await;
 }
 
 /// Waits for `wake` or `stop`, or until a domain that had all its places has one again; deliveries go on and end

@@ -15,7 +15,6 @@ use super::request_id;
 pub struct PeerAddr(pub SocketAddr);
 
 /// That a connection is one over the limits of its listener: it is for health checks alone.
-#[cfg_attr(not(feature = "program"), expect(dead_code, reason = "the program's listener says it"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OverLimit;
 
