@@ -15,6 +15,7 @@ use usermgr_core::port::clock::SystemClock;
 use usermgr_core::port::events::EventPublisher;
 use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 use usermgr_core::port::random::{Random as _, SystemRandom};
+use usermgr_core::port::store::UpkeepStore as _;
 use usermgr_core::port::store::account::UserQuery;
 use usermgr_core::port::store::outbox::OutboxQuery;
 use usermgr_core::port::store::{Store, StoreError};
@@ -44,6 +45,8 @@ pub enum StartError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Migrate(#[from] MigrateError),
+    #[error("database.url: the database takes no writes: {}", root(.0))]
+    NotWritable(#[source] StoreError),
     #[error("mail.url: {0}")]
     Mail(#[from] MailUrlError),
     #[error("events.url: {0}")]
@@ -124,7 +127,8 @@ impl Database {
         } else if url.starts_with("sqlite:") {
             Ok(Self::Sqlite(SqliteStore::connect(url, config.max_connections).await?))
         } else {
-            Ok(Self::Postgres(PgStore::connect(url, config.max_connections).await?))
+            let store = PgStore::connect(url, config.max_connections).await?;
+            Ok(Self::Postgres(store.with_timeout(config.database_timeout)))
         }
     }
 
@@ -132,6 +136,15 @@ impl Database {
         match self {
             Self::Sqlite(store) => store.migrate().await,
             Self::Postgres(store) => store.migrate().await,
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Writes something that changes nothing: a server whose database can be read only would answer every request with 503.
+    async fn prove_write(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.ping().await,
+            Self::Postgres(store) => store.ping().await,
             Self::Memory(_) => Ok(()),
         }
     }
@@ -418,6 +431,7 @@ async fn watched_manager(
 ) -> Result<UserManager, StartError> {
     let database = Database::open(config).await?;
     database.migrate().await?;
+    database.prove_write().await.map_err(StartError::NotWritable)?;
     let pools = database.pools();
     let store = Arc::new(ObservedStore::new(database.into_store(), Arc::clone(metrics)));
     let manager = manager_over(config, store).await?;

@@ -583,6 +583,9 @@ fn what_goes_wrong_says_what_to_do_next() {
     place.write("usermgr.toml", "[database]\nurl = \"sqlite://nowhere/usermgr.db\"\n");
     assert!(place.refused(1, &["users", "list"]).contains("database.url: "));
     assert!(place.refused(1, &["users", "list"]).contains("its folder has to exist"));
+    place.write("usermgr.toml", "[database]\nurl = \"sqlite://usermgr.db?mode=ro\"\n");
+    let said = place.refused(1, &["serve"]);
+    assert!(said.contains("database.url: ") && said.contains("readonly"), "{said}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("[http]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
     place.write("usermgr.toml", &listen);

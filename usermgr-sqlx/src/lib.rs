@@ -12,6 +12,8 @@ mod postgres;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod write_proof;
 
 pub use error::{ConnectError, MigrateError, TransactionError};
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -46,6 +46,12 @@ pub(super) const KEYS: &[Key] = &[
          DATABASE_URL is read where USERMGR_DATABASE_URL is not set.",
     ),
     plain("database.max_connections", "10", "Connections of this process. Ten suffice for two cores."),
+    plain(
+        "database.timeout",
+        "5s",
+        "How long a command of the database may take, from 1s to 1m. Then its request is answered 503 and its connection is \
+         closed. PostgreSQL only.",
+    ),
     plain("http.listen", "127.0.0.1:8000", "Where it listens. 0.0.0.0:8000 is every interface."),
     plain(
         "http.base_path",

@@ -38,6 +38,7 @@ use crate::pages::PagesOptions;
 pub struct Config {
     pub database_url: SecretString,
     pub max_connections: u32,
+    pub database_timeout: std::time::Duration,
     pub listen: SocketAddr,
     pub base_path: String,
     pub trusted_proxies: Vec<IpNet>,

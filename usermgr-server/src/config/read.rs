@@ -237,6 +237,11 @@ impl Reader {
         let max_connections = self.value("database.max_connections", "a whole number from 1 on", |text| {
             text.parse().ok().filter(|connections| *connections > 0)
         });
+        let database_timeout =
+            self.value("database.timeout", "a duration from 1s to 1m such as 5s", |text| {
+                let timeout = parse_duration(text)?.unsigned_abs();
+                (1..=60).contains(&timeout.as_secs()).then_some(timeout)
+            });
         let listen = self
             .value("http.listen", "an address and a port such as 127.0.0.1:8000", |text| text.parse().ok());
         let base_path = self.value("http.base_path", "a path such as /v1 or /", parse_base_path);
@@ -302,6 +307,7 @@ impl Reader {
         Some(Config {
             database_url: database?,
             max_connections: max_connections?,
+            database_timeout: database_timeout?,
             listen: listen?,
             base_path: base_path?,
             trusted_proxies: trusted_proxies?,

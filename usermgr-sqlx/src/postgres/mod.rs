@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, OnceCell};
 use usermgr_core::port::store::StoreError;
 
 use crate::error::{ConnectError, MigrateError, TransactionError};
-use crate::finish::finish;
 use crate::pool::PoolGauges;
+use crate::write_proof::WriteProof;
 
 type Db = sqlx::Postgres;
 type Store = PgStore;
-type OwnTx = sqlx::Transaction<'static, Db>;
+type OwnTx = Transaction;
+type OwnReader = Connection;
 /// How a time stands in a table: TIMESTAMPTZ, to the microsecond.
 type Ts = OffsetDateTime;
 
@@ -65,6 +68,20 @@ macro_rules! migration {
     };
 }
 
+/// Runs one attempt at a command within its deadline. What works in a host transaction has the host's own deadline.
+macro_rules! attempt {
+    ($store:ident.$once:ident($($argument:expr),*)) => {
+        if $store.joined.is_some() {
+            $store.$once($($argument),*).await
+        } else {
+            super::super::connection::deadline($store.timeout, $store.$once($($argument),*)).await
+        }
+    };
+}
+
+mod connection;
+use connection::{Connection, Suspicion, TIMEOUT, Transaction};
+
 #[path = "../shared/mod.rs"]
 mod shared;
 use shared::STALE;
@@ -73,6 +90,10 @@ use shared::host_transaction::{Joined, Tx};
 
 /// Held while tables are made, so that instances that start together take turns.
 const MIGRATION_LOCK: i64 = 0x7573_6572_6d67_7200;
+/// How long to wait for the first connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an attempt at a command of upkeep may take.
+const UPKEEP_TIMEOUT: Duration = Duration::from_mins(1);
 const CHANNEL: &str = "usermgr_outbox";
 /// What is told where no mail is due.
 const ONLY_EVENTS: &str = "events";
@@ -103,6 +124,10 @@ pub struct PgStore {
     others_due: Arc<Notify>,
     mails_due_elsewhere: Arc<AtomicBool>,
     telling: Arc<OnceCell<()>>,
+    suspicion: Suspicion,
+    write_proof: WriteProof,
+    /// How long an attempt at a command may take.
+    timeout: Duration,
 }
 
 impl std::fmt::Debug for PgStore {
@@ -118,15 +143,34 @@ impl PgStore {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self, ConnectError> {
+        let options: PgConnectOptions = url.parse().map_err(ConnectError)?;
+        // A lone connection first: the pool would try again until its time is up, and not say why.
+        let connecting = async {
+            let mut first = PgConnection::connect_with(&options).await?;
+            connection::check_encoding(&mut first).await?;
+            connection::check_writable(&mut first).await?;
+            first.close().await
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(ConnectError)?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(TIMEOUT)
             // A round trip for each command, to learn what the command itself learns.
             .test_before_acquire(false)
-            .connect(url)
-            .await
-            .map_err(ConnectError)?;
+            // The address can lead to a standby for a moment. The pool tries again until it leads to the primary.
+            .after_connect(|connection, _| Box::pin(connection::check_writable(connection)))
+            .connect_lazy_with(options);
         Ok(Self::with_pool(pool))
+    }
+
+    /// Sets how long an attempt at a command may take; 5 seconds unless it is set. Then the command fails, and its
+    /// connection is closed. Whether it was done is not known. A host's pool should wait no longer for a connection
+    /// (`acquire_timeout`).
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 
     /// A store on a pool that the host made. Its tables begin with `usermgr_` and live beside the host's own.
@@ -140,6 +184,9 @@ impl PgStore {
             others_due: Arc::default(),
             mails_due_elsewhere: Arc::default(),
             telling: Arc::default(),
+            suspicion: Suspicion::none(),
+            write_proof: WriteProof::default(),
+            timeout: TIMEOUT,
         }
     }
 
@@ -187,28 +234,25 @@ impl PgStore {
         if let Some(joined) = &self.joined {
             return Ok(Tx::Joined(joined.turn().await?));
         }
-        let mut stale = 0;
-        loop {
-            let begun = self.begin_own().await.map_err(StoreError::unavailable);
-            match begun {
-                // Nothing has begun yet. The next connection may be a good one, or a new one.
-                Err(error) if stale < STALE && was_cut_off(&error) => stale += 1,
-                begun => return begun.map(Tx::Own),
-            }
-        }
+        let begun = self.suspicion.begin(&self.pool, STALE).await;
+        begun.map(Tx::Own).map_err(StoreError::unavailable)
     }
 
-    /// Begins a transaction. A BEGIN that is dropped half way would leave its connection in a transaction that the driver
-    /// does not know of (<https://github.com/transact-rs/sqlx/issues/4393>), and the pool would hand it out so. It is
-    /// finished instead, and rolled back.
-    async fn begin_own(&self) -> Result<OwnTx, sqlx::Error> {
-        // Waiting for a connection may be given up.
-        let connection = self.pool.acquire().await?;
-        finish(sqlx::Transaction::begin(connection, None)).await
+    /// The store for work that may take long.
+    fn patient(&self) -> Self {
+        Self { timeout: self.timeout.max(UPKEEP_TIMEOUT), ..self.clone() }
+    }
+
+    async fn check_server(&self) -> Result<(), MigrateError> {
+        Ok(connection::check_encoding(&mut *self.pool.acquire().await?).await?)
+    }
+
+    async fn own_reader(&self) -> Result<OwnReader, sqlx::Error> {
+        Connection::acquire(&self.pool).await
     }
 
     async fn begin_migration(&self) -> Result<OwnTx, MigrateError> {
-        let mut tx = self.begin_own().await?;
+        let mut tx = self.suspicion.begin(&self.pool, STALE).await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *tx).await?;
         Ok(tx)
     }
@@ -294,7 +338,7 @@ impl PgStore {
 }
 
 /// Refuses a host's transaction in which commands would not hold.
-async fn refuse_unfit(tx: &mut OwnTx) -> Result<(), TransactionError> {
+async fn refuse_unfit(tx: &mut sqlx::Transaction<'static, Db>) -> Result<(), TransactionError> {
     let isolation: String =
         sqlx::query_scalar("SELECT current_setting('transaction_isolation')").fetch_one(&mut **tx).await?;
     if isolation == "read committed" { Ok(()) } else { Err(TransactionError::Isolation(isolation)) }
@@ -302,28 +346,31 @@ async fn refuse_unfit(tx: &mut OwnTx) -> Result<(), TransactionError> {
 
 /// Whether the connection was there no more: the server was restarted, or somebody ended it.
 fn was_cut_off(error: &StoreError) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    let StoreError::Unavailable(source) = error else { return false };
-    match source.downcast_ref::<sqlx::Error>() {
-        Some(sqlx::Error::Io(error)) => {
-            [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof]
-                .contains(&error.kind())
-        }
-        Some(sqlx::Error::Database(error)) => {
-            error.code().is_some_and(|code| ["57P01", "57P02"].contains(&code.as_ref()))
-        }
-        _ => false,
-    }
+    database_error(error).is_some_and(connection::is_cut_off)
 }
 
 /// Whether the transaction was rolled back only because another one was in its way, so that it may be run again. A value
 /// that may be there once was taken at this very moment; the next run sees by whom. In a host's transaction only that is
 /// run again: whatever else is in the way waits for what the host has locked.
 fn was_in_the_way(error: &StoreError, joined: bool) -> bool {
-    let StoreError::Unavailable(source) = error else { return false };
-    source
-        .downcast_ref::<sqlx::Error>()
-        .and_then(sqlx::Error::as_database_error)
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code == "23505" || (!joined && ["40001", "40P01"].contains(&code.as_ref())))
+    let code = database_error(error).and_then(sqlx::Error::as_database_error).and_then(DatabaseError::code);
+    code.is_some_and(|code| code == "23505" || (!joined && ["40001", "40P01"].contains(&code.as_ref())))
+}
+
+fn database_error(error: &StoreError) -> Option<&sqlx::Error> {
+    let StoreError::Unavailable(source) = error else { return None };
+    source.downcast_ref()
+}
+
+impl Store {
+    /// Whether the attempt failed because its connection takes no writes. Nothing was written, and the next attempt begins
+    /// on another connection.
+    fn was_on_a_read_only_connection(&self, error: &StoreError) -> bool {
+        let refused = self.joined.is_none() && database_error(error).is_some_and(connection::is_read_only);
+        if refused {
+            self.suspicion.raise();
+            self.write_proof.revoke();
+        }
+        refused
+    }
 }

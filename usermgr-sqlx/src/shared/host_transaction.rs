@@ -6,11 +6,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
 
 use sqlx::Transaction;
-use sqlx::pool::PoolConnection;
 use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
 use usermgr_core::port::store::StoreError;
 
-use super::super::{Db, OwnTx, refuse_unfit};
+use super::super::{Db, OwnReader, OwnTx, refuse_unfit};
 use super::Store;
 use crate::error::TransactionError;
 use crate::finish::finish;
@@ -183,7 +182,7 @@ pub(in super::super) enum OwnOr<T> {
 /// The transaction of a command.
 pub(in super::super) type Tx = OwnOr<OwnTx>;
 /// A connection to read with.
-pub(in super::super) type Reader = OwnOr<PoolConnection<Db>>;
+pub(in super::super) type Reader = OwnOr<OwnReader>;
 
 impl<T: Deref<Target = Connection>> Deref for OwnOr<T> {
     type Target = Connection;
@@ -223,7 +222,7 @@ impl Store {
     pub(super) async fn reader(&self) -> Result<Reader, StoreError> {
         match &self.joined {
             Some(joined) => Ok(Reader::Joined(joined.turn().await?)),
-            None => self.readers().acquire().await.map(Reader::Own).map_err(super::fault),
+            None => self.own_reader().await.map(Reader::Own).map_err(super::fault),
         }
     }
 

@@ -46,6 +46,7 @@ impl Store {
     /// # Errors
     /// [`MigrateError`]; `SchemaTooNew` when a newer program has been here on whose tables this one does not work.
     pub async fn migrate(&self) -> Result<(), MigrateError> {
+        self.check_server().await?;
         // Without taking turns first: mostly there is nothing to do.
         let there = Found::read(&mut *self.readers().acquire().await?).await;
         if let Ok(found) = there
@@ -102,9 +103,7 @@ impl Store {
                 let mut tx = self.begin_migration().await?;
                 // Never committed, so that an empty database answers too.
                 make_schema_table(&mut tx).await?;
-                let found = Found::read(&mut tx).await?;
-                tx.rollback().await?;
-                found
+                Found::read(&mut tx).await?
             }
             there => there?,
         };

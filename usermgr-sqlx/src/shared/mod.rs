@@ -28,14 +28,18 @@ pub(super) const STALE: u32 = 50;
 /// How often a command is run again that was rolled back because another was in its way.
 const RERUNS: u32 = 5;
 
-/// Runs a command's one transaction; once more when it was rolled back because another was in its way.
+/// Runs a command's one transaction; again when it was rolled back because another was in its way, or because its
+/// connection takes no writes.
 macro_rules! transact {
-    ($store:ident.$once:ident($command:ident)) => {{
+    ($store:ident.$once:ident($($command:ident)?)) => {{
         let mut run = 0;
         loop {
-            match $store.$once($command.clone()).await {
+            $(let $command = $command.clone();)?
+            match attempt!($store.$once($($command)?)) {
                 Err(error)
-                    if run < super::RERUNS && super::was_in_the_way(&error, $store.joined.is_some()) =>
+                    if run < super::RERUNS
+                        && (super::was_in_the_way(&error, $store.joined.is_some())
+                            || $store.was_on_a_read_only_connection(&error)) =>
                 {
                     run += 1
                 }
@@ -51,7 +55,8 @@ macro_rules! reread {
     ($store:ident.$once:ident($($argument:ident),*)) => {{
         let mut run = 0;
         loop {
-            match $store.$once($($argument.clone()),*).await {
+            $(let $argument = $argument.clone();)*
+            match attempt!($store.$once($($argument),*)) {
                 Err(error) if run < super::STALE && $store.joined.is_none() && super::was_cut_off(&error) => run += 1,
                 outcome => break outcome,
             }

@@ -13,6 +13,7 @@ use usermgr_core::port::store::StoreError;
 
 use crate::error::{ConnectError, MigrateError, TransactionError};
 use crate::pool::PoolGauges;
+use crate::write_proof::WriteProof;
 
 type Db = sqlx::Sqlite;
 type Store = SqliteStore;
@@ -65,6 +66,13 @@ macro_rules! migration {
     };
 }
 
+/// Runs one attempt at a command. A file answers or fails; there is nobody to wait for.
+macro_rules! attempt {
+    ($store:ident.$once:ident($($argument:expr),*)) => {
+        $store.$once($($argument),*).await
+    };
+}
+
 #[path = "../shared/mod.rs"]
 #[cfg_attr(
     feature = "postgres",
@@ -79,6 +87,8 @@ use shared::host_transaction::{Joined, Tx};
 
 mod group;
 use group::{Turns, Tx as OwnTx};
+
+type OwnReader = sqlx::pool::PoolConnection<Db>;
 
 /// A store in an SQLite file. Cloning is cheap and shares the pools.
 ///
@@ -106,6 +116,7 @@ pub struct SqliteStore {
     turns: Turns,
     due: Arc<Notify>,
     events_due: Arc<Notify>,
+    write_proof: WriteProof,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -129,6 +140,8 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // A root file system can be read-only and have no folder for temporary files.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(Duration::from_secs(10));
         make_private(options.get_filename()).map_err(|error| ConnectError(sqlx::Error::Io(error)))?;
         let pool = |connections: u32| {
@@ -172,8 +185,8 @@ impl SqliteStore {
     }
 
     fn of(writer: SqlitePool, readers: SqlitePool) -> Self {
-        let (turns, due, events_due) = Default::default();
-        Self { writer, readers, joined: None, turns, due, events_due }
+        let (turns, due, events_due, write_proof) = Default::default();
+        Self { writer, readers, joined: None, turns, due, events_due, write_proof }
     }
 
     /// How the pools are doing: the one connection that writes, and those that read.
@@ -236,6 +249,20 @@ impl SqliteStore {
         tx: sqlx::Transaction<'static, sqlx::Sqlite>,
     ) -> Result<HostTransaction, TransactionError> {
         HostTransaction::join(self.clone(), tx).await
+    }
+
+    /// The store for work that may take long.
+    fn patient(&self) -> Self {
+        self.clone()
+    }
+
+    #[expect(clippy::unused_async, reason = "the other database asks its server")]
+    async fn check_server(&self) -> Result<(), MigrateError> {
+        Ok(())
+    }
+
+    async fn own_reader(&self) -> Result<OwnReader, sqlx::Error> {
+        self.readers.acquire().await
     }
 
     const fn readers(&self) -> &SqlitePool {
@@ -323,6 +350,14 @@ const fn was_cut_off(_: &StoreError) -> bool {
     false
 }
 
+impl Store {
+    /// Whether the attempt failed because its connection takes no writes. All connections are to the same file.
+    #[expect(clippy::unused_self, reason = "the other database notes it")]
+    const fn was_on_a_read_only_connection(&self, _: &StoreError) -> bool {
+        false
+    }
+}
+
 /// Whether the transaction was rolled back only because another one was in its way, so that it may be run again.
 fn was_in_the_way(error: &StoreError, _joined: bool) -> bool {
     let StoreError::Unavailable(source) = error else { return false };
@@ -342,6 +377,17 @@ mod tests {
         let store = SqliteStore::connect(&url, 2).await.unwrap();
         store.migrate().await.unwrap();
         (store, url, dir)
+    }
+
+    #[tokio::test]
+    async fn a_file_that_takes_no_writes_is_not_healthy() {
+        let (store, url, _dir) = store().await;
+        store.ping().await.unwrap();
+        let options = SqliteConnectOptions::from_str(&url).unwrap().read_only(true);
+        let read_only = SqliteStore::with_pool(SqlitePool::connect_with(options).await.unwrap());
+        let refused = read_only.ping().await.unwrap_err();
+        let cause = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+        assert!(format!("{refused} {cause}").contains("readonly"), "{refused}: {cause}");
     }
 
     #[tokio::test]
