@@ -34,6 +34,8 @@ pub use sender::{InvalidSender, Sender};
 pub use smtp::{Smtp, SmtpBuilder};
 pub use transport::from_url;
 #[cfg(any(feature = "smtp", feature = "http-api"))]
+pub use transport::from_url_trusting;
+#[cfg(any(feature = "smtp", feature = "http-api"))]
 pub use trusted_roots::{InvalidRoots, TrustedRoots};
 #[cfg(feature = "http-api")]
 pub use webhook::{Webhook, WebhookUrlError};
