@@ -11,6 +11,7 @@ mod folder;
 mod http_api;
 mod mail_url;
 mod message;
+mod phrase;
 mod sender;
 #[cfg(feature = "smtp")]
 mod smtp;

@@ -608,7 +608,7 @@ impl Session {
     ) -> Result<(), Failure> {
         let parameters = self.mail_parameters(mail, message).ok_or(Failure::Inexpressible)?;
         self.mails += 1;
-        let from = MailFrom::new(Some(sender.mailbox().email.clone()), parameters);
+        let from = MailFrom::new(Some(sender.mail_address().clone()), parameters);
         let to = Rcpt::new(message::receiver(mail), Vec::new());
         self.command(server, Stage::Sender, from).await.map_err(|failure| self.or_wrong_mode(failure))?;
         self.command(server, Stage::Receiver, to).await?;
