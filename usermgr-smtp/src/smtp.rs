@@ -465,7 +465,7 @@ impl Server {
         }
     }
 
-    /// Reads the greeting. A server that says nothing may wait for TLS: then waiting on would help nobody.
+    /// Reads the greeting. A server that stays silent may wait for TLS, and both sides would wait until the time-out.
     async fn greeting(&self, conversation: &mut Conversation<TcpStream>) -> Result<(), Failure> {
         let mut greeting = pin!(conversation.reply());
         let patience = Smtp::GREETING_PATIENCE.min(self.command_timeout / 4);
@@ -511,6 +511,8 @@ impl Server {
         Ok(Extensions::parse(&reply))
     }
 
+    /// Begins TLS inside the connection, up to the reply to the second EHLO.
+    ///
     /// # Security
     /// Somebody on the way can append replies of their own to the reply to STARTTLS. Taken for the server's replies inside
     /// TLS, they would make a mail that nobody took count as sent (the "response injection" of
