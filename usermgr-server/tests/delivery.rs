@@ -424,6 +424,43 @@ async fn a_refused_mail_is_dead_until_it_is_seen_to_on_postgres() {
     a_refused_mail_is_dead_until_it_is_seen_to(Db::Postgres).await;
 }
 
+async fn an_address_the_server_cannot_take_is_dead_at_once(db: Db) {
+    let (database, sink) =
+        (Database::create(db).await, SmtpSink::builder().smtputf8(false).start().await.unwrap());
+    let server =
+        Server::start(&database, &sink.url(), &[("USERMGR_REGISTRATION_WELCOME_MAIL", "false")]).await;
+    server.post("/users", json!({"email": "jos\u{e9}@example.net", "password": PASSWORD})).await.expect(202);
+    let begun = std::time::Instant::now();
+    let dead = loop {
+        let listed = server.run(&["outbox", "list", "--status", "dead", "--json"]);
+        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+        if let [mail] = &listed[..] {
+            break mail.clone();
+        }
+        assert!(begun.elapsed() < PATIENCE, "{listed:?}");
+    };
+    assert_eq!(
+        (&dead["attempts"], text(&dead, "to").as_str(), text(&dead, "error").as_str()),
+        (&json!(1), "jos\u{e9}@example.net", "the receiver's address needs SMTPUTF8, which the server lacks")
+    );
+    // The server was told nothing of it.
+    assert!(!sink.commands().iter().any(|line| line.starts_with("MAIL")), "{:?}", sink.commands());
+    // Others' mail goes on.
+    server.post("/users", json!({"email": "ana@example.net", "password": PASSWORD})).await.expect(202);
+    assert_eq!(sink.wait_for(1, PATIENCE).await.unwrap()[0].to, ["ana@example.net"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_the_server_cannot_take_is_dead_at_once_on_sqlite() {
+    an_address_the_server_cannot_take_is_dead_at_once(Db::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn an_address_the_server_cannot_take_is_dead_at_once_on_postgres() {
+    an_address_the_server_cannot_take_is_dead_at_once(Db::Postgres).await;
+}
+
 /// A private authority in PEM, and the server's side of TLS with its certificate for `localhost`.
 fn private_authority() -> (String, TlsUpgrade) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
