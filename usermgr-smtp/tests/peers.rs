@@ -1,6 +1,5 @@
 //! Servers that keep to the standard in ways that are seldom seen.
 #![cfg(feature = "smtp")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod support;
 

@@ -99,11 +99,13 @@ async fn serve(
             }
         }
         let line = String::from_utf8_lossy(&line).to_ascii_uppercase();
-        verb = if in_message { "MESSAGE" } else { line.split_whitespace().next().unwrap_or("") }.to_owned();
+        let word = if in_message { "MESSAGE" } else { line.split_whitespace().next().unwrap_or("") };
+        word.clone_into(&mut verb);
     }
 }
 
 /// What a server that takes everything replies.
+#[expect(clippy::unnecessary_wraps, reason = "it is the rest of a script")]
 pub(crate) fn usual(verb: &str) -> Option<Vec<u8>> {
     let reply: &[u8] = match verb {
         "CONNECT" => b"220 scripted.test ESMTP\r\n",
