@@ -22,7 +22,7 @@ use usermgr_core::port::store::{Store, StoreError};
 use usermgr_core::template::{FolderTemplates, TemplateError};
 use usermgr_core::worker::Stopper;
 use usermgr_core::{BuildError, SecretKey, UserManager};
-use usermgr_smtp::{ConsoleEvents, MailUrlError, Webhook, WebhookUrlError};
+use usermgr_smtp::{ConsoleEvents, InvalidRoots, MailUrlError, TrustedRoots, Webhook, WebhookUrlError};
 use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SchemaStatus, SqliteStore};
 
 use crate::config::{Config, EventTarget};
@@ -49,6 +49,10 @@ pub enum StartError {
     NotWritable(#[source] StoreError),
     #[error("mail.url: {0}")]
     Mail(#[from] MailUrlError),
+    #[error("tls.extra_ca {path}: {source}")]
+    ExtraCa { path: String, source: io::Error },
+    #[error("tls.extra_ca {path}: {source}")]
+    InvalidExtraCa { path: String, source: InvalidRoots },
     #[error("events.url: {0}")]
     Webhook(#[from] WebhookUrlError),
     #[error("mail.templates: {0}")]
@@ -193,11 +197,23 @@ impl Mailer for Nowhere {
     }
 }
 
+/// The authorities that outgoing TLS trusts.
+pub(crate) fn trusted_roots(config: &Config) -> Result<TrustedRoots, StartError> {
+    let roots = TrustedRoots::default();
+    let Some(file) = &config.extra_ca else { return Ok(roots) };
+    let path = || file.display().to_string();
+    let pem = std::fs::read(file).map_err(|source| StartError::ExtraCa { path: path(), source })?;
+    roots.with_pem(&pem).map_err(|source| StartError::InvalidExtraCa { path: path(), source })
+}
+
 /// Where mails go.
 fn mailer(config: &Config) -> Result<Arc<dyn Mailer>, StartError> {
     match config.mail_url.expose_secret() {
         "memory:" => Ok(Arc::new(Nowhere)),
-        url => Ok(usermgr_smtp::from_url(url, config.mail_from.clone(), config.mail_plaintext)?),
+        url => {
+            let (sender, plaintext) = (config.mail_from.clone(), config.mail_plaintext);
+            Ok(usermgr_smtp::from_url_trusting(url, sender, plaintext, &trusted_roots(config)?)?)
+        }
     }
 }
 
@@ -214,13 +230,15 @@ fn publisher(config: &Config) -> Result<Option<Arc<dyn EventPublisher>>, StartEr
         EventTarget::Console => Some(Arc::new(ConsoleEvents)),
         EventTarget::Webhook { url, secrets, plaintext } => {
             let clock = Arc::new(SystemClock);
-            Some(Arc::new(Webhook::new(url.expose_secret(), secrets.clone(), *plaintext, clock)?))
+            let webhook = Webhook::new(url.expose_secret(), secrets.clone(), *plaintext, clock)?;
+            Some(Arc::new(webhook.with_trusted_roots(&trusted_roots(config)?)?))
         }
     })
 }
 
 /// Whether everything that a configuration names can be had, but for the database.
 pub(crate) fn check(config: &Config) -> Result<(), StartError> {
+    trusted_roots(config)?;
     mailer(config)?;
     templates(config)?;
     publisher(config)?;
@@ -242,6 +260,8 @@ async fn manager_over(config: &Config, store: Arc<dyn Store>) -> Result<UserMana
             "secret.previous_keys: a key is {weakness}, so anybody can guess it; run keys rotate --now --revoke and take it out"
         );
     }
+    // Before anything is written, and where nothing speaks TLS too: whoever names a file means it.
+    trusted_roots(config)?;
     let secret_key = secret_key(config, &*store).await?;
     let mut builder = UserManager::builder()
         .store(store)

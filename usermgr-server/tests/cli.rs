@@ -548,6 +548,36 @@ fn a_configuration_is_checked_and_explained() {
 }
 
 #[test]
+fn authorities_that_cannot_be_read_stop_check_and_start() {
+    let place = Place::new();
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap().cert.pem();
+    let half = &certificate[..certificate.len() / 2];
+    // Mails are printed, so nothing speaks TLS yet.
+    place.write("usermgr.toml", "[tls]\nextra_ca = \"ca.pem\"\n");
+    let commands: [&[&str]; 2] = [&["config", "check"], &["serve"]];
+    let refused = |reason: &str| {
+        for command in commands {
+            let said = place.refused(1, command);
+            assert!(said.contains(&format!("tls.extra_ca ca.pem: {reason}")), "{command:?}: {said}");
+        }
+    };
+    refused("No such file or directory");
+    for (pem, reason) in [
+        ("", "it holds no certificate in PEM"),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "it holds no certificate in PEM"),
+        (half, "its PEM cannot be read after certificate 0"),
+        (&format!("{certificate}{half}"), "its PEM cannot be read after certificate 1"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 cannot be read"),
+    ] {
+        place.write("ca.pem", pem);
+        refused(reason);
+    }
+    place.write("ca.pem", &format!("Our authorities\n{certificate}{certificate}"));
+    place.done(&["config", "check"]);
+    assert!(place.done(&["config"]).contains("tls.extra_ca = \"ca.pem\""));
+}
+
+#[test]
 fn completions_and_man_pages_know_every_command() {
     let place = Place::new();
     place.write("usermgr.toml", "wrong");

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blackbox::{Database, Db, Mailbox, PATIENCE, Server};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use usermgr_core::crypto::webhook::{WebhookSecret, sign_webhook};
 use usermgr_core::domain::page::PageSize;
 use usermgr_core::flow::permission::Principal;
@@ -22,7 +25,7 @@ use usermgr_core::port::store::outbox::{OutboxEntry, OutboxQuery, OutboxStatus};
 use usermgr_core::testing::TestClock;
 use usermgr_core::worker::Stopper;
 use usermgr_core::{ClientContext, Policies, SecretKey, UserManager};
-use usermgr_smtp::testing::{HttpAnswer, HttpSink, SmtpFault, SmtpSink, When};
+use usermgr_smtp::testing::{HttpAnswer, HttpSink, SmtpFault, SmtpSink, SmtpStream, TlsUpgrade, When};
 use usermgr_smtp::{HttpApi, PlaintextPolicy, Sender, Smtp};
 use usermgr_sqlx::{PgStore, SqliteStore};
 
@@ -419,6 +422,135 @@ async fn a_refused_mail_is_dead_until_it_is_seen_to_on_sqlite() {
 #[ignore = "needs Postgres: run scripts/test"]
 async fn a_refused_mail_is_dead_until_it_is_seen_to_on_postgres() {
     a_refused_mail_is_dead_until_it_is_seen_to(Db::Postgres).await;
+}
+
+async fn an_address_the_server_cannot_take_is_dead_at_once(db: Db) {
+    let (database, sink) =
+        (Database::create(db).await, SmtpSink::builder().smtputf8(false).start().await.unwrap());
+    let server =
+        Server::start(&database, &sink.url(), &[("USERMGR_REGISTRATION_WELCOME_MAIL", "false")]).await;
+    server.post("/users", json!({"email": "jos\u{e9}@example.net", "password": PASSWORD})).await.expect(202);
+    let begun = std::time::Instant::now();
+    let dead = loop {
+        let listed = server.run(&["outbox", "list", "--status", "dead", "--json"]);
+        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+        if let [mail] = &listed[..] {
+            break mail.clone();
+        }
+        assert!(begun.elapsed() < PATIENCE, "{listed:?}");
+    };
+    assert_eq!(
+        (&dead["attempts"], text(&dead, "to").as_str(), text(&dead, "error").as_str()),
+        (&json!(1), "jos\u{e9}@example.net", "the receiver's address needs SMTPUTF8, which the server lacks")
+    );
+    // The server was told nothing of it.
+    assert!(!sink.commands().iter().any(|line| line.starts_with("MAIL")), "{:?}", sink.commands());
+    // Others' mail goes on.
+    server.post("/users", json!({"email": "ana@example.net", "password": PASSWORD})).await.expect(202);
+    assert_eq!(sink.wait_for(1, PATIENCE).await.unwrap()[0].to, ["ana@example.net"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_the_server_cannot_take_is_dead_at_once_on_sqlite() {
+    an_address_the_server_cannot_take_is_dead_at_once(Db::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: run scripts/test"]
+async fn an_address_the_server_cannot_take_is_dead_at_once_on_postgres() {
+    an_address_the_server_cannot_take_is_dead_at_once(Db::Postgres).await;
+}
+
+/// A private authority in PEM, and the server's side of TLS with its certificate for `localhost`.
+fn private_authority() -> (String, TlsUpgrade) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let upgrade: TlsUpgrade = Arc::new(move |stream| {
+        let acceptor = acceptor.clone();
+        Box::pin(async move { Ok(Box::new(acceptor.accept(stream).await?) as Box<dyn SmtpStream>) })
+    });
+    (pem, upgrade)
+}
+
+/// The port of a server that speaks TLS in front of another.
+async fn tls_in_front_of(sink: &HttpSink, upgrade: &TlsUpgrade) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, target, upgrade) =
+        (listener.local_addr().unwrap().port(), sink.address(), Arc::clone(upgrade));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let upgrade = Arc::clone(&upgrade);
+            tokio::spawn(async move {
+                let mut outside = upgrade(stream).await?;
+                let mut inside = TcpStream::connect(target).await?;
+                tokio::io::copy_bidirectional(&mut outside, &mut inside).await
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_and_webhooks_trust_the_authorities_of_the_configuration_on_sqlite() {
+    let (pem, upgrade) = private_authority();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    // Of several, each counts.
+    std::fs::write(&file, format!("{}{pem}", private_authority().0)).unwrap();
+    let (events, api) = (HttpSink::start().await.unwrap(), HttpSink::start().await.unwrap());
+    let mails = SmtpSink::builder().implicit_tls(upgrade.clone()).start().await.unwrap();
+    let events_url = format!("https://localhost:{}/", tls_in_front_of(&events, &upgrade).await);
+    let smtp_url = format!("smtps://localhost:{}", mails.address().port());
+    let api_url = format!("https://localhost:{}/", tls_in_front_of(&api, &upgrade).await);
+    let settings = [
+        ("USERMGR_TLS_EXTRA_CA", file.to_str().unwrap()),
+        ("USERMGR_EVENTS_URL", &events_url),
+        ("USERMGR_EVENTS_SECRET", CALLBACK_SECRET),
+    ];
+    let register = json!({"email": "ana@example.net", "password": PASSWORD});
+
+    let database = Database::create(Db::Sqlite).await;
+    let server = Server::start(&database, &smtp_url, &settings).await;
+    server.post("/users", register.clone()).await.expect(202);
+    let code = mails.wait_for(1, PATIENCE).await.unwrap()[0].code().unwrap();
+    server.post("/users/verify", json!({"email": "ana@example.net", "code": code})).await.expect(200);
+    assert!(!events.wait_for(1, PATIENCE).await.unwrap().is_empty());
+
+    let database = Database::create(Db::Sqlite).await;
+    let server = Server::start(&database, &api_url, &settings).await;
+    server.post("/users", register.clone()).await.expect(202);
+    assert!(!api.wait_for(1, PATIENCE).await.unwrap().is_empty());
+
+    // Without the key there is no trust.
+    let database = Database::create(Db::Sqlite).await;
+    let server = Server::start(&database, &smtp_url, &[]).await;
+    let token = an_administrator(&server).await;
+    server.post("/users", register).await.expect(202);
+    let begun = std::time::Instant::now();
+    loop {
+        let queued = items(&server, &token, "queued", 1).await;
+        if let Some(error) = queued[0]["error"].as_str() {
+            assert!(error.contains("certificate"), "{error}");
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{queued:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 const CALLBACK_SECRET: &str = "whsec_wxTqG8rTi5EDzyffJMAqsgMd8RZDhW1p";

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::uri::Scheme;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -22,6 +23,7 @@ use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 use crate::mail_url::{self, MailUrlError, PlaintextPolicy};
 use crate::message::one_line;
 use crate::sender::Sender;
+use crate::trusted_roots::TrustedRoots;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -40,7 +42,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// `Retry-After`, in seconds or as a date beside the answer's own `Date`, is passed on to the worker.
 ///
 /// # Security
-/// Certificates are always checked against Mozilla's roots. Errors hold the status code only. `Debug` shows the
+/// Certificates are always checked against Mozilla's roots and those of
+/// [`with_trusted_roots`](HttpApi::with_trusted_roots). Errors hold the status code only. `Debug` shows the
 /// origin and neither path nor credentials, since either may be a secret.
 ///
 /// ```
@@ -54,7 +57,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// # }
 /// ```
 pub struct HttpApi {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     endpoint: Uri,
     authorization: Option<HeaderValue>,
     sender: Sender,
@@ -105,12 +108,22 @@ impl HttpApi {
         url.set_username("").map_err(|()| MailUrlError::NoHost)?;
         url.set_password(None).map_err(|()| MailUrlError::NoHost)?;
         Ok(Self {
-            client: client(encrypted)?,
+            client: client(encrypted, &TrustedRoots::default())?,
             endpoint: url.as_str().parse().map_err(|_| MailUrlError::Unreadable)?,
             authorization,
             sender,
             timeout: Self::TIMEOUT,
         })
+    }
+
+    /// Trusts these authorities, instead of Mozilla's alone: for a service with a private CA.
+    ///
+    /// # Errors
+    /// [`MailUrlError::Tls`] when TLS cannot be set up.
+    pub fn with_trusted_roots(mut self, roots: &TrustedRoots) -> Result<Self, MailUrlError> {
+        let encrypted = self.endpoint.scheme() == Some(&Scheme::HTTPS);
+        self.client = client(encrypted, roots)?;
+        Ok(self)
     }
 
     /// Instead of [`HttpApi::TIMEOUT`].
@@ -155,15 +168,15 @@ fn authorization(url: &url::Url) -> Result<Option<HeaderValue>, MailUrlError> {
     Ok(Some(value))
 }
 
-pub(crate) fn client(
-    encrypted: bool,
-) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, MailUrlError> {
+/// The client of mail APIs and webhooks.
+pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+pub(crate) fn client(encrypted: bool, roots: &TrustedRoots) -> Result<HttpClient, MailUrlError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(HttpApi::CONNECT_TIMEOUT));
-    let tls = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::aws_lc_rs::default_provider())
-        .map_err(|_| MailUrlError::Tls)?;
+    let config = roots.client_config().map_err(|_| MailUrlError::Tls)?;
+    let tls = HttpsConnectorBuilder::new().with_tls_config(config);
     let schemes = if encrypted { tls.https_only() } else { tls.https_or_http() };
     let connector = schemes.enable_http1().wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))

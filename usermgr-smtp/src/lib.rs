@@ -2,21 +2,24 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "smtp")]
-mod before_tls;
 mod console;
 mod console_events;
+#[cfg(feature = "smtp")]
+mod conversation;
 mod folder;
 #[cfg(feature = "http-api")]
 mod http_api;
 mod mail_url;
 mod message;
+mod phrase;
 mod sender;
 #[cfg(feature = "smtp")]
 mod smtp;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
+#[cfg(any(feature = "smtp", feature = "http-api"))]
+mod trusted_roots;
 #[cfg(feature = "http-api")]
 mod webhook;
 
@@ -31,5 +34,9 @@ pub use sender::{InvalidSender, Sender};
 #[cfg(feature = "smtp")]
 pub use smtp::{Smtp, SmtpBuilder};
 pub use transport::from_url;
+#[cfg(any(feature = "smtp", feature = "http-api"))]
+pub use transport::from_url_trusting;
+#[cfg(any(feature = "smtp", feature = "http-api"))]
+pub use trusted_roots::{InvalidRoots, TrustedRoots};
 #[cfg(feature = "http-api")]
 pub use webhook::{Webhook, WebhookUrlError};

@@ -10,14 +10,18 @@ use lettre::{Address, Message};
 use time::OffsetDateTime;
 use usermgr_core::port::mailer::{Mail, MailError};
 
+use crate::phrase;
 use crate::sender::Sender;
 
 /// The last second a four-digit year can name: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 /// The longest run without a space that is left as it is: header lines break at spaces only.
 const MAX_WORD: usize = 70;
-/// The most bytes of one encoded word: base64 of it stays below the 75 characters of RFC 2047 §2.
-const MAX_ENCODED_WORD: usize = 45;
+/// The longest line that is not broken though it could be (RFC 5322 §2.1.1, RFC 2047 §2).
+const MAX_LINE: usize = 76;
+/// The most bytes of one encoded word: in base64 it fits behind `Subject: ` in the 76 characters that RFC 2047 §2 allows a
+/// line.
+const MAX_ENCODED_WORD: usize = 39;
 
 /// The message as SMTP and `.eml` files carry it (RFC 5322), ending in CRLF: `multipart/alternative` of text and HTML, with
 /// the header `Auto-Submitted`.
@@ -53,7 +57,7 @@ const MAX_ENCODED_WORD: usize = 45;
 pub fn build_message(mail: &Mail, sender: &Sender) -> Result<Vec<u8>, MailError> {
     let to = receiver(mail);
     let envelope =
-        Envelope::new(Some(sender.mailbox().email.clone()), vec![to.clone()]).map_err(|_| unbuildable())?;
+        Envelope::new(Some(sender.mail_address().clone()), vec![to.clone()]).map_err(|_| unbuildable())?;
     let body = MultiPart::builder()
         .kind(MultiPartKind::Alternative)
         // "=_" stands in no quoted-printable or base64 text (RFC 2045 §6.7), and the identifier is unforeseeable.
@@ -61,7 +65,7 @@ pub fn build_message(mail: &Mail, sender: &Sender) -> Result<Vec<u8>, MailError>
         .singlepart(part(ContentType::TEXT_PLAIN, &mail.text))
         .singlepart(part(ContentType::TEXT_HTML, &mail.html));
     let message = Message::builder()
-        .from(sender.mailbox().clone())
+        .raw_header(from(sender))
         .to(Mailbox::new(None, to))
         .raw_header(subject(&mail.subject))
         .date(date(mail.date))
@@ -89,6 +93,33 @@ pub(crate) fn one_line(text: &str) -> String {
 
 fn unbuildable() -> MailError {
     MailError::permanent("no message can be built from this mail")
+}
+
+/// lettre leaves a name such as `Acme.io` without quotes, which RFC 5322 §4.1 calls obsolete.
+fn from(sender: &Sender) -> HeaderValue {
+    let address = sender.address();
+    let value = match sender.name() {
+        None => address.to_owned(),
+        Some(name) => {
+            let phrase = name_phrase(name);
+            let last = phrase.rsplit("\r\n").next().map_or(0, str::len);
+            let fits = "From: ".len() + last + address.len() + " <>".len() <= MAX_LINE;
+            format!("{phrase}{} <{address}>", if fits { "" } else { "\r\n" })
+        }
+    };
+    // lettre reads the address of the plain value once more, and writes the other.
+    HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str("From"), address.to_owned(), value)
+}
+
+/// A name as a phrase (RFC 5322 §3.2.5), in ASCII.
+fn name_phrase(name: &str) -> String {
+    let is_plain = name.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+    // As in the subject: a look-alike of an encoded word would be decoded, and a quoted name is one line.
+    if is_plain && !name.contains("=?") && name.len() <= MAX_WORD {
+        phrase::quote(name).into_owned()
+    } else {
+        encoded_words(name)
+    }
 }
 
 fn subject(text: &str) -> HeaderValue {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use lettre::Address;
-use lettre::message::Mailbox;
+
+use crate::phrase;
 
 /// The sender of every mail: `Name <address@domain>` or `address@domain`.
 ///
@@ -20,7 +21,8 @@ use lettre::message::Mailbox;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
-    mailbox: Mailbox,
+    name: Option<String>,
+    address: Address,
 }
 
 /// A text that names no sender.
@@ -33,10 +35,11 @@ impl Sender {
     /// The most bytes of the name.
     pub const MAX_NAME: usize = 200;
 
-    /// Reads a sender.
+    /// Reads a sender. A name that holds `<`, `>`, `"` or `\` stands in quotes: `"Ana \"the admin\"" <ana@example.org>`.
+    /// Any other may stand as it is, `Acme, Inc.` too.
     ///
-    /// Refused: control characters and `<`, `>`, `"`, `\` inside the name, and a local part beyond ASCII, because
-    /// a server without SMTPUTF8 could then deliver no mail at all.
+    /// Refused: control characters in the name, and a local part beyond ASCII, because a server without SMTPUTF8 could
+    /// then deliver no mail at all.
     ///
     /// # Errors
     /// [`InvalidSender`] when the text is anything else.
@@ -46,37 +49,40 @@ impl Sender {
             Some(rest) => rest.rsplit_once('<').ok_or(InvalidSender)?,
             None => ("", text),
         };
-        let mailbox = Mailbox::new(parse_name(name)?, parse_address(address)?);
-        // The builder reads the header it wrote once more: what does not survive that is refused here, once.
-        let again: Mailbox = mailbox.to_string().parse().map_err(|_| InvalidSender)?;
-        if again == mailbox { Ok(Self { mailbox }) } else { Err(InvalidSender) }
+        Ok(Self { name: parse_name(name)?, address: parse_address(address)? })
     }
 
     /// The name that mail programs show.
     pub fn name(&self) -> Option<&str> {
-        self.mailbox.name.as_deref()
+        self.name.as_deref()
     }
 
     /// The bare address.
     pub fn address(&self) -> &str {
-        self.mailbox.email.as_ref()
+        self.address.as_ref()
     }
 
     /// The domain of the address, in ASCII.
     pub fn domain(&self) -> &str {
-        self.mailbox.email.domain()
+        self.address.domain()
     }
 
-    pub(crate) const fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
+    pub(crate) const fn mail_address(&self) -> &Address {
+        &self.address
     }
 }
 
 fn parse_name(name: &str) -> Result<Option<String>, InvalidSender> {
     let name = name.trim_matches(' ');
-    let name =
-        name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(name).trim_matches(' ');
-    if name.len() > Sender::MAX_NAME || name.chars().any(|c| c.is_control() || r#"<>"\"#.contains(c)) {
+    let name = if name.starts_with('"') {
+        phrase::unquote(name).ok_or(InvalidSender)?
+    } else if name.contains(['<', '>', '"', '\\']) {
+        return Err(InvalidSender);
+    } else {
+        name.to_owned()
+    };
+    let name = name.trim_matches(' ');
+    if name.len() > Sender::MAX_NAME || name.chars().any(char::is_control) {
         return Err(InvalidSender);
     }
     Ok((!name.is_empty()).then(|| name.to_owned()))
@@ -109,9 +115,10 @@ impl FromStr for Sender {
 }
 
 impl fmt::Display for Sender {
+    /// As RFC 6532 writes it: a name that is more than words stands in quotes, one beyond ASCII is not encoded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
-            Some(name) => write!(f, "{name} <{}>", self.address()),
+            Some(name) => write!(f, "{} <{}>", phrase::quote(name), self.address()),
             None => f.write_str(self.address()),
         }
     }
@@ -129,6 +136,9 @@ mod tests {
             ("<a@b.example>", None, "a@b.example"),
             ("\"Doe, Jane\" <a@b.example>", Some("Doe, Jane"), "a@b.example"),
             ("Müller & Söhne 🎉 <a@B.example>", Some("Müller & Söhne 🎉"), "a@b.example"),
+            (r#""a \"b\" \\c" <a@b.example>"#, Some(r#"a "b" \c"#), "a@b.example"),
+            (r#""<x@y.z>" <a@b.example>"#, Some("<x@y.z>"), "a@b.example"),
+            ("Acme.io <a@b.example>", Some("Acme.io"), "a@b.example"),
             (
                 "Acme Inc. (Support) <a+b@münchen.example>",
                 Some("Acme Inc. (Support)"),
@@ -160,6 +170,12 @@ mod tests {
             "a@b.c\r\nBcc: x@y.z",
             "a b@c.d",
             "A\" <x@y.z>, \" <a@b.c>",
+            "\"A\" <x@y.z>, \"B\" <a@b.c>",
+            "\"A <a@b.c>",
+            "\"A\\\" <a@b.c>",
+            "\"A\"B <a@b.c>",
+            "A\\B <a@b.c>",
+            "\"A\\\r\nBcc: x@y.z\" <a@b.c>",
             "ü@b.c",
             "a..b@c.d",
             "a@b c.d",

@@ -1,32 +1,36 @@
 //! SMTP submission.
 
-use std::error::Error as _;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lettre::transport::smtp::Error as SmtpError;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{
-    AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters, TlsParametersBuilder,
-};
-use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
-use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::commands::{Auth, Data, Ehlo, Mail as MailFrom, Noop, Quit, Rcpt, Starttls};
+use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::{Response, Severity};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, InvalidMessage};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use url::Host;
 use usermgr_core::port::mailer::{Mail, MailError, Mailer};
 
-use crate::before_tls::BeforeTls;
+use crate::conversation::{Conversation, Extensions, Interruption, Stream};
 use crate::mail_url::{self, MailUrlError, PlaintextPolicy};
 use crate::message;
 use crate::sender::Sender;
+use crate::trusted_roots::TrustedRoots;
 
-/// Sends mail through an SMTP server, by lettre.
+/// Sends mail through an SMTP server, in the words of lettre.
 ///
 /// # Which failures are permanent
 /// Only a 5xx reply to the receiver or to the message itself, and a receiver the server cannot be told about (below).
@@ -37,14 +41,17 @@ use crate::sender::Sender;
 /// An address with a local part beyond ASCII needs SMTPUTF8 (RFC 6531). When the server does not offer it nothing is
 /// sent and the error is permanent; the address is never rewritten.
 ///
+/// A TLS mode that does not fit the port fails within seconds, and the error names the mode to try.
+///
 /// # Security
 /// Certificates are always checked against Mozilla's roots and those of
-/// [`with_root_certificate_pem`](SmtpBuilder::with_root_certificate_pem): there is no way to switch that off.
+/// [`trusted_roots`](SmtpBuilder::trusted_roots): there is no way to switch that off.
 /// Errors hold the reply code and the enhanced status code only (RFC 3463), since the text of a reply often repeats
 /// the address.
 ///
 /// Connections are kept for the next mail. One that failed, timed out or whose mail was cancelled is never used
-/// again: its replies could no longer be matched to commands.
+/// again: its replies could no longer be matched to commands. When the server ends a kept connection, the mail goes over
+/// a new one in the same attempt, unless the server may have taken it already.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -92,7 +99,7 @@ pub struct SmtpBuilder {
     url: SmtpUrl,
     sender: Sender,
     plaintext: PlaintextPolicy,
-    roots: Vec<Certificate>,
+    roots: TrustedRoots,
     connect_timeout: Duration,
     command_timeout: Duration,
     message_timeout: Duration,
@@ -107,6 +114,11 @@ impl Smtp {
     /// one that took it after the client gave up gets it again (RFC 5321 §4.5.3.2.6): this is as long as the worker's
     /// bound for an attempt lets it be.
     pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(90);
+    /// Until the reply of a connection that was kept; then a new one takes its place.
+    const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long a server may say nothing before it is asked whether it waits for TLS. Spam filters pause before they greet,
+    /// and dislike clients that speak first: Postfix's postscreen waits 6 s.
+    const GREETING_PATIENCE: Duration = Duration::from_secs(7);
     /// How many connections wait for a next mail.
     pub const MAX_IDLE: usize = 4;
     /// How long a connection waits for a next mail.
@@ -137,22 +149,33 @@ impl Smtp {
             url: SmtpUrl::parse(url)?,
             sender,
             plaintext: PlaintextPolicy::LoopbackOnly,
-            roots: Vec::new(),
+            roots: TrustedRoots::default(),
             connect_timeout: Self::CONNECT_TIMEOUT,
             command_timeout: Self::COMMAND_TIMEOUT,
             message_timeout: Self::MESSAGE_TIMEOUT,
         })
     }
 
-    async fn session(&self) -> Result<Session, MailError> {
+    /// A connection that was kept and still answers.
+    async fn kept_session(&self) -> Option<Session> {
         while let Some(mut session) = self.take_idle() {
-            let fresh = session.last_used.elapsed() < Self::IDLE_TIMEOUT;
-            let alive = async { fresh && session.connection.test_connected().await };
-            if let Ok(true) = tokio::time::timeout(self.server.command_timeout, alive).await {
-                return Ok(session);
+            let limit = Self::PROBE_TIMEOUT.min(self.server.command_timeout);
+            let alive = session.last_used.elapsed() < Self::IDLE_TIMEOUT
+                && timeout(limit, session.answers()).await.unwrap_or(false);
+            if alive {
+                return Some(session);
             }
         }
-        self.server.connect().await
+        None
+    }
+
+    async fn deliver(&self, mut session: Session, mail: &Mail, message: &[u8]) -> Result<(), Failure> {
+        let delivered = session.deliver(mail, &self.sender, message, &self.server).await;
+        match &delivered {
+            Ok(()) | Err(Failure::Inexpressible) => self.keep(session),
+            Err(failure) => session.close(failure).await,
+        }
+        delivered
     }
 
     fn take_idle(&self) -> Option<Session> {
@@ -172,23 +195,14 @@ impl Smtp {
 impl Mailer for Smtp {
     async fn send(&self, mail: &Mail) -> Result<(), MailError> {
         let message = message::build_message(mail, &self.sender)?;
-        let mut session = self.session().await?;
-        let Some(parameters) = session.mail_parameters(mail, &message) else {
-            self.keep(session);
-            return Err(MailError::permanent(
-                "the receiver's address needs SMTPUTF8, which the server lacks",
-            ));
-        };
-        match session.deliver(mail, &self.sender, parameters, &message, &self.server).await {
-            Ok(()) => {
-                self.keep(session);
-                Ok(())
-            }
-            Err(failure) => {
-                session.close(&failure).await;
-                Err(failure.into())
+        if let Some(session) = self.kept_session().await {
+            match self.deliver(session, mail, &message).await {
+                Err(failure) if failure.is_of_the_connection_alone() => {}
+                outcome => return Ok(outcome?),
             }
         }
+        let session = self.server.connect().await?;
+        Ok(self.deliver(session, mail, &message).await?)
     }
 }
 
@@ -209,16 +223,19 @@ impl SmtpBuilder {
         self
     }
 
-    /// Trusts the authorities in this PEM text, besides Mozilla's: for a server with a private CA.
+    /// Trusts these authorities, instead of Mozilla's alone: for a server with a private CA.
+    #[must_use]
+    pub fn trusted_roots(mut self, roots: TrustedRoots) -> Self {
+        self.roots = roots;
+        self
+    }
+
+    /// Trusts the authorities in this PEM text too. As [`trusted_roots`](Self::trusted_roots), for one transport.
     ///
     /// # Errors
-    /// [`MailUrlError::InvalidCertificate`] when there is no certificate in it.
+    /// [`MailUrlError::InvalidCertificate`] when there is no certificate in it, or one that cannot be read.
     pub fn with_root_certificate_pem(mut self, pem: &[u8]) -> Result<Self, MailUrlError> {
-        let begin = b"-----BEGIN CERTIFICATE-----";
-        if !pem.windows(begin.len()).any(|window| window == begin) {
-            return Err(MailUrlError::InvalidCertificate);
-        }
-        self.roots.push(Certificate::from_pem(pem).map_err(|_| MailUrlError::InvalidCertificate)?);
+        self.roots = self.roots.with_pem(pem).map_err(|_| MailUrlError::InvalidCertificate)?;
         Ok(self)
     }
 
@@ -247,7 +264,7 @@ impl SmtpBuilder {
     ///
     /// # Errors
     /// [`MailUrlError::Plaintext`] when mail would travel unencrypted to another host and may not,
-    /// [`MailUrlError::Tls`] when a root certificate is unusable.
+    /// [`MailUrlError::Tls`] when TLS cannot be set up.
     pub fn build(self) -> Result<Smtp, MailUrlError> {
         let Self { url, sender, plaintext, roots, connect_timeout, command_timeout, message_timeout } = self;
         if url.security == Security::None
@@ -261,12 +278,7 @@ impl SmtpBuilder {
             Host::Ipv6(address) => address.to_string(),
             host => host.to_string(),
         };
-        let tls = roots
-            .into_iter()
-            .fold(TlsParametersBuilder::new(host.clone()), TlsParametersBuilder::add_root_certificate)
-            .certificate_store(CertificateStore::WebpkiRoots)
-            .build()
-            .map_err(|_| MailUrlError::Tls)?;
+        let tls = Arc::new(roots.client_config().map_err(|_| MailUrlError::Tls)?);
         let hello = if sender.domain().contains('.') {
             ClientId::Domain(sender.domain().to_owned())
         } else {
@@ -283,6 +295,7 @@ impl SmtpBuilder {
             connect_timeout,
             command_timeout,
             message_timeout,
+            has_greeted: AtomicBool::new(false),
         };
         Ok(Smtp { server, sender, idle: Mutex::new(Vec::new()) })
     }
@@ -362,7 +375,7 @@ struct Server {
     host: String,
     port: u16,
     security: Security,
-    tls: TlsParameters,
+    tls: Arc<ClientConfig>,
     credentials: Option<UserAndPassword>,
     /// Whether the password may travel unencrypted.
     clear_credentials: bool,
@@ -370,6 +383,8 @@ struct Server {
     connect_timeout: Duration,
     command_timeout: Duration,
     message_timeout: Duration,
+    /// Whether a connection in clear ever began as it should: then the TLS mode is right.
+    has_greeted: AtomicBool,
 }
 
 impl fmt::Debug for Server {
@@ -384,90 +399,201 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// A connection that is encrypted and signed in as configured, or none.
-    async fn connect(&self) -> Result<Session, MailError> {
-        let mut connection = match self.security {
-            Security::Implicit => self.connect_in_tls().await?,
-            Security::Required | Security::Opportunistic | Security::None => self.connect_in_clear().await?,
+    async fn connect(&self) -> Result<Session, Failure> {
+        let stream = self.connect_tcp().await?;
+        let mut session = match self.security {
+            Security::Implicit => self.open_in_tls(stream).await?,
+            Security::Required | Security::Opportunistic | Security::None => {
+                self.open_in_clear(stream).await?
+            }
         };
-        self.encrypt(&mut connection).await?;
-        self.sign_in(&mut connection).await?;
-        Ok(Session { connection, mails: 0, last_used: Instant::now() })
+        self.sign_in(&mut session).await?;
+        Ok(session)
+    }
+
+    async fn connect_tcp(&self) -> Result<TcpStream, Failure> {
+        let connecting = async {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            // A mail ends in a small piece of its own, which must not wait until what came before was acknowledged.
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        let connected = timeout(self.connect_timeout, connecting).await;
+        connected
+            .map_err(|_| Failure::Silence(Stage::Connect))?
+            .map_err(|error| Failure::of_io(Stage::Connect, &error))
     }
 
     /// Up to the reply to EHLO, with TLS from the first byte.
-    async fn connect_in_tls(&self) -> Result<AsyncSmtpConnection, Failure> {
-        let tls = Some(self.tls.clone());
-        let address = (self.host.as_str(), self.port);
-        let any_local_address = None;
-        let limit = Some(self.connect_timeout);
-        let connecting =
-            AsyncSmtpConnection::connect_tokio1(address, limit, &self.hello, tls, any_local_address);
-        // Name look-up, handshake, greeting and EHLO come on top of the TCP connection.
-        within(self.connect_timeout.saturating_add(self.command_timeout), Stage::Connect, connecting).await
-    }
-
-    /// Up to the reply to EHLO, on a connection that can be encrypted safely, if it is to be.
-    async fn connect_in_clear(&self) -> Result<AsyncSmtpConnection, Failure> {
+    async fn open_in_tls(&self, stream: TcpStream) -> Result<Session, Failure> {
         let stage = Stage::Connect;
-        let connecting = BeforeTls::connect(&self.host, self.port, self.security == Security::None);
-        let stream = tokio::time::timeout(self.connect_timeout, connecting)
-            .await
-            .map_err(|_| Failure::Silence(stage))?
-            .map_err(|e| Failure::Broken { stage, cause: e.kind().to_string() })?;
-        let greeting = AsyncSmtpConnection::connect_with_transport(Box::new(stream), &self.hello);
-        within(self.command_timeout, stage, greeting).await
+        within(self.command_timeout, stage, async {
+            let stream = self.handshake(stream).await.map_err(|error| {
+                if is_not_tls(&error) {
+                    Failure::TlsMode("the SMTP server does not begin with TLS: try smtp:// with tls=required")
+                } else {
+                    Failure::of_io(stage, &error)
+                }
+            })?;
+            let mut conversation = Conversation::new(Box::new(stream) as Box<dyn Stream>);
+            expect(conversation.reply().await, stage, Severity::PositiveCompletion)?;
+            let extensions = self.hello(&mut conversation).await?;
+            Ok(Session::new(conversation, extensions, true))
+        })
+        .await
     }
 
-    async fn encrypt(&self, connection: &mut AsyncSmtpConnection) -> Result<(), MailError> {
-        let offered = connection.can_starttls();
+    /// Up to the reply to the last EHLO, encrypted by STARTTLS if it is to be.
+    async fn open_in_clear(&self, stream: TcpStream) -> Result<Session, Failure> {
+        let mut conversation = Conversation::new(stream);
+        let extensions = within(self.command_timeout, Stage::Connect, async {
+            self.greeting(&mut conversation).await?;
+            self.hello(&mut conversation).await
+        })
+        .await?;
         match self.security {
-            Security::Required if !offered => {
-                Err(MailError::transient("the SMTP server offers no STARTTLS, which is required"))
+            Security::Required if !extensions.starttls => Err(Failure::TlsMode(
+                "the SMTP server offers no STARTTLS, which is required: try smtps://, or tls=none if mail may travel unencrypted",
+            )),
+            Security::Required | Security::Opportunistic if extensions.starttls => {
+                within(self.command_timeout, Stage::StartTls, self.start_tls(conversation)).await
             }
-            Security::Required | Security::Opportunistic if offered => {
-                let upgrade = connection.starttls(self.tls.clone(), &self.hello);
-                Ok(within(self.command_timeout, Stage::StartTls, upgrade).await?)
+            _ => {
+                let stream = conversation.into_stream().ok_or(Failure::Confusion(Stage::Connect))?;
+                Ok(Session::new(Conversation::new(Box::new(stream)), extensions, false))
             }
-            _ => Ok(()),
         }
     }
 
-    async fn sign_in(&self, connection: &mut AsyncSmtpConnection) -> Result<(), MailError> {
-        const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
-        let Some((user, password)) = &self.credentials else { return Ok(()) };
-        if !connection.is_encrypted() && !self.clear_credentials {
-            return Err(MailError::transient("the SMTP password is not sent over an unencrypted connection"));
-        }
-        if connection.server_info().get_auth_mechanism(&MECHANISMS).is_none() {
-            return Err(MailError::transient("the SMTP server offers no way to sign in that is known here"));
-        }
-        let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
-        within(self.command_timeout, Stage::SignIn, connection.auth(&MECHANISMS, &credentials)).await?;
+    /// Reads the greeting. A server that stays silent may wait for TLS, and both sides would wait until the time-out.
+    async fn greeting(&self, conversation: &mut Conversation<TcpStream>) -> Result<(), Failure> {
+        let mut greeting = pin!(conversation.reply());
+        let patience = Smtp::GREETING_PATIENCE.min(self.command_timeout / 4);
+        let reply = match timeout(patience, &mut greeting).await {
+            Ok(reply) => reply,
+            Err(_) if !self.has_greeted.load(Ordering::Relaxed) && self.begins_with_tls(patience).await => {
+                return Err(Failure::TlsMode("the SMTP server begins with TLS: try smtps:// without tls="));
+            }
+            Err(_) => greeting.await,
+        };
+        expect(reply, Stage::Connect, Severity::PositiveCompletion)?;
+        self.has_greeted.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the server answers the first message of TLS in TLS. Asked on a connection of its own, since the other one
+    /// cannot be used after it.
+    async fn begins_with_tls(&self, limit: Duration) -> bool {
+        let asking = async {
+            let mut hello = Vec::new();
+            let mut client = ClientConnection::new(Arc::clone(&self.tls), self.server_name()?)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            client.write_tls(&mut hello)?;
+            let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            stream.write_all(&hello).await?;
+            stream.read_u8().await
+        };
+        // An alert or a handshake record (RFC 8446 §5.1); no reply of SMTP begins so.
+        matches!(timeout(limit, asking).await, Ok(Ok(0x15 | 0x16)))
+    }
+
+    /// Says EHLO, or HELO to a server that knows no EHLO, if neither TLS nor a sign-in is to follow.
+    async fn hello<S: Stream>(&self, conversation: &mut Conversation<S>) -> Result<Extensions, Failure> {
+        let mut reply = conversation.command(Ehlo::new(self.hello.clone())).await;
+        let is_unknown = reply.as_ref().is_ok_and(|reply| matches!(reply.code().into(), 500 | 502 | 504));
+        let needs_none = matches!(self.security, Security::Opportunistic | Security::None);
+        if is_unknown && needs_none && self.credentials.is_none() {
+            reply = conversation.command(format!("HELO {}\r\n", self.hello)).await;
+            expect(reply, Stage::Connect, Severity::PositiveCompletion)?;
+            return Ok(Extensions::default());
+        }
+        let reply = expect(reply, Stage::Connect, Severity::PositiveCompletion)?;
+        Ok(Extensions::parse(&reply))
+    }
+
+    /// Begins TLS inside the connection, up to the reply to the second EHLO.
+    ///
+    /// # Security
+    /// Somebody on the way can append replies of their own to the reply to STARTTLS. Taken for the server's replies inside
+    /// TLS, they would make a mail that nobody took count as sent (the "response injection" of
+    /// <https://nostarttls.secvuln.info>). So a reply that is followed by anything ends the connection.
+    async fn start_tls(&self, mut conversation: Conversation<TcpStream>) -> Result<Session, Failure> {
+        let stage = Stage::StartTls;
+        expect(conversation.command(Starttls).await, stage, Severity::PositiveCompletion)?;
+        let stream = conversation.into_stream().ok_or(Failure::Confusion(stage))?;
+        let stream = self.handshake(stream).await.map_err(|error| Failure::of_io(stage, &error))?;
+        let mut conversation = Conversation::new(Box::new(stream) as Box<dyn Stream>);
+        // What was said in clear is forgotten, the extensions too (RFC 3207 §4.2).
+        let extensions = self.hello(&mut conversation).await?;
+        Ok(Session::new(conversation, extensions, true))
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsConnector::from(Arc::clone(&self.tls)).connect(self.server_name()?, stream).await
+    }
+
+    fn server_name(&self) -> io::Result<ServerName<'static>> {
+        ServerName::try_from(self.host.clone())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    async fn sign_in(&self, session: &mut Session) -> Result<(), Failure> {
+        const MAX_CHALLENGES: usize = 10;
+        let stage = Stage::SignIn;
+        let Some((user, password)) = &self.credentials else { return Ok(()) };
+        if !session.is_encrypted && !self.clear_credentials {
+            return Err(Failure::Unsafe);
+        }
+        let mechanism = session.extensions.mechanism().ok_or(Failure::NoMechanism)?;
+        let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+        within(self.command_timeout, stage, async {
+            let unusable = |_| Failure::Confusion(stage);
+            let auth = Auth::new(mechanism, credentials.clone(), None).map_err(unusable)?;
+            let mut reply = session.conversation.command(auth).await;
+            for _ in 0..MAX_CHALLENGES {
+                let Some(challenge) = reply.as_ref().ok().filter(|reply| reply.has_code(334)) else { break };
+                let answer = Auth::new_from_response(mechanism, credentials.clone(), challenge);
+                reply = session.conversation.command(answer.map_err(unusable)?).await;
+            }
+            expect(reply, stage, Severity::PositiveCompletion)?;
+            Ok(())
+        })
+        .await
     }
 }
 
 /// A connection and how much it was used.
 struct Session {
-    connection: AsyncSmtpConnection,
+    conversation: Conversation<Box<dyn Stream>>,
+    extensions: Extensions,
+    is_encrypted: bool,
     mails: u32,
     last_used: Instant,
 }
 
 impl Session {
+    fn new(conversation: Conversation<Box<dyn Stream>>, extensions: Extensions, is_encrypted: bool) -> Self {
+        Self { conversation, extensions, is_encrypted, mails: 0, last_used: Instant::now() }
+    }
+
+    /// Whether the server still takes commands.
+    async fn answers(&mut self) -> bool {
+        let reply = self.conversation.command(Noop).await;
+        expect(reply, Stage::Sender, Severity::PositiveCompletion).is_ok()
+    }
+
     /// What to tell the server about the mail, or `None` when it could not understand that.
     fn mail_parameters(&self, mail: &Mail, message: &[u8]) -> Option<Vec<MailParameter>> {
         let mut parameters = Vec::new();
-        let server = self.connection.server_info();
         if !mail.to.as_str().is_ascii() {
-            if !server.supports_feature(Extension::SmtpUtfEight) {
+            if !self.extensions.smtp_utf8 {
                 return None;
             }
             parameters.push(MailParameter::SmtpUtfEight);
         }
         // Only the receiver's address is ever beyond ASCII, in the header `To`.
         if !message.is_ascii() {
-            if !server.supports_feature(Extension::EightBitMime) {
+            if !self.extensions.eight_bit_mime {
                 return None;
             }
             parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
@@ -479,32 +605,54 @@ impl Session {
         &mut self,
         mail: &Mail,
         sender: &Sender,
-        parameters: Vec<MailParameter>,
         message: &[u8],
         server: &Server,
     ) -> Result<(), Failure> {
-        let limit = server.command_timeout;
+        let parameters = self.mail_parameters(mail, message).ok_or(Failure::Inexpressible)?;
         self.mails += 1;
-        let from = MailFrom::new(Some(sender.mailbox().email.clone()), parameters);
+        let from = MailFrom::new(Some(sender.mail_address().clone()), parameters);
         let to = Rcpt::new(message::receiver(mail), Vec::new());
-        let connection = &mut self.connection;
-        let reply = within(limit, Stage::Sender, connection.command(from)).await?;
-        expect(&reply, Stage::Sender, Severity::PositiveCompletion)?;
-        let reply = within(limit, Stage::Receiver, connection.command(to)).await?;
-        expect(&reply, Stage::Receiver, Severity::PositiveCompletion)?;
-        let reply = within(limit, Stage::Message, connection.command(Data)).await?;
-        expect(&reply, Stage::Message, Severity::PositiveIntermediate)?;
-        // lettre ends the last line itself.
-        let message = message.strip_suffix(b"\r\n").unwrap_or(message);
-        let reply = within(server.message_timeout, Stage::Message, connection.message(message)).await?;
-        expect(&reply, Stage::Message, Severity::PositiveCompletion)
+        self.command(server, Stage::Sender, from).await.map_err(|failure| self.or_wrong_mode(failure))?;
+        self.command(server, Stage::Receiver, to).await?;
+        self.command(server, Stage::Data, Data).await?;
+        within(server.message_timeout, Stage::Message, async {
+            let reply = self.conversation.message(message).await;
+            expect(reply, Stage::Message, Severity::PositiveCompletion)
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn command(
+        &mut self,
+        server: &Server,
+        stage: Stage,
+        command: impl fmt::Display + Send,
+    ) -> Result<(), Failure> {
+        let severity =
+            if stage == Stage::Data { Severity::PositiveIntermediate } else { Severity::PositiveCompletion };
+        within(server.command_timeout, stage, async {
+            expect(self.conversation.command(command).await, stage, severity)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The refusal of a server that takes mail over TLS alone, with what to do about it.
+    fn or_wrong_mode(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Reply { code: 530, .. } if !self.is_encrypted && self.extensions.starttls => {
+                Failure::TlsMode("the SMTP server refused the sender without TLS (530): try tls=required")
+            }
+            other => other,
+        }
     }
 
     /// Ends the conversation, politely if the server still answers.
     async fn close(mut self, failure: &Failure) {
         const PATIENCE: Duration = Duration::from_secs(1);
-        if matches!(failure, Failure::Reply { .. }) {
-            let _ = tokio::time::timeout(PATIENCE, self.connection.quit()).await;
+        if matches!(failure, Failure::Reply { .. }) && !failure.is_of_the_connection_alone() {
+            let _ = timeout(PATIENCE, self.conversation.command(Quit)).await;
         }
     }
 }
@@ -517,6 +665,9 @@ enum Stage {
     SignIn,
     Sender,
     Receiver,
+    /// The command, before any of the message.
+    Data,
+    /// The message itself: from here on the server may have taken it, whatever it replies.
     Message,
 }
 
@@ -528,14 +679,14 @@ impl Stage {
             Self::SignIn => "the sign-in",
             Self::Sender => "the sender",
             Self::Receiver => "the receiver",
-            Self::Message => "the message",
+            Self::Data | Self::Message => "the message",
         }
     }
 }
 
 /// Why a conversation ended early.
 enum Failure {
-    /// The server said no.
+    /// The server said no, or goodbye.
     Reply { stage: Stage, code: u16, status: Option<String> },
     /// The server said nothing in time.
     Silence(Stage),
@@ -543,19 +694,54 @@ enum Failure {
     Confusion(Stage),
     /// There was no conversation.
     Broken { stage: Stage, cause: String },
+    /// The TLS mode does not fit the server; the text says which does.
+    TlsMode(&'static str),
+    /// The password would travel unencrypted.
+    Unsafe,
+    /// The server offers no way to sign in that is known here.
+    NoMechanism,
+    /// The receiver's address needs SMTPUTF8, and the server lacks it.
+    Inexpressible,
 }
 
 impl Failure {
-    fn of(stage: Stage, error: &SmtpError) -> Self {
-        match error.status() {
-            Some(code) => {
-                let text = error.source().map(ToString::to_string).unwrap_or_default();
-                Self::Reply { stage, code: code.into(), status: enhanced_status(&text) }
-            }
-            None => Self::Broken { stage, cause: cause(error) },
+    fn of_io(stage: Stage, error: &io::Error) -> Self {
+        // The TLS library reports a certificate it does not trust so.
+        let is_tls = error.kind() == io::ErrorKind::InvalidData;
+        let cause = if is_tls { tls_cause(error) } else { error.kind().to_string() };
+        Self::Broken { stage, cause }
+    }
+
+    fn of_interruption(stage: Stage, interruption: &Interruption) -> Self {
+        let cause = match interruption {
+            Interruption::Io(error) => return Self::of_io(stage, error),
+            Interruption::Closed => "the server closed the connection",
+            Interruption::Unreadable => "no reply that can be read",
+        };
+        Self::Broken { stage, cause: cause.to_owned() }
+    }
+
+    fn of_reply(stage: Stage, reply: &Response) -> Self {
+        let status = reply.first_word().and_then(enhanced_status);
+        Self::Reply { stage, code: reply.code().into(), status }
+    }
+
+    /// Whether only the connection is at fault, and the server cannot have taken the message.
+    fn is_of_the_connection_alone(&self) -> bool {
+        let before_the_message = |stage: &Stage| *stage != Stage::Message;
+        match self {
+            Self::Reply { stage, code: GOODBYE | UNAVAILABLE, .. }
+            | Self::Confusion(stage)
+            | Self::Broken { stage, .. } => before_the_message(stage),
+            _ => false,
         }
     }
 }
+
+/// The server closes the connection, as it was asked to.
+const GOODBYE: u16 = 221;
+/// The server closes the connection, for reasons of its own (RFC 5321 §3.8).
+const UNAVAILABLE: u16 = 421;
 
 impl From<Failure> for MailError {
     fn from(failure: Failure) -> Self {
@@ -577,13 +763,23 @@ impl From<Failure> for MailError {
             Failure::Broken { stage, cause } => {
                 Self::transient(format!("SMTP failed at {}: {cause}", stage.as_str()))
             }
+            Failure::TlsMode(advice) => Self::transient(advice),
+            Failure::Unsafe => {
+                Self::transient("the SMTP password is not sent over an unencrypted connection")
+            }
+            Failure::NoMechanism => {
+                Self::transient("the SMTP server offers no way to sign in that is known here")
+            }
+            Failure::Inexpressible => {
+                Self::permanent("the receiver's address needs SMTPUTF8, which the server lacks")
+            }
         }
     }
 }
 
 /// Whether no later attempt can succeed while this mail is what it is.
 fn blames_the_mail(stage: Stage, code: u16, status: &str) -> bool {
-    let about_the_mail = matches!(stage, Stage::Receiver | Stage::Message);
+    let about_the_mail = matches!(stage, Stage::Receiver | Stage::Data | Stage::Message);
     // Servers often wait for the receiver before they refuse the sender or ask for a sign-in.
     let about_us = matches!(code, 530 | 534 | 535 | 538)
         || matches!(status, "5.1.7" | "5.1.8" | "5.7.8" | "5.7.9" | "5.7.11");
@@ -598,22 +794,13 @@ fn enhanced_status(text: &str) -> Option<String> {
     (numbers.len() == 3 && numbers.iter().all(is_number)).then(|| word.to_owned())
 }
 
-/// What broke, in words of this side: never a text the server sent.
-fn cause(error: &SmtpError) -> String {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return match io.kind() {
-                // How the TLS library reports a certificate it does not trust.
-                io::ErrorKind::InvalidData => tls_cause(io),
-                kind => kind.to_string(),
-            };
-        }
-        source = inner.source();
-    }
-    if error.is_response() { "no reply that can be read" } else { "no connection" }.to_owned()
+/// Whether the other side does not speak TLS.
+fn is_not_tls(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)))
 }
 
+/// What broke, in words of this side: never a text the server sent.
 fn tls_cause(error: &io::Error) -> String {
     const MAX: usize = 200;
     let text = error.to_string();
@@ -621,20 +808,31 @@ fn tls_cause(error: &io::Error) -> String {
     format!("TLS: {text}")
 }
 
-fn expect(reply: &Response, stage: Stage, severity: Severity) -> Result<(), Failure> {
-    if reply.code().severity == severity { Ok(()) } else { Err(Failure::Confusion(stage)) }
+/// The reply, if it is the one that lets the conversation go on.
+fn expect(
+    reply: Result<Response, Interruption>,
+    stage: Stage,
+    severity: Severity,
+) -> Result<Response, Failure> {
+    let reply = reply.map_err(|interruption| Failure::of_interruption(stage, &interruption))?;
+    let code = reply.code();
+    // A message is taken by any 2yz (RFC 5321 §4.2.1); anywhere else a goodbye is the end.
+    let is_goodbye = u16::from(code) == GOODBYE && stage != Stage::Message;
+    if is_goodbye || !reply.is_positive() {
+        Err(Failure::of_reply(stage, &reply))
+    } else if code.severity == severity {
+        Ok(reply)
+    } else {
+        Err(Failure::Confusion(stage))
+    }
 }
 
 async fn within<T>(
     limit: Duration,
     stage: Stage,
-    step: impl Future<Output = Result<T, SmtpError>>,
+    step: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    match tokio::time::timeout(limit, step).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(Failure::of(stage, &error)),
-        Err(_) => Err(Failure::Silence(stage)),
-    }
+    timeout(limit, step).await.unwrap_or(Err(Failure::Silence(stage)))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use crate::console::Console;
 use crate::folder::Folder;
 use crate::mail_url::{self, MailUrlError, PlaintextPolicy};
 use crate::sender::Sender;
+#[cfg(any(feature = "smtp", feature = "http-api"))]
+use crate::trusted_roots::TrustedRoots;
 
 /// The transport that a URL names.
 ///
@@ -34,6 +36,46 @@ pub fn from_url(
     sender: Sender,
     plaintext: PlaintextPolicy,
 ) -> Result<Arc<dyn Mailer>, MailUrlError> {
+    transport(url, sender, plaintext, &Roots::default())
+}
+
+/// As [`from_url`], for servers whose certificates a private CA signed.
+///
+/// # Errors
+/// [`MailUrlError`], which never shows any part of the URL.
+///
+/// ```
+/// use usermgr_smtp::{PlaintextPolicy, Sender, TrustedRoots, from_url_trusting};
+///
+/// let sender = Sender::parse("Example <noreply@example.org>")?;
+/// let roots = TrustedRoots::default(); // .with_pem(&std::fs::read("/etc/ssl/private-ca.pem")?)?
+/// let url = "smtps://app:secret@mail.internal.example";
+/// let mailer = from_url_trusting(url, sender, PlaintextPolicy::LoopbackOnly, &roots)?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(any(feature = "smtp", feature = "http-api"))]
+pub fn from_url_trusting(
+    url: &str,
+    sender: Sender,
+    plaintext: PlaintextPolicy,
+    roots: &TrustedRoots,
+) -> Result<Arc<dyn Mailer>, MailUrlError> {
+    transport(url, sender, plaintext, roots)
+}
+
+#[cfg(any(feature = "smtp", feature = "http-api"))]
+type Roots = TrustedRoots;
+
+/// A build without TLS trusts nobody.
+#[cfg(not(any(feature = "smtp", feature = "http-api")))]
+type Roots = ();
+
+fn transport(
+    url: &str,
+    sender: Sender,
+    plaintext: PlaintextPolicy,
+    roots: &Roots,
+) -> Result<Arc<dyn Mailer>, MailUrlError> {
     let parsed = mail_url::parse(url)?;
     match parsed.scheme() {
         "console" => match url.split_once(':') {
@@ -52,28 +94,40 @@ pub fn from_url(
             }
             Ok(Arc::new(Folder::new(path, sender)))
         }
-        "smtp" | "smtps" => smtp(url, sender, plaintext),
-        "http" | "https" => http_api(url, sender, plaintext),
+        "smtp" | "smtps" => smtp(url, sender, plaintext, roots),
+        "http" | "https" => http_api(url, sender, plaintext, roots),
         _ => Err(MailUrlError::UnknownScheme),
     }
 }
 
 #[cfg(feature = "smtp")]
-fn smtp(url: &str, sender: Sender, plaintext: PlaintextPolicy) -> Result<Arc<dyn Mailer>, MailUrlError> {
-    Ok(Arc::new(crate::smtp::Smtp::from_url(url, sender, plaintext)?))
+fn smtp(
+    url: &str,
+    sender: Sender,
+    plaintext: PlaintextPolicy,
+    roots: &Roots,
+) -> Result<Arc<dyn Mailer>, MailUrlError> {
+    let builder = crate::smtp::Smtp::builder(url, sender)?.plaintext(plaintext);
+    Ok(Arc::new(builder.trusted_roots(roots.clone()).build()?))
 }
 
 #[cfg(not(feature = "smtp"))]
-fn smtp(_: &str, _: Sender, _: PlaintextPolicy) -> Result<Arc<dyn Mailer>, MailUrlError> {
+fn smtp(_: &str, _: Sender, _: PlaintextPolicy, _: &Roots) -> Result<Arc<dyn Mailer>, MailUrlError> {
     Err(MailUrlError::FeatureOff { scheme: "smtp", feature: "smtp" })
 }
 
 #[cfg(feature = "http-api")]
-fn http_api(url: &str, sender: Sender, plaintext: PlaintextPolicy) -> Result<Arc<dyn Mailer>, MailUrlError> {
-    Ok(Arc::new(crate::http_api::HttpApi::from_url(url, sender, plaintext)?))
+fn http_api(
+    url: &str,
+    sender: Sender,
+    plaintext: PlaintextPolicy,
+    roots: &Roots,
+) -> Result<Arc<dyn Mailer>, MailUrlError> {
+    let api = crate::http_api::HttpApi::from_url(url, sender, plaintext)?;
+    Ok(Arc::new(api.with_trusted_roots(roots)?))
 }
 
 #[cfg(not(feature = "http-api"))]
-fn http_api(_: &str, _: Sender, _: PlaintextPolicy) -> Result<Arc<dyn Mailer>, MailUrlError> {
+fn http_api(_: &str, _: Sender, _: PlaintextPolicy, _: &Roots) -> Result<Arc<dyn Mailer>, MailUrlError> {
     Err(MailUrlError::FeatureOff { scheme: "http", feature: "http-api" })
 }

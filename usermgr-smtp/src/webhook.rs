@@ -7,19 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::uri::Scheme;
 use http::{Request, Uri};
 use http_body_util::Full;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use url::Url;
 use usermgr_core::crypto::webhook::{WebhookSecret, sign_webhook};
 use usermgr_core::domain::event::Event;
 use usermgr_core::port::clock::Clock;
 use usermgr_core::port::events::{EventPublisher, PublishError};
 
-use crate::http_api::{client, discard};
+use crate::http_api::{HttpClient, client, discard};
 use crate::mail_url::{PlaintextPolicy, host, is_loopback};
+use crate::trusted_roots::TrustedRoots;
 
 /// Posts each event to a URL, signed as Standard Webhooks describes it.
 ///
@@ -29,8 +28,9 @@ use crate::mail_url::{PlaintextPolicy, host, is_loopback};
 /// events anywhere.
 ///
 /// # Security
-/// Certificates are always checked against Mozilla's roots. Errors hold the status code only. `Debug` shows the origin
-/// and no path, since it may be a secret.
+/// Certificates are always checked against Mozilla's roots and those of
+/// [`with_trusted_roots`](Webhook::with_trusted_roots). Errors hold the status code only. `Debug` shows the origin and no
+/// path, since it may be a secret.
 ///
 /// The receiver checks it by [`verify_webhook`](usermgr_core::crypto::webhook::verify_webhook), or any library of Standard
 /// Webhooks.
@@ -64,7 +64,7 @@ use crate::mail_url::{PlaintextPolicy, host, is_loopback};
 /// # }
 /// ```
 pub struct Webhook {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     endpoint: Uri,
     secrets: Vec<WebhookSecret>,
     clock: Arc<dyn Clock>,
@@ -137,9 +137,19 @@ impl Webhook {
         if secrets.is_empty() {
             return Err(WebhookUrlError::NoSecret);
         }
-        let client = client(encrypted).map_err(|_| WebhookUrlError::Tls)?;
+        let client = client(encrypted, &TrustedRoots::default()).map_err(|_| WebhookUrlError::Tls)?;
         let endpoint = url.as_str().parse().map_err(|_| WebhookUrlError::Unusable)?;
         Ok(Self { client, endpoint, secrets, clock, timeout: Self::TIMEOUT })
+    }
+
+    /// Trusts these authorities, instead of Mozilla's alone: for a receiver with a private CA.
+    ///
+    /// # Errors
+    /// [`WebhookUrlError::Tls`] when TLS cannot be set up.
+    pub fn with_trusted_roots(mut self, roots: &TrustedRoots) -> Result<Self, WebhookUrlError> {
+        let encrypted = self.endpoint.scheme() == Some(&Scheme::HTTPS);
+        self.client = client(encrypted, roots).map_err(|_| WebhookUrlError::Tls)?;
+        Ok(self)
     }
 
     /// Instead of [`Webhook::TIMEOUT`].

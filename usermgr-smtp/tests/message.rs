@@ -7,7 +7,7 @@ mod support;
 use support::{ID, SOON, mail, mail_to, sender, smtp};
 use usermgr_core::port::mailer::{Mail, Mailer as _};
 use usermgr_smtp::testing::{ReceivedMail, SmtpSink};
-use usermgr_smtp::{Folder, PlaintextPolicy, Sender, Smtp};
+use usermgr_smtp::{Folder, PlaintextPolicy, Sender, Smtp, build_message};
 
 async fn delivered(mail: &Mail) -> ReceivedMail {
     let sink = SmtpSink::start().await.unwrap();
@@ -172,6 +172,109 @@ async fn any_script_arrives_over_seven_bits() {
         assert_eq!(got.header("From").unwrap(), format!("{text} <noreply@example.org>"));
         assert_eq!(got.text().unwrap().trim_end(), mail.text.trim_end());
         assert_eq!(got.html().unwrap().trim_end(), mail.html);
+    }
+}
+
+/// What may stand before `<` by RFC 5322 §3.2.5, without its obsolete forms and comments.
+fn is_phrase(text: &str) -> bool {
+    let atext = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+    let mut rest = text.trim_matches(' ');
+    let mut words = 0;
+    while !rest.is_empty() {
+        let end = if rest.starts_with('"') {
+            let mut escaped = false;
+            let mut chars = rest.char_indices().skip(1);
+            let end = chars.find(|(_, c)| {
+                let ends = *c == '"' && !escaped;
+                escaped = *c == '\\' && !escaped;
+                ends
+            });
+            let Some((end, _)) = end else { return false };
+            end + 1
+        } else {
+            rest.find(|c| !atext(c)).unwrap_or(rest.len())
+        };
+        if end == 0 || !rest[..end].chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+            return false;
+        }
+        rest = rest[end..].trim_start_matches(' ');
+        words += 1;
+    }
+    words > 0
+}
+
+#[test]
+fn every_display_name_is_a_phrase_and_is_read_back() {
+    for phrase in ["Ana", "Ana Lux", "\"Acme.io\"", "\"a \\\"b\\\" \\\\\"", "A \"b.c\" D"] {
+        assert!(is_phrase(phrase), "{phrase}");
+    }
+    for obsolete in ["", "Acme.io", "A, B", "A:", "a@b", "A (b)", "\"a", "\"a\\\"", "ü"] {
+        assert!(!is_phrase(obsolete), "{obsolete}");
+    }
+    let long = [
+        "word ".repeat(39),
+        "x".repeat(200),
+        "x.".repeat(100),
+        "ü ".repeat(60),
+        format!("{}.", "y ".repeat(35)),
+    ];
+    let names = [
+        "Example",
+        "Ana Lux",
+        "Acme.io",
+        "Acme Inc.",
+        "Acme, Inc.",
+        "Acme: the shop",
+        "ana@example.org",
+        "Acme (Support)",
+        "Acme; Co",
+        "[Acme]",
+        "A  B",
+        "R&D",
+        "it's",
+        r#"Ana "the admin" Lux"#,
+        r"back\slash",
+        r#"\""#,
+        "<x@y.example>",
+        "=?utf-8?q?no?=",
+        "Müller",
+        "Müller, Söhne & Co.",
+        r#"Ü "ö" \ä"#,
+        "好的 🎉",
+        "رمز التحقق",
+    ];
+    for name in names.into_iter().map(str::to_owned).chain(long.map(|name| name.trim().to_owned())) {
+        let quoted = name.replace('\\', r"\\").replace('"', "\\\"");
+        for address in
+            ["noreply@example.org".to_owned(), format!("{}@{}example.org", "a".repeat(60), "b.".repeat(80))]
+        {
+            let sender = Sender::parse(&format!("\"{quoted}\" <{address}>")).unwrap();
+            assert_eq!(sender.to_string().parse(), Ok(sender.clone()), "{name:?}");
+            let raw = build_message(&mail(), &sender).unwrap();
+            assert_whole(&raw);
+            let text = String::from_utf8(raw.clone()).unwrap();
+            let header: Vec<_> = text
+                .split("\r\n")
+                .enumerate()
+                .take_while(|(n, line)| *n == 0 || line.starts_with(' '))
+                .map(|(_, line)| line)
+                .collect();
+            for line in &header {
+                assert!(line.len() <= 78 || line.contains(&address), "{name:?}: {line:?}");
+                assert!(line.len() <= 76 || !line.contains("=?"), "{name:?}: {line:?}");
+            }
+            let value = header.concat();
+            let (phrase, rest) = value.strip_prefix("From: ").unwrap().rsplit_once('<').unwrap();
+            assert_eq!(rest, format!("{address}>"), "{name:?}");
+            assert!(is_phrase(phrase), "{name:?}: {phrase:?}");
+            let read = mail_parser::MessageParser::default().parse(&raw).unwrap();
+            let from = read.from().unwrap().first().unwrap();
+            assert_eq!(
+                (from.name(), from.address()),
+                (Some(name.as_str()), Some(address.as_str())),
+                "{value:?}"
+            );
+        }
     }
 }
 

@@ -57,7 +57,8 @@ impl Log {
         use tracing_subscriber::filter::dynamic_filter_fn;
         let Some(url) = &config.otlp_url else { return Ok(None) };
         let runtime = tokio::runtime::Handle::current();
-        let spans = crate::observe::Spans::sent_to(url.expose_secret(), runtime)
+        let roots = crate::serve::trusted_roots(config)?;
+        let spans = crate::observe::Spans::sent_to(url.expose_secret(), &roots, runtime)
             .map_err(|error| Failure::Traces(error.into()))?;
         // Dynamic, so that it is asked each time.
         let ours =

@@ -209,6 +209,13 @@ pub(super) const KEYS: &[Key] = &[
     plain("outbox.max_attempts", "12", "Attempts before a mail is given up; twelve take some three hours."),
     plain("outbox.keep_sent", "7d", "How long mails are kept that were sent, or whose code ended before."),
     plain("outbox.keep_dead", "30d", "How long mails are kept that failed for good; outbox retry works for this long."),
+plain(
+        "tls.extra_ca",
+        "",
+        "Certificates of private authorities, one or more in a PEM file. Mail, webhooks and spans trust them besides the \
+         built-in ones. PostgreSQL has sslrootcert in its URL.",
+    )
+    .such_as(r#""/etc/usermgr/private-ca.pem""#),
     url("events.url", "", "Where events are told: https://… (signed webhooks), console: or none.")
         .such_as(r#""https://app.example.org/hooks/users""#),
     secret("events.secret", "With which webhooks are signed: whsec_ and 24 to 64 bytes in base64.").such_as(r#""whsec_…""#),

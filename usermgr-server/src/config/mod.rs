@@ -61,6 +61,7 @@ pub struct Config {
     pub mail_from: Sender,
     pub mail_templates: Option<PathBuf>,
     pub mail_plaintext: PlaintextPolicy,
+    pub extra_ca: Option<PathBuf>,
     pub events: EventTarget,
     pub mail_callback_secrets: Vec<WebhookSecret>,
     pub secret_key: Option<SecretKey>,

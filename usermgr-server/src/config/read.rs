@@ -327,6 +327,7 @@ impl Reader {
             mail_from: mail_from?,
             mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
             mail_plaintext: plaintext,
+            extra_ca: Some(self.text("tls.extra_ca")).filter(|path| !path.is_empty()).map(PathBuf::from),
             events: events?,
             mail_callback_secrets: mail_callback_secrets?,
             secret_key: secret_key?,

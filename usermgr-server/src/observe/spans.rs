@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;
+use usermgr_smtp::TrustedRoots;
 
 /// How long a collector may take for a batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,12 +34,18 @@ pub(crate) struct Spans(SdkTracerProvider);
 
 impl Spans {
     /// Begins to send to the URL of a collector, such as `http://localhost:4318/v1/traces`.
-    pub(crate) fn sent_to(url: &str, runtime: Handle) -> Result<Self, ExporterBuildError> {
+    pub(crate) fn sent_to(
+        url: &str,
+        roots: &TrustedRoots,
+        runtime: Handle,
+    ) -> Result<Self, ExporterBuildError> {
+        let tls =
+            roots.client_config().map_err(|error| ExporterBuildError::InternalFailure(error.to_string()))?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_endpoint(url)
             .with_timeout(TIMEOUT)
-            .with_http_client(Sender::new(runtime))
+            .with_http_client(Sender::new(tls, runtime))
             .build()?;
         let resource = Resource::builder()
             .with_service_name("usermgr")
@@ -81,9 +88,9 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(runtime: Handle) -> Self {
+    fn new(tls: rustls::ClientConfig, runtime: Handle) -> Self {
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .build();
