@@ -8,7 +8,7 @@ mod tests;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -29,6 +29,7 @@ use tokio::time::{Instant, Sleep, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceExt as _};
 
+use crate::config::{Bind, ListenAddress};
 use crate::http::client::{OverLimit, PeerAddr};
 use crate::observe::ConnectionMetrics;
 use crate::tls::Tls;
@@ -75,9 +76,30 @@ const BACKLOG: u32 = 1024;
 /// How often a line tells that connections were refused.
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
-/// Listens on an address.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens where it is said. Every interface is one socket for IPv6 and IPv4; where there is no IPv6, one for IPv4.
+pub(crate) async fn listen(address: &ListenAddress) -> io::Result<TcpListener> {
+    match address.resolve().await? {
+        Bind::One(address) => bind(address, false),
+        Bind::Everywhere(port) => match bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), true) {
+            Err(error) if lacks_ipv6(&error) => {
+                bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false)
+            }
+            bound => bound,
+        },
+    }
+}
+
+/// Whether a socket cannot be had because the system has no IPv6, or has it switched off.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+fn bind(address: SocketAddr, with_ipv4: bool) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if with_ipv4 {
+        socket2::SockRef::from(&socket).set_only_v6(false)?;
+    }
     socket.set_reuseaddr(true)?;
     // Each connection that is accepted has it from here.
     socket.set_send_buffer_size(SEND_BUFFER)?;

@@ -62,6 +62,54 @@ async fn who_asks_for_port_0_is_told_the_port_whatever_the_log_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_and_every_interface_are_listened_on() {
+    let database = Database::create(Db::Sqlite).await;
+    for (listen, reached) in
+        [("localhost:0", &["127.0.0.1"][..]), (":0", &["127.0.0.1", "[::1]"]), ("[::1]:0", &["[::1]"])]
+    {
+        if reached.contains(&"[::1]") && std::net::TcpListener::bind("[::1]:0").is_err() {
+            continue;
+        }
+        let (server, address) = start(&database, &[("USERMGR_HTTP_LISTEN", listen)], "http").await;
+        let (_, port) = address.rsplit_once(':').unwrap();
+        for ip in reached {
+            let answer = asked_once_and_closed(&format!("{ip}:{port}"), "/health/ready").await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{listen} by {ip}: {answer}");
+        }
+        let named = listen.replace(":0", &format!(":{port}"));
+        assert!(
+            server.run_beside(&[("USERMGR_HTTP_LISTEN", &named)], &["health"]).status.success(),
+            "{named}"
+        );
+        let warns = server.log().contains("http.listen is reached from outside");
+        assert_eq!(warns, listen == ":0", "{listen}");
+        assert!(server.terminate().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_cannot_be_listened_on_is_one_clear_line() {
+    let database = Database::create(Db::Sqlite).await;
+    let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = everywhere.local_addr().unwrap().port();
+    for (listen, told) in [
+        (format!("127.0.0.1:{port}"), "is the server running already?"),
+        (format!("localhost:{port}"), "is the server running already?"),
+        (format!(":{port}"), "is the server running already?"),
+        ("nobody.invalid:8000".into(), "the name has no address"),
+    ] {
+        for key in ["http.listen", "http.metrics_listen"] {
+            let variable = format!("USERMGR_{}", key.replace('.', "_").to_uppercase());
+            let settings = [("USERMGR_LOG_LEVEL", "error"), (variable.as_str(), listen.as_str())];
+            let (status, log) = Server::start_unready(&database, "memory:", &settings).wait_with_log();
+            let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("usermgr-server: ")).collect();
+            assert_eq!((status.code(), lines.len()), (Some(1), 1), "{log}");
+            assert!(lines[0].contains(&format!("{key} {listen}: ")) && lines[0].contains(told), "{log}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_2_is_told_from_http_1_by_its_first_letters() {
     let database = Database::create(Db::Sqlite).await;
     let (_server, address) = start(&database, &[], "http").await;
