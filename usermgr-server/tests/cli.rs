@@ -648,6 +648,42 @@ fn colours_are_for_terminals() {
 }
 
 #[test]
+fn what_cannot_be_written_is_told() {
+    let place = place();
+    for args in [
+        &["--help"][..],
+        &["help"],
+        &["help", "users"],
+        &["users", "create", "--help"],
+        &["--version"],
+        &["config", "sample"],
+        &["config"],
+        &["config", "check"],
+        &["completions", "bash"],
+        &["man"],
+        &["openapi"],
+        &["users", "list"],
+        &["users", "list", "--json"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_usermgr-server"))
+            .current_dir(place.0.path())
+            .env_remove("DATABASE_URL")
+            .args(args)
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("No space left on device") && told.lines().count() == 1, "{args:?}: {told}");
+    }
+    let (help, version) = (place.done(&["--help"]), place.done(&["--version"]));
+    assert!(help.contains("Usage: usermgr-server") && version.starts_with("usermgr-server "));
+    assert!(place.refused(2, &["user"]).contains("unrecognized subcommand"));
+}
+
+#[test]
 fn the_key_file_stands_beside_the_database_however_the_url_spells_it() {
     let place = Place::new();
     std::fs::create_dir(place.0.path().join("my data")).unwrap();
