@@ -259,6 +259,11 @@ pub struct TokenPolicy {
     pub audience: String,
 }
 
+impl TokenPolicy {
+    /// The most bytes of an issuer or audience: a token has at most 8 KiB.
+    pub const MAX_NAME: usize = 1024;
+}
+
 impl Default for TokenPolicy {
     fn default() -> Self {
         Self {
@@ -542,7 +547,8 @@ impl Policies {
             "tokens.access_ttl",
             "1s to 24h",
         );
-        need(!tokens.audience.is_empty(), "tokens.audience", "a name");
+        need(is_name(&tokens.audience), "tokens.audience", "a name of at most 1024 bytes");
+        need(tokens.issuer.as_deref().is_none_or(is_name), "tokens.issuer", "a name of at most 1024 bytes");
         need(from(Duration::HOUR, tokens.rotate_every), "tokens.rotate_every", "1h to 36525d");
         need(links.undo_ttl >= second && links.undo_ttl <= Duration::days(30), "links.undo_ttl", "1s to 30d");
         need(
@@ -569,10 +575,20 @@ impl Policies {
         need(from(Duration::ZERO, retention.audit), "audit.keep", "0s to 36525d");
         need(from(Duration::HOUR, retention.events), "events.keep", "1h to 36525d");
         need(
-            mail.public_url.starts_with("http://") || mail.public_url.starts_with("https://"),
+            is_public_url(&mail.public_url),
             "http.public_url",
-            "a URL that begins with http:// or https://",
+            "a URL that begins with http:// or https://, of at most 1024 bytes",
         );
         faults
     }
+}
+
+/// Whether a text fits into tokens as their issuer or audience.
+fn is_name(text: &str) -> bool {
+    (1..=TokenPolicy::MAX_NAME).contains(&text.len())
+}
+
+/// Whether links can begin with a text. It is the issuer too, where none is named.
+fn is_public_url(text: &str) -> bool {
+    is_name(text) && (text.starts_with("http://") || text.starts_with("https://"))
 }

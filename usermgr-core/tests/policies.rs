@@ -8,6 +8,7 @@ use std::sync::Arc;
 use support::{ANA, OTHER, PASSWORD, World, from};
 use time::Duration;
 use usermgr_core::flow::signing_keys::Rotation;
+use usermgr_core::policy::TokenPolicy;
 use usermgr_core::port::clock::Clock as _;
 use usermgr_core::testing::{Mailbox, MemoryStore};
 use usermgr_core::{BuildError, Password, Policies, SecretKey, UserManager};
@@ -110,6 +111,17 @@ fn what_runs_past_every_bound_is_not_built() {
         policies.hashing.queue = Some(threads);
         assert!(build(policies).is_err(), "queue {threads}");
     }
+    for name in [String::new(), "x".repeat(TokenPolicy::MAX_NAME + 1)] {
+        let mut policies = Policies::default();
+        policies.tokens.audience.clone_from(&name);
+        assert!(build(policies).is_err(), "an audience of {} bytes", name.len());
+        let mut policies = Policies::default();
+        policies.tokens.issuer = Some(name.clone());
+        assert!(build(policies).is_err(), "an issuer of {} bytes", name.len());
+    }
+    let mut policies = Policies::default();
+    policies.mail.public_url = format!("http://{}", "x".repeat(TokenPolicy::MAX_NAME));
+    assert!(build(policies).is_err(), "it is the issuer too");
     let mut policies = Policies::default();
     (policies.hashing.memory_kib, policies.hashing.iterations) = (4 * 1024 * 1024, 2);
     assert!(build(policies).is_err(), "8 GiB over both passes");
@@ -136,6 +148,8 @@ async fn flows_run_at_every_upper_bound() {
         raise(policies, TIMES, &[Policies::LONGEST, days(30), days(7), days(1), Duration::minutes(5)]);
         raise(policies, NUMBERS, &[Policies::MOST, 1024, 1000, 100, 64, 20, 4]);
         (policies.hashing, policies.codes.resend_interval) = (cheap, Duration::ZERO);
+        policies.tokens.issuer = Some("x".repeat(TokenPolicy::MAX_NAME));
+        policies.tokens.audience = "x".repeat(TokenPolicy::MAX_NAME);
     });
     let user = world.user(ANA, PASSWORD).await;
     let (users, client) = (&world.users, &world.client);

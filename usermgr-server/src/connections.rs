@@ -1,5 +1,7 @@
 //! Connections: accepted, bounded in number and in patience, served, and let finish.
 
+mod host;
+mod left;
 mod places;
 mod progress;
 #[cfg(test)]
@@ -8,7 +10,7 @@ mod tests;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -29,10 +31,13 @@ use tokio::time::{Instant, Sleep, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceExt as _};
 
-use crate::http::client::{OverLimit, PeerAddr};
+use crate::config::{Bind, ListenAddress};
+use crate::http::client::{MalformedHost, OverLimit, PeerAddr};
 use crate::observe::ConnectionMetrics;
 use crate::tls::Tls;
 
+use left::Left;
+pub(crate) use left::RequestBody;
 pub(crate) use places::Limits;
 use places::{Kind, Place, Places, Refused};
 use progress::{Activity, Due, HEAD_TIMEOUT, Watched};
@@ -75,9 +80,30 @@ const BACKLOG: u32 = 1024;
 /// How often a line tells that connections were refused.
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
-/// Listens on an address.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens where it is said. Every interface is one socket for IPv6 and IPv4; where there is no IPv6, one for IPv4.
+pub(crate) async fn listen(address: &ListenAddress) -> io::Result<TcpListener> {
+    match address.resolve().await? {
+        Bind::One(address) => bind(address, false),
+        Bind::Everywhere(port) => match bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), true) {
+            Err(error) if lacks_ipv6(&error) => {
+                bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), false)
+            }
+            bound => bound,
+        },
+    }
+}
+
+/// Whether a socket cannot be had because the system has no IPv6, or has it switched off.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+fn bind(address: SocketAddr, with_ipv4: bool) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if with_ipv4 {
+        socket2::SockRef::from(&socket).set_only_v6(false)?;
+    }
     socket.set_reuseaddr(true)?;
     // Each connection that is accepted has it from here.
     socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -101,7 +127,7 @@ pub(crate) async fn serve<S, B>(
     service: S,
     stop: impl Future<Output = ()>,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -228,7 +254,7 @@ struct Connection<S> {
 
 impl<S, B> Connection<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -265,12 +291,20 @@ where
         if is_spare {
             activity.end_with_next();
         }
-        let answering = service_fn(move |request| {
+        let answering = service_fn(move |mut request: Request<Incoming>| {
             let activity = Arc::clone(&activity);
+            let is_for_us = host::is_well_formed(request.version(), request.headers());
+            if !is_for_us {
+                request.extensions_mut().insert(MalformedHost);
+            }
+            let waits_to_send = request.headers().contains_key(header::EXPECT);
+            let left = Left::default();
+            let request = request.map(|body| RequestBody::new(body, Some(left.clone())));
             let answering = answer(&activity, service.clone(), peer, is_spare, request);
             async move {
                 let mut response = answering.await?;
-                if activity.is_ending() {
+                // A connection that does not stand at the next request is of no use, and the client has to know.
+                if !left.drain(waits_to_send).await || !is_for_us || activity.is_ending() {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response)
@@ -286,8 +320,10 @@ where
     async fn serve_http2(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let (activity, peer, is_spare) = (Arc::clone(&self.activity), self.peer, self.is_spare());
         let service = self.service.clone();
-        let answering =
-            service_fn(move |request| answer(&activity, service.clone(), peer, is_spare, request));
+        let answering = service_fn(move |request: Request<Incoming>| {
+            let request = request.map(|body| RequestBody::new(body, None));
+            answer(&activity, service.clone(), peer, is_spare, request)
+        });
         let mut server = http2::Builder::new(TokioExecutor::new());
         server
             .timer(TokioTimer::new())
@@ -371,10 +407,10 @@ fn answer<S, B>(
     service: S,
     peer: SocketAddr,
     is_spare: bool,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
 ) -> impl Future<Output = Result<Response<progress::Answer<B>>, Infallible>> + use<S, B>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
     B: Body,
 {
     let watched = activity.request();

@@ -1,8 +1,7 @@
 //! Putting the parts together, serving, and stopping in order.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use usermgr_core::{BuildError, SecretKey, UserManager};
 use usermgr_smtp::{ConsoleEvents, InvalidRoots, MailUrlError, TrustedRoots, Webhook, WebhookUrlError};
 use usermgr_sqlx::{ConnectError, MigrateError, PgStore, SchemaStatus, SqliteStore};
 
-use crate::config::{Config, EventTarget};
+use crate::config::{Config, DatabaseUrl, EventTarget};
 use crate::connections::{self, GRACE};
 use crate::http::{ServiceOptions, service};
 use crate::observe::{self, Counted, Metrics, ObservedStore, Pools, Watched};
@@ -79,7 +78,7 @@ pub enum StartError {
     #[error("database.url: {0}")]
     Store(#[from] StoreError),
     #[error("{key} {address}: {source}{}", advice(.source))]
-    Listen { key: &'static str, address: SocketAddr, source: io::Error },
+    Listen { key: &'static str, address: String, source: io::Error },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("signals cannot be received")]
@@ -101,7 +100,10 @@ fn advice(error: &io::Error) -> &'static str {
 /// Why there is no connection, and what to do about it.
 fn unconnected(error: &ConnectError) -> String {
     if error.is_timeout() {
-        return format!("{error}: nothing answered in time; does the database run, and is it there?");
+        return format!(
+            "{error}: it gave no connection in time; does it run, is it there, and has it connections left (PostgreSQL's \
+             max_connections)?"
+        );
     }
     let advice = if error.is_not_found() { "; its folder has to exist" } else { "" };
     format!("{}{advice}", root(error))
@@ -125,15 +127,17 @@ pub(crate) enum Database {
 
 impl Database {
     pub(crate) async fn open(config: &Config) -> Result<Self, ConnectError> {
-        let url = config.database_url.expose_secret();
-        if url == "memory:" {
-            Ok(Self::Memory(MemoryStore::new()))
-        } else if url.starts_with("sqlite:") {
-            Ok(Self::Sqlite(SqliteStore::connect(url, config.max_connections).await?))
-        } else {
-            let store = PgStore::connect(url, config.max_connections).await?;
-            Ok(Self::Postgres(store.with_timeout(config.database_timeout)))
-        }
+        let connections = config.max_connections;
+        Ok(match &config.database_url {
+            DatabaseUrl::Memory => Self::Memory(MemoryStore::new()),
+            DatabaseUrl::Sqlite(sqlite) => {
+                Self::Sqlite(SqliteStore::connect(sqlite.url(), connections).await?)
+            }
+            DatabaseUrl::Postgres(url) => {
+                let store = PgStore::connect(url.expose_secret(), connections).await?;
+                Self::Postgres(store.with_timeout(config.database_timeout))
+            }
+        })
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), MigrateError> {
@@ -243,6 +247,12 @@ pub(crate) fn check(config: &Config) -> Result<(), StartError> {
     templates(config)?;
     publisher(config)?;
     config.tls.as_ref().map_or(Ok(()), tls::check)?;
+    config.pages.as_ref().map(Pages::load).transpose()?;
+    if let (None, DatabaseUrl::Sqlite(sqlite)) = (&config.secret_key, &config.database_url)
+        && sqlite.key_file().exists()
+    {
+        read_key_file(&sqlite.key_file())?;
+    }
     Ok(())
 }
 
@@ -303,7 +313,8 @@ async fn secret_key(config: &Config, store: &dyn Store) -> Result<SecretKey, Sta
         SystemRandom.fill(&mut bytes);
         SecretKey::from_bytes(bytes)
     };
-    let Some(path) = key_path(config.database_url.expose_secret()) else { return Ok(new_key()) };
+    let DatabaseUrl::Sqlite(sqlite) = &config.database_url else { return Ok(new_key()) };
+    let path = sqlite.key_file();
     let failed = |source| StartError::KeyFile { path: path.display().to_string(), source };
     // Another process may make both at this moment: the key comes first, so it is looked for once more.
     if !path.exists() && is_in_use(store).await? && !path.exists() {
@@ -316,12 +327,18 @@ async fn secret_key(config: &Config, store: &dyn Store) -> Result<SecretKey, Sta
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed(error)),
     }
-    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    let key = read_key_file(&path)?;
     warn_of_readers(&path);
-    let bad = || StartError::BadKeyFile(path.display().to_string());
-    let key = SecretKey::from_base64(&text).map_err(|_| bad())?;
+    Ok(key)
+}
+
+fn read_key_file(path: &Path) -> Result<SecretKey, StartError> {
+    let shown = || path.display().to_string();
+    let failed = |source| StartError::KeyFile { path: shown(), source };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let key = SecretKey::from_base64(&text).map_err(|_| StartError::BadKeyFile(shown()))?;
     match key.weakness() {
-        Some(weakness) => Err(StartError::WeakKeyFile(path.display().to_string(), weakness)),
+        Some(weakness) => Err(StartError::WeakKeyFile(shown(), weakness)),
         None => Ok(key),
     }
 }
@@ -343,13 +360,6 @@ fn warn_of_readers(path: &Path) {
         let path = path.display();
         tracing::warn!("{path}: others can read or replace the secret key (mode {mode:o}): chmod 600 {path}");
     }
-}
-
-/// `users.db` -> `users.key`. A database in memory has no file.
-fn key_path(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("sqlite:")?;
-    let path = path.strip_prefix("//").unwrap_or(path).split('?').next()?;
-    (!path.is_empty() && !path.starts_with(':')).then(|| Path::new(path).with_extension("key"))
 }
 
 /// Writes the key beside its place and links it there: whoever is first wins, and nobody reads half a key.
@@ -385,8 +395,9 @@ pub(crate) async fn serve(config: &Config, worker: Worker) -> Result<(), StartEr
     let side = Stopper::new();
     let metrics = Arc::new(Metrics::new());
     let manager = watched_manager(config, &metrics, &side).await?;
-    let listen_failed = |source| StartError::Listen { key: "http.listen", address: config.listen, source };
-    let listener = connections::listen(config.listen).map_err(listen_failed)?;
+    let listen_failed =
+        |source| StartError::Listen { key: "http.listen", address: config.listen.to_string(), source };
+    let listener = connections::listen(&config.listen).await.map_err(listen_failed)?;
     let address = listener.local_addr().map_err(listen_failed)?;
     let tls = config.tls.as_ref().map(|files| Tls::start(files, side.token())).transpose()?;
     for warning in config.warnings() {
@@ -455,9 +466,10 @@ async fn watched_manager(
     let pools = database.pools();
     let store = Arc::new(ObservedStore::new(database.into_store(), Arc::clone(metrics)));
     let manager = manager_over(config, store).await?;
-    if let Some(address) = config.metrics_listen {
-        let failed = |source| StartError::Listen { key: "http.metrics_listen", address, source };
-        let listener = connections::listen(address).map_err(failed)?;
+    if let Some(address) = &config.metrics_listen {
+        let failed =
+            |source| StartError::Listen { key: "http.metrics_listen", address: address.to_string(), source };
+        let listener = connections::listen(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let _nobody_reads = writeln!(io::stdout(), "metrics on http://{address}/metrics");
         tracing::info!("metrics on http://{address}/metrics");

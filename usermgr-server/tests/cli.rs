@@ -613,9 +613,6 @@ fn what_goes_wrong_says_what_to_do_next() {
     place.write("usermgr.toml", "[database]\nurl = \"sqlite://nowhere/usermgr.db\"\n");
     assert!(place.refused(1, &["users", "list"]).contains("database.url: "));
     assert!(place.refused(1, &["users", "list"]).contains("its folder has to exist"));
-    place.write("usermgr.toml", "[database]\nurl = \"sqlite://usermgr.db?mode=ro\"\n");
-    let said = place.refused(1, &["serve"]);
-    assert!(said.contains("database.url: ") && said.contains("readonly"), "{said}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("[http]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
     place.write("usermgr.toml", &listen);
@@ -678,4 +675,84 @@ fn colours_are_for_terminals() {
     };
     assert!(at_a_terminal("").contains('\u{1b}'));
     assert!(!at_a_terminal("NO_COLOR=1").contains('\u{1b}'));
+}
+
+#[test]
+fn what_cannot_be_written_is_told() {
+    let place = place();
+    for args in [
+        &["--help"][..],
+        &["help"],
+        &["help", "users"],
+        &["users", "create", "--help"],
+        &["--version"],
+        &["config", "sample"],
+        &["config"],
+        &["config", "check"],
+        &["completions", "bash"],
+        &["man"],
+        &["openapi"],
+        &["users", "list"],
+        &["users", "list", "--json"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_usermgr-server"))
+            .current_dir(place.0.path())
+            .env_remove("DATABASE_URL")
+            .args(args)
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("No space left on device") && told.lines().count() == 1, "{args:?}: {told}");
+    }
+    let (help, version) = (place.done(&["--help"]), place.done(&["--version"]));
+    assert!(help.contains("Usage: usermgr-server") && version.starts_with("usermgr-server "));
+    assert!(place.refused(2, &["user"]).contains("unrecognized subcommand"));
+}
+
+#[test]
+fn the_key_file_stands_beside_the_database_however_the_url_spells_it() {
+    let place = Place::new();
+    std::fs::create_dir(place.0.path().join("my data")).unwrap();
+    place.write("usermgr.toml", "[database]\nurl = \"sqlite://my%20data/users.db\"\n");
+    for _ in 0..2 {
+        assert_eq!(place.run(&["users", "list"]).code, 0);
+    }
+    for file in ["users.db", "users.key"] {
+        assert!(place.0.path().join("my data").join(file).exists(), "{file}");
+    }
+    assert!(!place.0.path().join("my%20data").exists());
+    place.write("usermgr.toml", "[database]\nurl = \"sqlite:\"\n");
+    let told = place.refused(1, &["serve"]);
+    assert!(
+        told.contains("database.url (./usermgr.toml)") || told.contains("database.url (usermgr.toml)"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_check_judges_what_the_start_judges() {
+    let place = place();
+    for (name, text, told) in [
+        ("usermgr.toml", "[pages]\nlogo = \"nowhere.svg\"\n", "nowhere.svg"),
+        ("usermgr.toml", "[pages]\ntemplates = \"nowhere\"\n", "nowhere"),
+        ("usermgr.toml", "[mail]\ntemplates = \"nowhere\"\n", "mail.templates"),
+        ("usermgr.toml", "[mail]\nurl = \"gopher://mail.example.org\"\n", "mail.url"),
+        ("usermgr.toml", "[http]\ntls_cert = \"nowhere\"\ntls_key = \"nowhere\"\n", "http.tls_"),
+        ("usermgr.toml", "[http]\npublic_url = \"https://id.example.org/#x\"\n", "http.public_url"),
+        ("usermgr.toml", "[database]\nurl = \"sqlite://\"\n", "database.url"),
+    ] {
+        place.write(name, text);
+        for args in [&["config", "check"][..], &["serve"]] {
+            assert!(place.refused(1, args).contains(told), "{args:?} with {text}");
+        }
+    }
+    place.write("usermgr.toml", "");
+    place.write("usermgr.key", "no key");
+    for args in [&["config", "check"][..], &["serve"]] {
+        assert!(place.refused(1, args).contains("it holds no secret key"), "{args:?}");
+    }
 }

@@ -61,6 +61,166 @@ async fn who_asks_for_port_0_is_told_the_port_whatever_the_log_says() {
     assert!(server.terminate().success());
 }
 
+/// Reads one answer: its head and a body of the length that it names.
+async fn one_answer(stream: &mut TcpStream) -> Option<String> {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        read.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(read).unwrap().to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(head)
+}
+
+/// A request with a body that nobody reads, and the status of its answer.
+fn early_answers() -> Vec<(&'static str, String, u16)> {
+    let whole = |line: &str, more: &str, length: usize| {
+        format!("{line} HTTP/1.1\r\nhost: x\r\n{more}content-length: {length}\r\n\r\n{}", "x".repeat(length))
+    };
+    let json = "content-type: application/json\r\n";
+    let chunk = format!("{:x}\r\n{}\r\n", 70_000, "x".repeat(70_000));
+    let chunked = |line: &str| {
+        format!("{line} HTTP/1.1\r\nhost: x\r\n{json}transfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")
+    };
+    vec![
+        ("nowhere", whole("POST /v1/nowhere", json, 100), 404),
+        ("nowhere, chunked", chunked("POST /v1/nowhere"), 404),
+        ("a page for browsers", whole("GET /nowhere", "accept: text/html\r\n", 100), 415),
+        ("no such method", whole("PUT /v1/users", json, 100), 405),
+        ("no such method of a page", whole("PUT /sign-in", "", 100), 405),
+        ("a form from elsewhere", whole("POST /sign-in", "origin: https://evil.example\r\n", 100), 403),
+        ("too large by its length", whole("POST /v1/users", json, 70_000), 413),
+        ("too large by its chunks", chunked("POST /v1/users"), 413),
+        (
+            "compressed",
+            whole("POST /v1/users", "content-type: application/json\r\ncontent-encoding: gzip\r\n", 100),
+            415,
+        ),
+        ("options", whole("OPTIONS /v1/users", "", 100), 204),
+        ("live with a body", whole("GET /health/live", "", 100), 200),
+        ("very large", whole("POST /v1/users", json, 2_000_000), 413),
+        ("very large and nowhere", whole("POST /v1/nowhere", json, 2_000_000), 404),
+        (
+            "no length that counts",
+            "POST /v1/users HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n".into(),
+            400,
+        ),
+        (
+            "it waits to send",
+            "POST /v1/nowhere HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 100\r\n\r\n"
+                .into(),
+            404,
+        ),
+        ("it never sends", "POST /v1/nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".into(), 404),
+        ("no host", "GET /v1/users/me HTTP/1.1\r\n\r\n".into(), 400),
+        ("two hosts", "GET /health/live HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n".into(), 400),
+        ("the same host twice", "GET /health/live HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n".into(), 400),
+        ("no good host", "GET /sign-in HTTP/1.1\r\nhost: a b\r\naccept: text/html\r\n\r\n".into(), 400),
+    ]
+}
+
+/// An early answer leaves the connection at the next request, or says that it is the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_answer_keeps_the_connection_or_says_that_it_is_the_last() {
+    let database = Database::create(Db::Sqlite).await;
+    let metrics = ("USERMGR_HTTP_METRICS_LISTEN", "127.0.0.1:0");
+    let (server, address) = start(&database, &[metrics], "http").await;
+    for (what, request, status) in early_answers() {
+        let stream = TcpStream::connect(&address).await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        let sending = tokio::spawn(async move {
+            let _may_be_closed = write.write_all(request.as_bytes()).await;
+            write
+        });
+        let begun = Instant::now();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(read.read_u8().await.unwrap_or_else(|error| panic!("{what}: {error}")));
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{what}: {head}");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{what}");
+        if head.contains("\r\nconnection: close\r\n") {
+            assert!(
+                ["very", "it ", "no ", "two", "the same"].iter().any(|last| what.starts_with(last)),
+                "{what}: a short body is no reason to close"
+            );
+            continue;
+        }
+        let mut stream = read.reunite(sending.await.unwrap()).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+        stream.read_exact(&mut body).await.unwrap();
+        stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let second =
+            one_answer(&mut stream).await.unwrap_or_else(|| panic!("{what}: the second request fails"));
+        assert!(second.starts_with("http/1.1 200 "), "{what}: {second}");
+    }
+    let log = server.log();
+    let told = log.lines().find_map(|line| line.strip_prefix("metrics on http://")?.strip_suffix("/metrics"));
+    let mut stream = TcpStream::connect(told.unwrap()).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
+        assert!(one_answer(&mut stream).await.expect("it answers twice").starts_with("http/1.1 405 "));
+    }
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(one_answer(&mut stream).await.unwrap().starts_with("http/1.1 400 "));
+    // HTTP/1.0 names no host, and clients of it are served.
+    let mut old = TcpStream::connect(&address).await.unwrap();
+    old.write_all(b"GET /health/live HTTP/1.0\r\n\r\n").await.unwrap();
+    assert!(one_answer(&mut old).await.unwrap().starts_with("http/1.0 200 "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_every_interface_are_listened_on() {
+    let database = Database::create(Db::Sqlite).await;
+    for (listen, reached) in
+        [("localhost:0", &["127.0.0.1"][..]), (":0", &["127.0.0.1", "[::1]"]), ("[::1]:0", &["[::1]"])]
+    {
+        if reached.contains(&"[::1]") && std::net::TcpListener::bind("[::1]:0").is_err() {
+            continue;
+        }
+        let (server, address) = start(&database, &[("USERMGR_HTTP_LISTEN", listen)], "http").await;
+        let (_, port) = address.rsplit_once(':').unwrap();
+        for ip in reached {
+            let answer = asked_once_and_closed(&format!("{ip}:{port}"), "/health/ready").await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{listen} by {ip}: {answer}");
+        }
+        let named = listen.replace(":0", &format!(":{port}"));
+        assert!(
+            server.run_beside(&[("USERMGR_HTTP_LISTEN", &named)], &["health"]).status.success(),
+            "{named}"
+        );
+        let warns = server.log().contains("http.listen is reached from outside");
+        assert_eq!(warns, listen == ":0", "{listen}");
+        assert!(server.terminate().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_cannot_be_listened_on_is_one_clear_line() {
+    let database = Database::create(Db::Sqlite).await;
+    let everywhere = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = everywhere.local_addr().unwrap().port();
+    for (listen, told) in [
+        (format!("127.0.0.1:{port}"), "is the server running already?"),
+        (format!("localhost:{port}"), "is the server running already?"),
+        (format!(":{port}"), "is the server running already?"),
+        ("nobody.invalid:8000".into(), "the name has no address"),
+    ] {
+        for key in ["http.listen", "http.metrics_listen"] {
+            let variable = format!("USERMGR_{}", key.replace('.', "_").to_uppercase());
+            let settings = [("USERMGR_LOG_LEVEL", "error"), (variable.as_str(), listen.as_str())];
+            let (status, log) = Server::start_unready(&database, "memory:", &settings).wait_with_log();
+            let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("usermgr-server: ")).collect();
+            assert_eq!((status.code(), lines.len()), (Some(1), 1), "{log}");
+            assert!(lines[0].contains(&format!("{key} {listen}: ")) && lines[0].contains(told), "{log}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2_is_told_from_http_1_by_its_first_letters() {
     let database = Database::create(Db::Sqlite).await;

@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use usermgr_core::port::clock::{Clock, SystemClock};
 use usermgr_core::testing::{Mailbox, MemoryStore};
 use usermgr_core::{Policies, SecretKey, UserManager};
-use usermgr_server::{AuthService, PeerAddr, ServiceOptions, service};
+use usermgr_server::{AuthService, Hsts, PeerAddr, ServiceOptions, service};
 
 const ANA: &str = "ana@example.org";
 const PASSWORD: &str = "correct horse battery";
@@ -48,6 +48,10 @@ fn app() -> App {
 
 /// The service of this public URL.
 fn app_at(public_url: &str) -> App {
+    app_with(public_url, Hsts::default())
+}
+
+fn app_with(public_url: &str, hsts: Hsts) -> App {
     let (mailbox, fuse) = (Arc::new(Mailbox::default()), Arc::new(Fuse::default()));
     let mut policies = Policies::default();
     policies.mail.public_url = public_url.into();
@@ -63,6 +67,7 @@ fn app_at(public_url: &str) -> App {
     let options = ServiceOptions {
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         cors_origins: vec!["https://app.example.org".into()],
+        hsts,
         ..ServiceOptions::default()
     };
     App { service: service(users.clone(), options), users, mailbox, fuse }
@@ -251,7 +256,7 @@ async fn every_answer_bears_its_headers() {
         (202, app.post("/v1/users", &[], &fine).await),
         (400, app.post("/v1/users", &[], "{").await),
         (401, app.get("/v1/users/me", &[("x-request-id", "not sane\t")]).await),
-        (404, app.get("/v1/users/", &[]).await),
+        (404, app.get("/v1/users//", &[]).await),
         (404, app.get("/health/live/../ready", &[]).await),
         (405, app.call(Method::TRACE, "/v1/users", &[], b"").await),
         (413, app.post("/v1/users", &[], &large).await),
@@ -340,4 +345,135 @@ async fn only_listed_origins_may_call() {
     assert!(!allowed.headers.contains_key("access-control-allow-credentials"));
     let refused = app.call(Method::OPTIONS, "/v1/users/login", &ask("https://evil.example"), b"").await;
     assert!(!refused.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn hsts_is_told_as_it_is_set() {
+    for (set, url, told) in [
+        ("", "https://id.example.org", "max-age=63072000"),
+        ("", "http://localhost:8000", ""),
+        ("off", "https://id.example.org", ""),
+        ("host", "https://id.example.org", "max-age=63072000"),
+        ("host 365d", "https://id.example.org", "max-age=31536000"),
+        ("host 0s", "https://id.example.org", "max-age=0"),
+        ("subdomains", "https://id.example.org", "max-age=63072000; includeSubDomains"),
+        ("subdomains 400d", "https://id.example.org", "max-age=34560000; includeSubDomains"),
+    ] {
+        let hsts = if set.is_empty() { Hsts::default() } else { set.parse().unwrap() };
+        let answer = app_with(url, hsts).get("/health/live", &[]).await;
+        assert_eq!(answer.header("strict-transport-security"), told, "{set} at {url}");
+    }
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_is_the_same_route() {
+    let app = app();
+    let body = json!({"email": ANA, "password": PASSWORD}).to_string();
+    assert_eq!(app.post("/v1/users/", &[], &body).await.status, 202);
+    assert_eq!(app.post("/v1/users/login/", &[], &body).await.status, 401);
+    assert_eq!(app.get("/health/ready/", &[]).await.status, 200);
+    assert_eq!(app.get("/v1/users/me/", &[]).await.json()["code"], "missing_token");
+    let allowed = app.call(Method::DELETE, "/v1/users/login/", &[], b"").await;
+    assert_eq!((allowed.status, allowed.header("allow")), (405, "POST, OPTIONS"));
+    for nowhere in ["/v1/users//", "/v1//users", "/v1/", "/v1/nothing/", "//"] {
+        assert_eq!(app.get(nowhere, &[]).await.status, 404, "{nowhere}");
+    }
+}
+
+#[tokio::test]
+async fn a_correlation_id_is_taken_and_echoed_under_its_own_name() {
+    let app = app();
+    let both = |answer: &Answer| {
+        (answer.header("x-request-id").to_owned(), answer.header("x-correlation-id").to_owned())
+    };
+    let taken = app.get("/v1/users/me", &[("x-correlation-id", "trace.1")]).await;
+    assert_eq!(both(&taken), ("trace.1".into(), "trace.1".into()));
+    assert_eq!(taken.json()["request_id"], "trace.1");
+    let own = app.get("/v1/users/me", &[("x-correlation-id", "trace.1"), ("x-request-id", "mine-1")]).await;
+    assert_eq!(both(&own), ("mine-1".into(), "trace.1".into()));
+    let long = "x".repeat(129);
+    for bad in ["", "a b", "a\tb", "<x>", long.as_str()] {
+        let (request, correlation) = both(&app.get("/v1/users/me", &[("x-correlation-id", bad)]).await);
+        assert!(!request.is_empty() && request != bad && correlation.is_empty(), "{bad:?}");
+    }
+    let (request, correlation) =
+        both(&app.get("/v1/users/me", &[("x-request-id", "a b"), ("x-correlation-id", "t")]).await);
+    assert_eq!((request.as_str(), correlation.as_str()), ("t", "t"));
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_as_what_it_is() {
+    let app = app();
+    let body = json!({"email": ANA, "password": PASSWORD}).to_string();
+    for coding in ["gzip", "br", "identity, gzip"] {
+        let answer = app.post("/v1/users", &[("content-encoding", coding)], &body).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (415, &json!("unsupported_media_type")),
+            "{coding}"
+        );
+    }
+    assert_eq!(app.post("/v1/users", &[("content-encoding", "identity")], &body).await.status, 202);
+}
+
+#[tokio::test]
+async fn what_people_paste_is_taken_in_every_json_field() {
+    let app = app();
+    let typed = format!(" {ANA}\u{a0}\n");
+    let register = json!({"email": typed, "password": PASSWORD}).to_string();
+    assert_eq!(app.post("/v1/users", &[], &register).await.status, 202);
+    assert_eq!(
+        app.post("/v1/users/resend-code", &[], &json!({"email": typed}).to_string()).await.status,
+        202
+    );
+    app.users.mail_worker().run_once().await.unwrap();
+    let code = app.mailbox.last_code(ANA).unwrap();
+    let full_width = |digit: char| char::from_u32(u32::from(digit) - 0x30 + 0xff10).unwrap();
+    let (first, second) = code.split_at(3);
+    let second: String = second.chars().map(full_width).collect();
+    let verify = json!({"email": typed, "code": format!("{first}\u{a0}-\u{2011}{second}")}).to_string();
+    assert_eq!(app.post("/v1/users/verify", &[], &verify).await.status, 200);
+    assert_eq!(app.post("/v1/users/login", &[], &register).await.status, 200);
+    for path in ["/v1/passwords/forgot", "/v1/users/resend-code"] {
+        assert_eq!(app.post(path, &[], &json!({"email": typed}).to_string()).await.status, 202, "{path}");
+    }
+    let request = json!({"email": typed, "purpose": "reset_password"}).to_string();
+    assert_eq!(app.post("/v1/passwords/request-code", &[], &request).await.status, 202);
+    app.users.mail_worker().run_once().await.unwrap();
+    let code = app.mailbox.last_code(ANA).unwrap();
+    let set = json!({"email": typed, "verification_code": format!("{code}x"), "new_password": "another fine password",
+        "confirmation_password": "another fine password"});
+    let refused = app.post("/v1/passwords/set-with-code", &[], &set.to_string()).await;
+    assert_eq!(
+        (refused.status, &refused.json()["code"]),
+        (400, &json!("invalid_code")),
+        "letters are no digits"
+    );
+}
+
+#[tokio::test]
+async fn a_registration_without_a_locale_is_in_the_language_that_is_accepted() {
+    for (accepted, sent, locale) in [
+        (Some("es-MX,en;q=0.5"), None, json!("es")),
+        (Some("en-GB, es;q=0.9"), None, json!("en")),
+        (Some("fr, de;q=0.9"), None, json!(null)),
+        (Some("*"), None, json!(null)),
+        (Some("es;q=0"), None, json!(null)),
+        (None, None, json!(null)),
+        (Some("es"), Some("de"), json!("de")),
+    ] {
+        let app = app();
+        let mut body = json!({"email": ANA, "password": PASSWORD});
+        if let Some(sent) = sent {
+            body["locale"] = json!(sent);
+        }
+        let headers: Vec<(&str, &str)> =
+            accepted.map(|accepted| ("accept-language", accepted)).into_iter().collect();
+        assert_eq!(app.post("/v1/users", &headers, &body.to_string()).await.status, 202);
+        app.users.mail_worker().run_once().await.unwrap();
+        let code = app.mailbox.last_code(ANA).unwrap();
+        let verified =
+            app.post("/v1/users/verify", &[], &json!({"email": ANA, "code": code}).to_string()).await;
+        assert_eq!(verified.json()["user"]["locale"], locale, "{accepted:?} {sent:?}");
+    }
 }

@@ -1,6 +1,5 @@
 //! What is made from the commands themselves: completions of shells, and man pages.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::CommandFactory as _;
@@ -9,12 +8,13 @@ use clap_mangen::Man;
 
 use super::Arguments;
 use super::failure::Failure;
+use super::output::print_all;
 
 /// Prints what a shell reads to complete commands.
 pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "usermgr-server", &mut script);
-    Ok(io::stdout().write_all(&script)?)
+    print_all(&script)
 }
 
 /// Prints the page of the program, or writes that of each command into a folder.
@@ -23,7 +23,7 @@ pub(super) fn man(folder: Option<PathBuf>) -> Result<(), Failure> {
     let Some(folder) = folder else {
         let mut page = Vec::new();
         Man::new(command).render(&mut page)?;
-        return Ok(io::stdout().write_all(&page)?);
+        return print_all(&page);
     };
     let written = std::fs::create_dir_all(&folder).and_then(|()| clap_mangen::generate_to(command, &folder));
     written.map_err(|source| Failure::File { path: folder.display().to_string(), source })

@@ -1,6 +1,6 @@
 //! `health`: whether the server of this configuration is ready. For the health checks of containers, which have no shell.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +16,16 @@ use tokio_rustls::TlsConnector;
 use super::failure::Failure;
 use super::output::print;
 use crate::config::{Config, TlsFiles};
+use crate::serve::StartError;
 use crate::tls;
 
 /// How long the answer may take: less than the time-out of any usual health check.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 pub(super) async fn health(config: &Config) -> Result<(), Failure> {
-    let address = reachable(config.listen);
+    let failed_to_find =
+        |source| StartError::Listen { key: "http.listen", address: config.listen.to_string(), source };
+    let address = config.listen.resolve().await.map_err(failed_to_find)?.reachable();
     let asked = tokio::time::timeout(PATIENCE, ready(address, config.tls.as_ref())).await;
     let failed = |why: String| Failure::NotReady { address, why };
     match asked {
@@ -50,31 +53,4 @@ where
     tokio::spawn(connection);
     let request = http::Request::get("/health/ready").header(http::header::HOST, address.to_string());
     Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?.status())
-}
-
-/// Whoever listens on every address is reached on this machine's own.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_listens_everywhere_is_asked_here() {
-        for (listen, asked) in [
-            ("0.0.0.0:8000", "127.0.0.1:8000"),
-            ("[::]:8000", "[::1]:8000"),
-            ("127.0.0.1:9000", "127.0.0.1:9000"),
-            ("192.0.2.7:80", "192.0.2.7:80"),
-        ] {
-            assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
-        }
-    }
 }

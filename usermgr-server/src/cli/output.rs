@@ -1,6 +1,7 @@
 //! What the commands print: lines and tables for people, JSON for programs.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -10,7 +11,28 @@ use super::failure::Failure;
 
 /// A line on standard output.
 pub(super) fn print(line: &str) -> Result<(), Failure> {
-    Ok(writeln!(io::stdout(), "{line}")?)
+    print_all(format!("{line}\n").as_bytes())
+}
+
+/// Bytes on standard output, to the last: what is kept back until the end of the program fails silently.
+pub(super) fn print_all(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
+/// What the parser of arguments says: help and the version on standard output, wrong usage on standard error.
+pub(super) fn tell(told: &clap::Error) -> ExitCode {
+    if told.use_stderr() {
+        let _nowhere_else_to_say_it = told.print();
+        return ExitCode::from(2);
+    }
+    let shown = told.render();
+    let text = if io::stdout().is_terminal() { shown.ansi().to_string() } else { shown.to_string() };
+    match print_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
 }
 
 /// A list that is printed while it is read: a table, or a JSON array.
@@ -37,7 +59,7 @@ impl Listing {
         if self.json {
             for item in items {
                 let before = if self.any { ",\n" } else { "[" };
-                write!(io::stdout(), "{before}{}", value(item))?;
+                print_all(format!("{before}{}", value(item)).as_bytes())?;
                 self.any = true;
             }
             return Ok(());

@@ -1,7 +1,9 @@
 //! What a configuration means, in words, and which of its choices are weak.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::{IpNet, Ipv6Net};
 use secrecy::ExposeSecret as _;
 use usermgr_core::domain::code::CodeLength;
 use usermgr_core::domain::role::Permission;
@@ -9,7 +11,7 @@ use usermgr_core::domain::signing::SigningAlgorithm;
 use usermgr_core::policy::{HashPolicy, ThrottlePolicy, TokenFormat};
 
 use super::text::span;
-use super::{Config, EventTarget};
+use super::{Config, DatabaseUrl, EventTarget, ListenAddress};
 use crate::http::Hsts;
 
 /// Memory in KiB and passes that OWASP takes for the least, each pair as strong as the others.
@@ -186,7 +188,7 @@ impl Config {
             words.say(&format!("Scripts of these origins may call: {}.", self.cors_origins.join(", ")));
         }
         words.say("Whoever reaches the server sees /health/… and the public keys, without signing in.");
-        words.say(&match self.metrics_listen {
+        words.say(&match &self.metrics_listen {
             Some(address) => format!("Whoever reaches {address} reads the metrics, without signing in."),
             None => "There are no metrics to be read.".to_owned(),
         });
@@ -293,8 +295,10 @@ impl Config {
 
     /// What is weak about connections that leave this machine.
     fn of_connections(&self) -> [(bool, &'static str); 4] {
-        let database = remote(self.database_url.expose_secret());
-        let database = database.filter(|url| url.scheme().starts_with("postgres"));
+        let database = match &self.database_url {
+            DatabaseUrl::Postgres(url) => remote(url.expose_secret()),
+            DatabaseUrl::Sqlite(_) | DatabaseUrl::Memory => None,
+        };
         let mode =
             |url: &url::Url| query(url, "sslmode").or_else(|| query(url, "ssl-mode")).unwrap_or_default();
         let mode = database.as_ref().map(mode);
@@ -323,7 +327,7 @@ impl Config {
     }
 
     /// What is weak about where things come from and go to.
-    fn of_places(&self) -> [(bool, &'static str); 10] {
+    fn of_places(&self) -> [(bool, &'static str); 11] {
         let public = url::Url::parse(&self.policies.mail.public_url).ok();
         let host = public.as_ref().and_then(url::Url::host_str).unwrap_or_default();
         let at_home = ["localhost", "127.0.0.1", "[::1]"].contains(&host);
@@ -333,7 +337,7 @@ impl Config {
             EventTarget::Webhook { url, .. } if url.expose_secret().starts_with("http:"));
         [
             (
-                self.database_url.expose_secret() == "memory:",
+                matches!(self.database_url, DatabaseUrl::Memory),
                 "database.url is memory: everything is forgotten when this process ends",
             ),
             (
@@ -346,9 +350,14 @@ impl Config {
                  can sign in there; it takes https:// in front, or http.pages = false",
             ),
             (
-                !self.listen.ip().is_loopback() && self.tls.is_none() && self.trusted_proxies.is_empty(),
+                !self.listen.is_loopback() && self.tls.is_none() && self.trusted_proxies.is_empty(),
                 "http.listen is reached from outside without TLS, and no proxy is named: set http.trusted_proxies, or \
                  http.tls_cert and http.tls_key",
+            ),
+            (
+                self.trusted_proxies.iter().any(is_anybody),
+                "http.trusted_proxies has a network that anybody may be in: every client chooses its own address, and no \
+                 limit of a network holds; name the proxies alone",
             ),
             (
                 self.tls.is_some() && public.as_ref().is_some_and(|url| url.scheme() == "http"),
@@ -359,7 +368,7 @@ impl Config {
                 "http.hsts is for less than 365d: browsers forget soon that this host comes by TLS alone",
             ),
             (
-                self.metrics_listen.is_some_and(|address| address.ip().is_unspecified()),
+                self.metrics_listen.as_ref().is_some_and(ListenAddress::is_everywhere),
                 "http.metrics_listen is every interface: anybody who reaches it reads the metrics",
             ),
             (
@@ -372,6 +381,21 @@ impl Config {
             ),
             (unencrypted_events, "events.url begins with http://: who does what can be read on the way"),
         ]
+    }
+}
+
+/// Whether a network is more than an operator's own: a large part of all addresses, private ones of IPv6 excepted.
+fn is_anybody(network: &IpNet) -> bool {
+    match network {
+        IpNet::V4(network) => network.prefix_len() < 8,
+        IpNet::V6(network) => {
+            let mapped = Ipv6Net::new_assert(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96);
+            let private = Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7);
+            let is_large = network.prefix_len() < 16 && !private.contains(network);
+            is_large
+                || network.contains(&mapped)
+                || (mapped.contains(network) && network.prefix_len() < 96 + 8)
+        }
     }
 }
 

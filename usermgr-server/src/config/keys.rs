@@ -5,6 +5,7 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) default: &'static str,
     pub(super) secrecy: Secrecy,
+    pub(super) shape: Shape,
     /// A value, as it stands in the file, for a key that has no default or takes a list.
     pub(super) example: Option<&'static str>,
     /// What it means, for the sample file.
@@ -19,8 +20,16 @@ pub(super) enum Secrecy {
     Secret,
 }
 
+/// How many values a key has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    One,
+    /// Any number: an array in the file, commas in a variable.
+    List,
+}
+
 const fn plain(name: &'static str, default: &'static str, about: &'static str) -> Key {
-    Key { name, default, secrecy: Secrecy::Plain, example: None, about }
+    Key { name, default, secrecy: Secrecy::Plain, shape: Shape::One, example: None, about }
 }
 
 const fn url(name: &'static str, default: &'static str, about: &'static str) -> Key {
@@ -35,6 +44,10 @@ impl Key {
     const fn such_as(self, example: &'static str) -> Self {
         Self { example: Some(example), ..self }
     }
+
+    const fn list(self) -> Self {
+        Self { shape: Shape::List, ..self }
+    }
 }
 
 /// Every key. Those of one section stand together.
@@ -42,17 +55,18 @@ pub(super) const KEYS: &[Key] = &[
     url(
         "database.url",
         "sqlite://usermgr.db",
-        "sqlite://FILE, postgres://USER:PASSWORD@HOST/DATABASE, or memory:, which forgets everything at the end. \
-         DATABASE_URL is read where USERMGR_DATABASE_URL is not set.",
+        "sqlite://FILE (sqlite:///FOLDER/FILE, with %20 for a blank and %3F for a ?), postgres://USER:PASSWORD@HOST/DATABASE, \
+         or memory:, which forgets everything at the end. DATABASE_URL is read where USERMGR_DATABASE_URL is not set.",
     ),
-    plain("database.max_connections", "10", "Connections of this process. Ten suffice for two cores."),
+    plain("database.max_connections", "10", "Connections of this process, 1 to 10000. Ten suffice for two cores."),
     plain(
         "database.timeout",
         "5s",
         "How long a command of the database may take, from 1s to 1m. Then its request is answered 503 and its connection is \
          closed. PostgreSQL only.",
     ),
-    plain("http.listen", "127.0.0.1:8000", "Where it listens. 0.0.0.0:8000 is every interface."),
+    plain("http.listen", "127.0.0.1:8000", "Where it listens: 127.0.0.1:8000, [::1]:8000 or localhost:8000; :8000 is every interface, of IPv4 and of IPv6 where \
+         there is one."),
     plain(
         "http.base_path",
         "/v1",
@@ -61,7 +75,8 @@ pub(super) const KEYS: &[Key] = &[
     plain(
         "http.public_url",
         "http://localhost:8000",
-        "What mailed links begin with; never taken from a request. With https:// browsers are told to come by TLS alone.",
+        "What mailed links begin with; never taken from a request. With https:// browsers are told to come by TLS alone. \
+         A path is for servers without pages.",
     ),
     plain(
         "http.trusted_proxies",
@@ -69,7 +84,8 @@ pub(super) const KEYS: &[Key] = &[
         "Networks of proxies whose http.forwarded_header is believed. Behind a proxy that is not named here, every client \
          has the proxy's address and shares one budget.",
     )
-    .such_as(r#"["10.0.0.0/8"]"#),
+    .such_as(r#"["10.0.0.0/8"]"#)
+    .list(),
     plain(
         "http.forwarded_header",
         "x-forwarded-for",
@@ -77,7 +93,8 @@ pub(super) const KEYS: &[Key] = &[
          ignored.",
     ),
     plain("http.cors_origins", "", "Origins whose pages may call the interface.")
-        .such_as(r#"["https://app.example.org"]"#),
+        .such_as(r#"["https://app.example.org"]"#)
+    .list(),
     plain(
         "http.hsts",
         "",
@@ -91,14 +108,14 @@ pub(super) const KEYS: &[Key] = &[
         "75s",
         "How long a connection may be idle between two requests, 1s to 1h. Longer than a balancer in front keeps its own.",
     ),
-    plain("http.max_connections", "10000", "Connections at once. Over it, only health checks are answered."),
+    plain("http.max_connections", "10000", "Connections at once, 1 to 1000000. Over it, only health checks are answered."),
     plain(
         "http.max_connections_per_network",
         "512",
         "Those of one client network (an IPv4 address, a /48 of IPv6), three quarters of all at most. Proxies that are \
          trusted have no such bound.",
     ),
-    plain("http.max_body", "64KiB", "Larger bodies are answered 413."),
+    plain("http.max_body", "64KiB", "Larger bodies are answered 413. 1KiB to 64MiB."),
     plain(
         "http.tls_cert",
         "",
@@ -134,7 +151,8 @@ pub(super) const KEYS: &[Key] = &[
         .such_as(r#""/etc/usermgr/templates""#),
     plain("mail.allow_plaintext", "false", "Lets mail travel unencrypted to a host that is not this one."),
     secret("mail.callback_secret", "With which a mail service signs what it tells of bounces and complaints.")
-        .such_as(r#""whsec_…""#),
+        .such_as(r#""whsec_…""#)
+        .list(),
     secret(
         "secret.key",
         "32 bytes in base64, the same for every server on one database: openssl rand -base64 32. With SQLite and none, \
@@ -142,7 +160,8 @@ pub(super) const KEYS: &[Key] = &[
     )
     .such_as(r#""…""#),
     secret("secret.previous_keys", "Keys that were the secret key before; what they sealed still opens.")
-        .such_as(r#"["…"]"#),
+        .such_as(r#"["…"]"#)
+    .list(),
     plain("codes.length", "6", "Digits of a mailed code, 4 to 10. Fewer than 6 count for the first verification alone."),
     plain("codes.ttl", "10m", "How long a code lives, from the hand-over of its mail."),
     plain("codes.attempts", "5", "How many wrong tries use a code up."),
@@ -193,9 +212,9 @@ pub(super) const KEYS: &[Key] = &[
     plain("tokens.algorithm", "EdDSA", "EdDSA, ES256, RS256 or HS256."),
     plain("tokens.access_ttl", "15m", "How long an access token lives."),
     plain("tokens.rotate_every", "90d", "How old a signing key gets before another takes its place."),
-    plain("tokens.issuer", "", "The issuer that tokens name. Without it, http.public_url.")
+    plain("tokens.issuer", "", "The issuer that tokens name, of 1024 bytes at most. Without it, http.public_url.")
         .such_as(r#""https://id.example.org""#),
-    plain("tokens.audience", "usermgr", "The audience that tokens name."),
+    plain("tokens.audience", "usermgr", "The audience that tokens name: one, of 1024 bytes at most."),
     plain("sessions.idle_ttl", "14d", "How long a session lives without being renewed."),
     plain("sessions.max_ttl", "90d", "How long a session lives at most."),
     plain("sessions.refresh_grace", "10s", "How long the refresh token before still counts, for clients that ask twice."),
@@ -218,7 +237,7 @@ plain(
     .such_as(r#""/etc/usermgr/private-ca.pem""#),
     url("events.url", "", "Where events are told: https://… (signed webhooks), console: or none.")
         .such_as(r#""https://app.example.org/hooks/users""#),
-    secret("events.secret", "With which webhooks are signed: whsec_ and 24 to 64 bytes in base64.").such_as(r#""whsec_…""#),
+    secret("events.secret", "With which webhooks are signed: whsec_ and 24 to 64 bytes in base64.").such_as(r#""whsec_…""#).list(),
     plain("events.allow_plaintext", "false", "Lets events travel unencrypted to a host that is not this one."),
     plain("events.keep", "30d", "How long events are kept, delivered or not."),
     plain(

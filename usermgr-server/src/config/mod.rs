@@ -2,8 +2,10 @@
 //!
 //! `keys` is the one place that names a key. Whatever is wrong is told at once, a line for each fault.
 
+mod database;
 mod explain;
 mod keys;
+mod listen;
 mod read;
 mod sample;
 mod text;
@@ -11,7 +13,6 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use usermgr_core::crypto::webhook::WebhookSecret;
 use usermgr_core::policy::Policies;
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
+pub use database::{DatabaseUrl, SqliteUrl};
+pub(crate) use listen::Bind;
+pub use listen::{InvalidListenAddress, ListenAddress};
 pub use sample::sample;
 pub use values::Values;
 
@@ -36,10 +40,10 @@ use crate::pages::PagesOptions;
 #[expect(missing_docs, reason = "each field is the key it names")]
 #[non_exhaustive]
 pub struct Config {
-    pub database_url: SecretString,
+    pub database_url: DatabaseUrl,
     pub max_connections: u32,
     pub database_timeout: std::time::Duration,
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     pub base_path: String,
     pub trusted_proxies: Vec<IpNet>,
     pub forwarded_header: ForwardedHeader,
@@ -55,7 +59,7 @@ pub struct Config {
     /// How the pages look; none where they are switched off.
     pub pages: Option<PagesOptions>,
     pub tls: Option<TlsFiles>,
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<ListenAddress>,
     pub otlp_url: Option<SecretString>,
     pub mail_url: SecretString,
     pub mail_from: Sender,
@@ -155,8 +159,10 @@ impl Config {
             }
         }
         let beside = Path::new("usermgr.toml");
-        let named =
-            file.map(Path::to_path_buf).or_else(|| environment.get("USERMGR_CONFIG").map(PathBuf::from));
+        let variable = environment.get("USERMGR_CONFIG").map(|path| text::trimmed(path));
+        let named = file
+            .map(Path::to_path_buf)
+            .or_else(|| variable.filter(|path| !path.is_empty()).map(PathBuf::from));
         let file = named.or_else(|| beside.exists().then(|| beside.to_path_buf()));
         let text = match &file {
             None => String::new(),
@@ -171,7 +177,7 @@ impl Config {
     fn read(file: &str, origin: &str, environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
         for key in KEYS {
-            reader.set(key.name, key.default.to_owned(), "default");
+            reader.set(key, key.default, "default");
         }
         reader.file(file, origin);
         reader.environment(environment);
@@ -185,5 +191,7 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+mod bounds;
 #[cfg(test)]
 mod tests;

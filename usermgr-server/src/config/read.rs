@@ -1,7 +1,10 @@
 //! Reading: the file, the environment over it, and what each value means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -16,12 +19,24 @@ use usermgr_core::policy::{
 };
 use usermgr_smtp::{PlaintextPolicy, Sender};
 
-use super::keys::{KEYS, Secrecy, is_of_kubernetes, nearest, variable_of};
-use super::text::{parse_base_path, parse_duration, parse_origin, parse_size, parse_time_of_day};
+use super::database::{DatabaseUrl, TAKES_DATABASE};
+use super::keys::{KEYS, Key, Secrecy, Shape, is_of_kubernetes, nearest, variable_of};
+use super::listen::TAKES_LISTEN;
+use super::text::{
+    TAKES_PUBLIC_URL, is_claim, is_http_url, parse_base_path, parse_duration, parse_origin, parse_public_url,
+    parse_size, parse_time_of_day, trimmed,
+};
 use super::values::Values;
 use super::{Config, EventTarget, LogFormat, TlsFiles};
 use crate::http::Hsts;
 use crate::pages::{Accent, PagesOptions, TAKES_ACCENT};
+
+/// The most bytes of a value: lists of networks are long.
+const MAX_VALUE: usize = 64 * 1024;
+/// The most bytes of a path, as on Linux.
+const MAX_PATH: usize = 4096;
+/// The most bytes of a URL of another service.
+const MAX_URL: usize = 8 * 1024;
 
 #[derive(Default)]
 pub(super) struct Reader {
@@ -31,8 +46,18 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn set(&mut self, name: &'static str, value: String, source: &str) {
-        self.values.0.insert(name, (value.into(), source.to_owned()));
+    /// Takes the text of a key, without the blanks around it: a file of variables with CRLF ends each value in a carriage
+    /// return.
+    pub(super) fn set(&mut self, key: &Key, value: &str, source: &str) {
+        let value = trimmed(value);
+        if value.chars().any(char::is_control) {
+            self.faults
+                .push(format!("{} ({source}): it takes one line without control characters", key.name));
+        } else if value.len() > MAX_VALUE {
+            self.faults.push(format!("{} ({source}): it takes at most {MAX_VALUE} bytes", key.name));
+        } else {
+            self.values.0.insert(key.name, (value.into(), source.to_owned()));
+        }
     }
 
     pub(super) fn file(&mut self, text: &str, origin: &str) {
@@ -50,8 +75,17 @@ impl Reader {
             };
             for (key, value) in keys {
                 let name = format!("{section}.{key}");
+                let known = KEYS.iter().find(|key| key.name == name);
                 let text = match value {
                     toml::Value::String(text) => text,
+                    toml::Value::Table(_) => {
+                        self.faults.push(format!("{origin}: {name} is a table, and no key is one"));
+                        continue;
+                    }
+                    toml::Value::Array(_) if known.is_some_and(|key| key.shape == Shape::One) => {
+                        self.faults.push(format!("{name} ({origin}): it takes one value, not a list"));
+                        continue;
+                    }
                     toml::Value::Array(items) => {
                         let texts = items.into_iter().map(|item| match item {
                             toml::Value::String(text) => text,
@@ -65,8 +99,8 @@ impl Reader {
                     self.role(&key, &text, origin);
                     continue;
                 }
-                match KEYS.iter().find(|key| key.name == name) {
-                    Some(key) => self.set(key.name, text, origin),
+                match known {
+                    Some(key) => self.set(key, &text, origin),
                     None => self
                         .faults
                         .push(format!("{origin}: {name} is not a key{}", nearest(&name, str::to_owned))),
@@ -76,19 +110,30 @@ impl Reader {
     }
 
     pub(super) fn environment(&mut self, environment: &BTreeMap<String, String>) {
-        if let Some(url) = environment.get("DATABASE_URL") {
-            self.set("database.url", url.clone(), "DATABASE_URL");
+        let is_set =
+            |variable: &str| environment.get(variable).is_some_and(|value| !trimmed(value).is_empty());
+        let database = KEYS.iter().find(|key| key.name == "database.url");
+        if let (Some(url), Some(key)) = (environment.get("DATABASE_URL"), database)
+            && is_set("DATABASE_URL")
+        {
+            self.set(key, url, "DATABASE_URL");
         }
         for (variable, value) in environment.iter().filter(|(variable, _)| variable.starts_with("USERMGR_")) {
             if variable == "USERMGR_CONFIG" || variable.starts_with("USERMGR_TEST_") {
                 continue;
             }
+            // An empty variable is one that is not set: so Compose and CI write those that nobody gave a value.
+            let is_empty = !is_set(variable);
             if let Some(key) = KEYS.iter().find(|key| variable_of(key.name) == *variable) {
-                self.set(key.name, value.clone(), variable);
+                if !is_empty {
+                    self.set(key, value, variable);
+                }
                 continue;
             }
             if let Some(role) = variable.strip_prefix("USERMGR_ROLES_") {
-                self.role(&role.to_lowercase(), value, variable);
+                if !is_empty {
+                    self.role(&role.to_lowercase(), value, variable);
+                }
                 continue;
             }
             if is_of_kubernetes(variable, value) {
@@ -102,14 +147,18 @@ impl Reader {
                 self.faults.push(format!("{variable} is not a setting{}", nearest(variable, variable_of)));
                 continue;
             };
+            if is_empty {
+                continue;
+            }
             let direct = variable_of(key.name);
-            if environment.contains_key(&direct) {
+            if is_set(&direct) {
                 self.faults.push(format!("{}: both {direct} and {variable} are set: it takes one", key.name));
                 continue;
             }
-            match std::fs::read_to_string(value) {
-                Ok(text) => self.set(key.name, text.trim_end_matches(['\r', '\n']).to_owned(), variable),
-                Err(error) => self.faults.push(format!("{variable}: {value}: {error}")),
+            let file = trimmed(value);
+            match std::fs::read_to_string(file) {
+                Ok(text) => self.set(key, &text, variable),
+                Err(error) => self.faults.push(format!("{variable}: {file}: {error}")),
             }
         }
     }
@@ -143,8 +192,44 @@ impl Reader {
         KEYS.iter().find(|key| key.name == name).and_then(|key| read(key.default))
     }
 
+    /// A number within bounds.
+    fn counted<T>(&mut self, name: &'static str, bounds: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let takes = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        self.value(name, &takes, |text| text.parse().ok().filter(|number| bounds.contains(number)))
+    }
+
+    /// What mailed links begin with, without the slash at its end.
+    fn public_url(&mut self) -> Option<String> {
+        let url = self.value("http.public_url", TAKES_PUBLIC_URL, parse_public_url)?;
+        let path = url.splitn(4, '/').nth(3);
+        if path.is_some() && self.text("http.pages") == "true" {
+            self.faults.push(
+                "http.public_url: it takes no path where http.pages is true: pages stand at the root of their host".into(),
+            );
+        }
+        Some(url)
+    }
+
     fn duration(&mut self, name: &'static str) -> Option<time::Duration> {
         self.value(name, "a duration such as 60s, 10m, 24h or 30d", parse_duration)
+    }
+
+    /// The path of a file or folder, if one is named.
+    #[expect(clippy::option_option, reason = "outside: could it be read; inside: is it set")]
+    fn path(&mut self, name: &'static str) -> Option<Option<PathBuf>> {
+        self.value(name, "a path of at most 4096 bytes", |text| {
+            let path = (!text.is_empty()).then(|| PathBuf::from(text));
+            (text.len() <= MAX_PATH).then_some(path)
+        })
+    }
+
+    /// A URL of another service, with its credentials.
+    fn url(&mut self, name: &'static str, takes: &str, fits: impl Fn(&str) -> bool) -> Option<SecretString> {
+        let read = |text: &str| (text.len() <= MAX_URL && fits(text)).then(|| SecretString::from(text));
+        self.value(name, takes, read)
     }
 
     fn flag(&mut self, name: &'static str) -> Option<bool> {
@@ -162,12 +247,12 @@ impl Reader {
 
     /// The certificate and the key, if both are named.
     fn tls(&mut self) -> Option<TlsFiles> {
-        let (certificates, key) = (self.text("http.tls_cert"), self.text("http.tls_key"));
-        let lacking = match (certificates.is_empty(), key.is_empty()) {
-            (true, true) => return None,
-            (false, false) => return Some(TlsFiles { certificates: certificates.into(), key: key.into() }),
-            (true, false) => ("http.tls_cert", "http.tls_key"),
-            (false, true) => ("http.tls_key", "http.tls_cert"),
+        let (certificates, key) = (self.path("http.tls_cert")?, self.path("http.tls_key")?);
+        let lacking = match (certificates, key) {
+            (None, None) => return None,
+            (Some(certificates), Some(key)) => return Some(TlsFiles { certificates, key }),
+            (None, Some(_)) => ("http.tls_cert", "http.tls_key"),
+            (Some(_), None) => ("http.tls_key", "http.tls_cert"),
         };
         self.faults
             .push(format!("{}: it takes a file, since {} names one: TLS needs both", lacking.0, lacking.1));
@@ -191,19 +276,18 @@ impl Reader {
     }
 
     fn otlp_url(&mut self) -> Option<SecretString> {
-        let url = self.text("traces.otlp_url");
-        if url.is_empty() {
+        if self.text("traces.otlp_url").is_empty() {
             return None;
         }
         if !cfg!(feature = "otlp") {
             self.faults.push(
                 "traces.otlp_url: this program was built without the feature otlp; take the key away".into(),
             );
-        } else if !url.starts_with("http://") && !url.starts_with("https://") {
-            self.faults
-                .push("traces.otlp_url: it takes a URL such as http://localhost:4318/v1/traces".into());
+            return None;
         }
-        Some(url.into())
+        self.url("traces.otlp_url", "a URL such as http://localhost:4318/v1/traces", |text| {
+            text.is_empty() || is_http_url(text)
+        })
     }
 
     fn list<T>(
@@ -229,21 +313,18 @@ impl Reader {
         let faults = policies.as_ref().map(Policies::faults).unwrap_or_default();
         self.faults
             .extend(faults.into_iter().map(|fault| format!("{}: it takes {}", fault.setting, fault.fault)));
-        let database = self.value("database.url", "sqlite://…, postgres://… or memory:", |text| {
-            let known =
-                ["sqlite:", "postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-            (known || text == "memory:").then(|| SecretString::from(text))
+        let database = self.value("database.url", TAKES_DATABASE, |text| {
+            DatabaseUrl::parse(text).filter(|_| text.len() <= MAX_URL)
         });
-        let max_connections = self.value("database.max_connections", "a whole number from 1 on", |text| {
-            text.parse().ok().filter(|connections| *connections > 0)
-        });
+        let max_connections = self.counted("database.max_connections", 1..=10_000);
         let database_timeout =
             self.value("database.timeout", "a duration from 1s to 1m such as 5s", |text| {
-                let timeout = parse_duration(text)?.unsigned_abs();
-                (1..=60).contains(&timeout.as_secs()).then_some(timeout)
+                let timeout = parse_duration(text)?;
+                (time::Duration::SECOND..=time::Duration::MINUTE)
+                    .contains(&timeout)
+                    .then(|| timeout.unsigned_abs())
             });
-        let listen = self
-            .value("http.listen", "an address and a port such as 127.0.0.1:8000", |text| text.parse().ok());
+        let listen = self.value("http.listen", TAKES_LISTEN, |text| text.parse().ok());
         let base_path = self.value("http.base_path", "a path such as /v1 or /", parse_base_path);
         let trusted_proxies =
             self.list("http.trusted_proxies", "networks such as 10.0.0.0/8, or addresses", |text| {
@@ -256,22 +337,28 @@ impl Reader {
             let keep_alive = parse_duration(text)?.unsigned_abs();
             (1..=3600).contains(&keep_alive.as_secs()).then_some(keep_alive)
         });
-        let takes_number = "a whole number from 1 on";
-        let positive = |text: &str| text.parse().ok().filter(|number| *number > 0);
-        let http_connections = self.value("http.max_connections", takes_number, positive);
-        let per_network = self.value("http.max_connections_per_network", takes_number, positive);
+        let http_connections = self.counted("http.max_connections", 1..=1_000_000);
+        let per_network = self.counted("http.max_connections_per_network", 1..=1_000_000);
         let cors_origins =
             self.list("http.cors_origins", "origins such as https://app.example.org", parse_origin);
-        let metrics_listen =
-            self.optional("http.metrics_listen", "an address and a port such as 127.0.0.1:9464");
+        let metrics_listen = self.optional(
+            "http.metrics_listen",
+            "as http.listen an address or name and a port, such as 127.0.0.1:9464",
+        );
         let tls = self.tls();
         let otlp_url = self.otlp_url();
         let docs = self.flag("http.docs");
-        let max_body = self.value("http.max_body", "a size such as 64KiB", parse_size);
+        let max_body = self.value("http.max_body", "a size from 1KiB to 64MiB such as 64KiB", |text| {
+            parse_size(text).filter(|size| (1024..=64 * 1024 * 1024).contains(size))
+        });
         let mail_from = self.value("mail.from", "an address such as App <noreply@example.org>", |text| {
             Sender::parse(text).ok()
         });
-        let mail_templates = self.text("mail.templates");
+        let mail_templates = self.path("mail.templates");
+        let extra_ca = self.path("tls.extra_ca");
+        let takes_mail =
+            "console:, file:///FOLDER, smtp://HOST:587, smtps://HOST, https://HOST/PATH or memory:";
+        let mail_url = self.url("mail.url", takes_mail, |text| url::Url::parse(text).is_ok());
         let plaintext = self.flag("mail.allow_plaintext");
         let plaintext =
             if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
@@ -299,8 +386,7 @@ impl Reader {
         let log_level = self.value("log.level", "trace, debug, info, warn or error", |text| {
             ["trace", "debug", "info", "warn", "error"].contains(&text).then(|| text.to_owned())
         });
-        let is_postgres = database.as_ref().is_some_and(|url| url.expose_secret().starts_with("postgres"));
-        if is_postgres && self.text("secret.key").is_empty() {
+        if matches!(database, Some(DatabaseUrl::Postgres(_))) && self.text("secret.key").is_empty() {
             self.faults
                 .push(format!("secret.key: Postgres needs one, the same on every server: {takes_key}"));
         }
@@ -323,11 +409,11 @@ impl Reader {
             tls,
             metrics_listen: metrics_listen?,
             otlp_url,
-            mail_url: self.text("mail.url").into(),
+            mail_url: mail_url?,
             mail_from: mail_from?,
-            mail_templates: (!mail_templates.is_empty()).then(|| PathBuf::from(mail_templates)),
+            mail_templates: mail_templates?,
             mail_plaintext: plaintext,
-            extra_ca: Some(self.text("tls.extra_ca")).filter(|path| !path.is_empty()).map(PathBuf::from),
+            extra_ca: extra_ca?,
             events: events?,
             mail_callback_secrets: mail_callback_secrets?,
             secret_key: secret_key?,
@@ -343,15 +429,16 @@ impl Reader {
     #[expect(clippy::option_option, reason = "outside: could it be read; inside: are they on")]
     fn pages(&mut self, mail: Option<&MailPolicy>) -> Option<Option<PagesOptions>> {
         let accent = self.value("pages.accent", TAKES_ACCENT, Accent::parse);
-        let (on, accent, mail) = (self.flag("http.pages")?, accent?, mail?);
-        let (name, logo, templates) =
-            (self.text("pages.name"), self.text("pages.logo"), self.text("pages.templates"));
-        let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+        let name = self.value("pages.name", "a name of at most 200 bytes", |text| {
+            (text.len() <= Sender::MAX_NAME).then(|| text.to_owned())
+        });
+        let (logo, templates) = (self.path("pages.logo"), self.path("pages.templates"));
+        let (on, accent, mail, name) = (self.flag("http.pages")?, accent?, mail?, name?);
         let pages = PagesOptions {
             name: if name.is_empty() { mail.service_name.clone() } else { name },
-            logo: path(logo),
+            logo: logo?,
             accent,
-            templates: path(templates),
+            templates: templates?,
             public_url: mail.public_url.clone(),
         };
         Some(on.then_some(pages))
@@ -363,20 +450,18 @@ impl Reader {
         let plaintext = self.flag("events.allow_plaintext");
         let plaintext =
             if plaintext == Some(true) { PlaintextPolicy::Allow } else { PlaintextPolicy::LoopbackOnly };
-        let url = self.text("events.url");
-        match url.as_str() {
+        let url = self.url("events.url", "https://…, console: or none", |text| {
+            matches!(text, "" | "none" | "console:") || is_http_url(text)
+        })?;
+        match url.expose_secret() {
             "" | "none" => Some(EventTarget::Nowhere),
             "console:" => Some(EventTarget::Console),
-            _ if !url.starts_with("https://") && !url.starts_with("http://") => {
-                self.faults.push("events.url: it takes https://…, console: or none".into());
-                None
-            }
             _ => {
                 if self.text("events.secret").is_empty() {
                     self.faults.push(format!("events.secret: webhooks need one to be signed with: {takes}"));
                     return None;
                 }
-                Some(EventTarget::Webhook { url: url.into(), secrets: secrets?, plaintext })
+                Some(EventTarget::Webhook { url, secrets: secrets?, plaintext })
             }
         }
     }
@@ -390,7 +475,7 @@ impl Reader {
         })
     }
 
-    fn policies(&mut self) -> Option<Policies> {
+    fn token_policy(&mut self) -> Option<TokenPolicy> {
         let takes_format = "jwt or opaque";
         let format = self.value("tokens.format", takes_format, |text| match text {
             "jwt" => Some(TokenFormat::Jwt),
@@ -399,7 +484,26 @@ impl Reader {
         });
         let algorithm =
             self.value("tokens.algorithm", "EdDSA, ES256, RS256 or HS256", |text| text.parse().ok());
-        let issuer = self.text("tokens.issuer");
+        let issuer = self.value("tokens.issuer", "a name without blanks, of at most 1024 bytes", |text| {
+            (text.is_empty() || is_claim(text)).then(|| text.to_owned())
+        });
+        let audience = self.value(
+            "tokens.audience",
+            "one name without blanks or commas, of at most 1024 bytes",
+            |text| (is_claim(text) && !text.contains(',')).then(|| text.to_owned()),
+        );
+        Some(TokenPolicy {
+            format: format?,
+            algorithm: algorithm?,
+            access_ttl: self.duration("tokens.access_ttl")?,
+            rotate_every: self.duration("tokens.rotate_every")?,
+            issuer: issuer.map(|issuer| (!issuer.is_empty()).then_some(issuer))?,
+            audience: audience?,
+        })
+    }
+
+    fn policies(&mut self) -> Option<Policies> {
+        let (tokens, public_url) = (self.token_policy(), self.public_url());
         let codes = CodePolicy {
             length: self.value("codes.length", "4 to 10", |text| CodeLength::new(text.parse().ok()?))?,
             ttl: self.duration("codes.ttl")?,
@@ -438,14 +542,7 @@ impl Reader {
                 ttl: self.duration("links.ttl")?,
                 undo_ttl: self.duration("links.undo_ttl")?,
             },
-            tokens: TokenPolicy {
-                format: format?,
-                algorithm: algorithm?,
-                access_ttl: self.duration("tokens.access_ttl")?,
-                rotate_every: self.duration("tokens.rotate_every")?,
-                issuer: (!issuer.is_empty()).then_some(issuer),
-                audience: self.text("tokens.audience"),
-            },
+            tokens: tokens?,
             sessions: SessionPolicy {
                 idle_ttl: self.duration("sessions.idle_ttl")?,
                 max_ttl: self.duration("sessions.max_ttl")?,
@@ -458,7 +555,7 @@ impl Reader {
                 events: self.duration("events.keep")?,
             },
             mail: MailPolicy {
-                public_url: self.text("http.public_url").trim_end_matches('/').to_owned(),
+                public_url: public_url?,
                 service_name: Sender::parse(&self.text("mail.from"))
                     .ok()
                     .and_then(|sender| sender.name().map(str::to_owned))

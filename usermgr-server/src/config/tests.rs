@@ -27,7 +27,7 @@ fn the_environment_stands_over_the_file_over_the_defaults() {
     assert_eq!(config.policies.codes.ttl, time::Duration::seconds(90));
     assert_eq!(config.policies.codes.length.digits(), 4);
     assert_eq!(config.trusted_proxies.len(), 2);
-    assert_eq!(config.database_url.expose_secret(), "sqlite://other.db");
+    assert!(matches!(&config.database_url, DatabaseUrl::Sqlite(url) if url.file() == Path::new("other.db")));
     assert_eq!(config.warnings().len(), 1);
 }
 
@@ -69,7 +69,7 @@ fn a_secret_is_given_once_and_services_of_kubernetes_are_not_settings() {
         "a key would never be read"
     );
     let said = read("", &[("USERMGR_DATABASE_MAX_CONNECTIONS", "0")]).unwrap_err();
-    assert!(said.contains("it takes a whole number from 1 on"), "{said}");
+    assert!(said.contains("it takes a whole number from 1 to 10000"), "{said}");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_time_of_day_has_two_digits_and_two_digits() {
     let config = read("[maintenance]\ndaily_at = \"03:30\"\n", &[]).unwrap();
     assert_eq!(config.policies.maintenance.daily_at, time::macros::time!(03:30));
     assert!(config.warnings().is_empty(), "it does something");
-    for wrong in ["3:30", "24:00", "12:60", "12", "12:00:00", "+1:00", "noon", ""] {
+    for wrong in ["3:30", "24:00", "12:60", "12", "12:00:00", "+1:00", "noon"] {
         let said = read("", &[("USERMGR_MAINTENANCE_DAILY_AT", wrong)]).unwrap_err();
         assert!(said.contains("it takes a time of day in UTC"), "{said}");
     }
@@ -123,7 +123,7 @@ fn webhooks_are_signed_or_not_sent() {
     let said = read("", &[webhook, ("USERMGR_EVENTS_SECRET", "secret")]).unwrap_err();
     assert!(said.contains("events.secret (USERMGR_EVENTS_SECRET): it takes whsec_"), "{said}");
     let said = read("", &[("USERMGR_EVENTS_URL", "ftp://app.example.org")]).unwrap_err();
-    assert!(said.contains("events.url: it takes https://"), "{said}");
+    assert!(said.contains("events.url (USERMGR_EVENTS_URL): it takes https://"), "{said}");
     let two = format!("{SECRET}, {SECRET}");
     let config = read("", &[webhook, ("USERMGR_EVENTS_SECRET", &two)]).unwrap();
     assert!(matches!(&config.events, EventTarget::Webhook { secrets, .. } if secrets.len() == 2));
@@ -417,4 +417,97 @@ fn connections_are_bounded_by_numbers_that_mean_something() {
     }
     let config = Config::read("", "file", &BTreeMap::new()).unwrap();
     assert_eq!((config.keep_alive.as_secs(), config.http_connections), (75, 10_000));
+}
+
+#[test]
+fn an_empty_variable_hides_nothing_and_is_no_second_value() {
+    let empty = [("USERMGR_DATABASE_URL", ""), ("DATABASE_URL", "sqlite://other.db")];
+    let is = |config: &Config, file: &str| matches!(&config.database_url, DatabaseUrl::Sqlite(url) if url.file() == Path::new(file));
+    assert!(is(&read("", &empty).unwrap(), "other.db"));
+    assert!(is(&read("", &[("DATABASE_URL", " ")]).unwrap(), "usermgr.db"));
+    let file = "[database]\nurl = \"sqlite://file.db\"\n";
+    assert!(is(&read(file, &[("USERMGR_DATABASE_URL", ""), ("DATABASE_URL", "")]).unwrap(), "file.db"));
+    for (direct, of_file) in [("", "/nowhere"), ("console:", "")] {
+        let both = [("USERMGR_MAIL_URL", direct), ("USERMGR_MAIL_URL_FILE", of_file)];
+        let said = read("", &both).map_or_else(|said| said, |_| String::new());
+        assert!(!said.contains("both"), "{said}");
+    }
+    assert!(read("", &[("USERMGR_ROLES_SUPPORT", "")]).unwrap().policies.roles.defined.is_empty());
+    assert!(
+        read("", &[("USERMGR_CODE_TTL", "")]).is_err(),
+        "a name that means nothing is told of all the same"
+    );
+}
+
+#[test]
+fn the_secret_in_a_file_may_end_in_any_line_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("url");
+    std::fs::write(&path, "\u{feff}smtp://me:hunter22@mail.example.org:587 \r\n\r\n").unwrap();
+    let named = format!("{}\r", path.display());
+    let config = read("", &[("USERMGR_MAIL_URL_FILE", &named)]).unwrap();
+    assert_eq!(config.mail_url.expose_secret(), "smtp://me:hunter22@mail.example.org:587");
+}
+
+#[test]
+fn a_path_in_the_public_url_is_for_servers_without_pages() {
+    let read = |pages: &str| {
+        let url = ("USERMGR_HTTP_PUBLIC_URL", "https://example.org/accounts/");
+        read("", &[url, ("USERMGR_HTTP_PAGES", pages)])
+    };
+    assert_eq!(read("false").unwrap().policies.mail.public_url, "https://example.org/accounts");
+    let said = read("true").unwrap_err();
+    assert!(said.starts_with("http.public_url: it takes no path where http.pages is true"), "{said}");
+}
+
+#[test]
+fn proxies_that_may_be_anybody_are_warned_of() {
+    let warned = |proxies: &str| {
+        let warnings = read("", &[("USERMGR_HTTP_TRUSTED_PROXIES", proxies)]).unwrap().warnings();
+        warnings
+            .iter()
+            .any(|warning| warning.contains("http.trusted_proxies has a network that anybody may be in"))
+    };
+    for anybody in [
+        "0.0.0.0/0",
+        "::/0",
+        "10.0.0.0/8, 0.0.0.0/1",
+        "::ffff:0.0.0.0/96",
+        "::/1",
+        "2000::/3",
+        "::ffff:0:0/90",
+    ] {
+        assert!(warned(anybody), "{anybody}");
+    }
+    for own in [
+        "10.0.0.0/8",
+        "172.16.0.0/12,192.168.0.0/16",
+        "fc00::/7",
+        "fd00::/8",
+        "2001:db8::/32",
+        "::1",
+        "127.0.0.0/8",
+        "::ffff:10.0.0.0/104",
+    ] {
+        assert!(!warned(own), "{own}");
+    }
+}
+
+#[test]
+fn every_interface_is_warned_of_however_it_is_written() {
+    for (key, word) in [
+        ("USERMGR_HTTP_LISTEN", "http.listen is reached"),
+        ("USERMGR_HTTP_METRICS_LISTEN", "every interface"),
+    ] {
+        let warned = |address: &str| {
+            let warnings = read("", &[(key, address)]).unwrap().warnings();
+            warnings.iter().any(|warning| warning.contains(word))
+        };
+        for everywhere in [":8000", "0.0.0.0:8000", "[::]:8000", "[::ffff:0.0.0.0]:8000"] {
+            assert!(warned(everywhere), "{key}={everywhere}");
+        }
+        for here in ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"] {
+            assert!(!warned(here), "{key}={here}");
+        }
+    }
 }

@@ -82,7 +82,7 @@ impl Served {
     }
 }
 
-async fn serve_request(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn serve_request(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = match request.uri().path() {
         "/large" => Bytes::from(vec![b'x'; LARGE]),
         "/slow" => {

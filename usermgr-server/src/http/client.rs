@@ -18,6 +18,10 @@ pub struct PeerAddr(pub SocketAddr);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OverLimit;
 
+/// That a request over HTTP/1 does not say which host it is for, or not well: it is answered 400 (RFC 9112, 3.2).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MalformedHost;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The header in which a trusted proxy writes whom it speaks for.
@@ -59,7 +63,7 @@ impl std::str::FromStr for ForwardedHeader {
 
 /// What the outside knows of who sent a request, for calls that a host makes itself: the address of the [`PeerAddr`] (with
 /// the feature `axum` also of the `ConnectInfo`), or what a trusted proxy says of it in `X-Forwarded-For`, the `User-Agent`,
-/// and the `X-Request-Id`, or a new one. For proxies that write `Forwarded`: [`client_context_by`].
+/// and the `X-Request-Id` (else the `X-Correlation-Id`), or a new one. For proxies that write `Forwarded`: [`client_context_by`].
 ///
 /// ```
 /// use http::Request;

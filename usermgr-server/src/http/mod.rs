@@ -42,10 +42,11 @@ pub use client::ForwardedHeader;
 pub use hsts::Hsts;
 pub use openapi::openapi;
 pub use routes::Namespace;
+pub(crate) use routes::without_slash;
 
 use crate::pages::{PageRequest, Pages};
 use answer::Answer;
-use client::OverLimit;
+use client::{MalformedHost, OverLimit};
 use problem::{Language, Problem};
 use routes::{Endpoint, Found, Routes};
 
@@ -57,6 +58,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// How the service is exposed.
 ///
@@ -275,8 +277,9 @@ impl App {
         let request_id = request_id(&parts.headers);
         let language = Language::of(&parts.headers);
         let route = self.routes.find(parts.uri.path());
-        let over_limit = parts.extensions.get::<OverLimit>().is_some();
-        let pages = self.options.pages.as_ref().filter(|_| route.is_none() && !over_limit);
+        let is_plain = parts.extensions.get::<OverLimit>().is_none()
+            && parts.extensions.get::<MalformedHost>().is_none();
+        let pages = self.options.pages.as_ref().filter(|_| route.is_none() && is_plain);
         let page = pages.and_then(|pages| {
             Pages::find(&parts.method, parts.uri.path(), &parts.headers).map(|found| (pages, found))
         });
@@ -333,6 +336,9 @@ impl App {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if parts.extensions.get::<MalformedHost>().is_some() {
+            return Err(Problem::malformed("it does not say which host it is for"));
+        }
         let found = self.routes.find(parts.uri.path());
         if parts.extensions.get::<OverLimit>().is_some() && !found.as_ref().is_some_and(Found::is_health) {
             return Err(Problem::no_connection_left());
@@ -372,6 +378,11 @@ impl App {
         let headers = response.headers_mut();
         let fixed = HeaderValue::from_static;
         seal(headers, request_id);
+        if let Some(id) =
+            sane_id(&parts.headers, &CORRELATION_ID).and_then(|id| HeaderValue::from_str(id).ok())
+        {
+            headers.insert(CORRELATION_ID, id);
+        }
         if let Some(hsts) = &self.hsts {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
@@ -387,13 +398,15 @@ impl App {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             headers.insert(
                 header::ACCESS_CONTROL_EXPOSE_HEADERS,
-                fixed("Retry-After, WWW-Authenticate, X-Request-Id"),
+                fixed("Retry-After, WWW-Authenticate, X-Request-Id, X-Correlation-Id"),
             );
             if parts.method == Method::OPTIONS {
                 headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
                 headers.insert(
                     header::ACCESS_CONTROL_ALLOW_HEADERS,
-                    fixed("Authorization, Content-Type, Accept-Language, X-Request-Id, Traceparent"),
+                    fixed(
+                        "Authorization, Content-Type, Accept-Language, X-Request-Id, X-Correlation-Id, Traceparent",
+                    ),
                 );
                 headers.insert(header::ACCESS_CONTROL_MAX_AGE, fixed("600"));
             }
@@ -449,11 +462,16 @@ async fn guarded<T>(request_id: &str, answering: impl Future<Output = T>) -> Res
     }
 }
 
-/// The caller's request id if it sent a sane one, else a new one.
+/// The caller's request id if it sent a sane one, else its correlation id, else a new one.
 pub(crate) fn request_id(headers: &http::HeaderMap) -> String {
+    let sent = sane_id(headers, &REQUEST_ID).or_else(|| sane_id(headers, &CORRELATION_ID));
+    sent.map_or_else(|| OutboxId::new(SystemClock.now(), &SystemRandom).to_string(), str::to_owned)
+}
+
+/// What a header names a request, if it is fit for a log.
+fn sane_id<'a>(headers: &'a http::HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let sane = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
-    let sent = headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane);
-    sent.map_or_else(|| OutboxId::new(SystemClock.now(), &SystemRandom).to_string(), str::to_owned)
+    headers.get(name).and_then(|id| id.to_str().ok()).filter(sane)
 }

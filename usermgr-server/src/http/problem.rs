@@ -25,11 +25,16 @@ pub(crate) enum Language {
 }
 
 impl Language {
-    /// The first language of `Accept-Language` that we speak, by its weights.
+    /// The first language of `Accept-Language` that we speak, by its weights; else English.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self::accepted(headers).unwrap_or(Self::English)
+    }
+
+    /// The first language of `Accept-Language` that we speak, by its weights.
+    pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
         let accepted =
             headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut best = (Self::English, 0.0);
+        let mut best = (None, 0.0);
         for choice in accepted.split(',').take(20) {
             let mut parts = choice.split(';').map(str::trim);
             let tag = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -40,7 +45,7 @@ impl Language {
                 _ => continue,
             };
             if weight > best.1 {
-                best = (language, weight);
+                best = (Some(language), weight);
             }
         }
         best.0
@@ -470,8 +475,8 @@ pub(super) fn sentence(code: &str, language: Language) -> (&'static str, &'stati
         }
         "unsupported_media_type" => (
             "Unsupported media type",
-            "Send the body as application/json.",
-            "Envía el cuerpo como application/json.",
+            "Send the body as application/json, not compressed.",
+            "Envía el cuerpo como application/json, sin comprimir.",
         ),
         "validation_failed" => {
             ("Validation failed", "Some fields are not valid.", "Algunos campos no son válidos.")

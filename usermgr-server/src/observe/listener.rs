@@ -9,13 +9,13 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use usermgr_core::worker::Stop;
 
 use super::metrics::ConnectionMetrics;
 use super::scrape::Watched;
-use crate::connections::{self, Limits, Options};
+use crate::connections::{self, Limits, Options, RequestBody};
+use crate::http::client::MalformedHost;
 
 /// Connections at once, and those of one network: a scraper, a few probes, and somebody who looks.
 const MAX_CONNECTIONS: usize = 32;
@@ -42,12 +42,14 @@ pub(crate) async fn serve(listener: TcpListener, watched: Arc<Watched>, stop: St
 
 async fn answer(
     watched: Arc<Watched>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::default());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let path = request.uri().path();
-    if !matches!(path, "/metrics" | "/health/live" | "/health/ready") {
+    if request.extensions().get::<MalformedHost>().is_some() {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    } else if !matches!(path, "/metrics" | "/health/live" | "/health/ready") {
         *response.status_mut() = StatusCode::NOT_FOUND;
     } else if request.method() != Method::GET {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;

@@ -7,6 +7,7 @@ use super::visit::Visit;
 use super::{account, audit, devices, email, first_time_setup, language, mails, password, reset, sign_in};
 use super::{sign_up, users};
 use crate::http::problem::Problem;
+use crate::http::without_slash;
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +136,9 @@ pub(crate) struct Found<'a> {
 /// A path that leads nowhere, which a browser is told by a page.
 pub(super) const NOWHERE: Found<'static> = Found { pattern: "-", id: None };
 
-/// Where a path leads.
+/// Where a path leads. A slash at the end means nothing.
 pub(super) fn find(path: &str) -> Option<Found<'_>> {
+    let path = without_slash(path);
     ROUTES.iter().find_map(|(_, pattern, _)| Some(Found { pattern, id: matches(pattern, path)? }))
 }
 
@@ -284,7 +286,9 @@ mod tests {
             assert_eq!(found.pattern, *pattern);
             assert_eq!(found.page(method), Some(*page));
         }
-        for nowhere in ["", "//", "/sign-in/", "/account/devices//end", "/admin/users/x/y", "/v1/users"] {
+        assert_eq!(find("/sign-in/"), find("/sign-in"));
+        assert_eq!(find("/admin/users/x/").unwrap().id, Some("x"));
+        for nowhere in ["", "//", "/sign-in//", "/account/devices//end", "/admin/users/x/y", "/v1/users"] {
             assert_eq!(find(nowhere), None, "{nowhere}");
         }
         assert_eq!(find("/sign-in").unwrap().allowed(), "GET, POST, HEAD, OPTIONS");

@@ -114,8 +114,10 @@ fn problem(exchange: &Exchange<'_>, code: &str) -> Result<(), String> {
 
 /// What stands in the document at a path. One that is written out comes before one with an identifier in it.
 fn path_item(exchange: &Exchange<'_>) -> Option<&'static Value> {
-    let under_base = exchange.path.strip_prefix(exchange.base_path).map(|rest| format!("/v1{rest}"));
-    let places = [under_base, Some(exchange.path.to_owned())];
+    // A slash at the end is the same route.
+    let whole = exchange.path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(exchange.path);
+    let under_base = whole.strip_prefix(exchange.base_path).map(|rest| format!("/v1{rest}"));
+    let places = [under_base, Some(whole.to_owned())];
     let paths = DOCUMENT["paths"].as_object()?;
     let fits = |pattern: &str, path: &str| {
         let (pattern, path) = (pattern.split('/'), path.split('/'));

@@ -25,8 +25,8 @@ refused. Times are RFC 3339 in UTC, durations whole seconds, identifiers UUIDs.
 **Refusals** are `application/problem+json` (RFC 9457). `code` is stable; `detail` and `errors[].message` are for people, \
 in the language of `Accept-Language` (English, Spanish).
 
-**Every answer** bears `X-Request-Id`: the request's own, if it sent a sane one (1 to 128 of `A-Za-z0-9._-`), else a new \
-one. It finds the request in the log. `traceparent` (W3C Trace Context) is noted beside it.
+**Every answer** bears `X-Request-Id`: the request's own, if it sent a sane one (1 to 128 of `A-Za-z0-9._-`), else its \
+`X-Correlation-Id`, which is echoed under its own name too, else a new one. It finds the request in the log. `traceparent` (W3C Trace Context) is noted beside it.
 
 **Every path** answers `OPTIONS` with `Allow`, a path with `GET` answers `HEAD`, and a method that is not there gets 405 \
 `method_not_allowed` with `Allow`.

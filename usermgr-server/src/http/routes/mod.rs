@@ -255,8 +255,10 @@ impl Routes {
         Self { fixed, with_id }
     }
 
-    /// Where a path leads. A path that is written out comes before one with an identifier in it.
+    /// Where a path leads. A path that is written out comes before one with an identifier in it; a slash at the end means
+    /// nothing.
     pub(super) fn find<'a>(&'a self, path: &'a str) -> Option<Found<'a>> {
+        let path = without_slash(path);
         if let Some((pattern, methods)) = self.fixed.get_key_value(path) {
             return Some(Found { pattern, methods, id: None });
         }
@@ -266,6 +268,11 @@ impl Routes {
             fits.then_some(Found { pattern, methods, id: Some(id) })
         })
     }
+}
+
+/// A path without the slash at its end, if it is more than that.
+pub(crate) fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').filter(|rest| !rest.is_empty() && !rest.ends_with('/')).unwrap_or(path)
 }
 
 impl Endpoint {
@@ -506,9 +513,22 @@ mod tests {
         assert_eq!(id("/v1/users/me"), Some(("/v1/users/me", None)));
         assert_eq!(id("/v1/users/x"), Some(("/v1/users/{id}", Some("x"))));
         assert_eq!(id("/v1/users/x/roles"), Some(("/v1/users/{id}/roles", Some("x"))));
-        for nowhere in
-            ["/v1/users/", "/v1/users//roles", "/v1/users/x/y", "/v1/users/x/roles/", "/users/x", "/v1"]
-        {
+        assert_eq!(id("/v1/users/"), Some(("/v1/users", None)));
+        assert_eq!(id("/v1/users/x/"), Some(("/v1/users/{id}", Some("x"))));
+        assert_eq!(id("/v1/users/x/roles/"), Some(("/v1/users/{id}/roles", Some("x"))));
+        assert_eq!(id("/health/live/"), Some(("/health/live", None)));
+        for nowhere in [
+            "/v1/users//",
+            "/v1/users//roles",
+            "/v1/users/x/y",
+            "/v1/users/x/roles//",
+            "/users/x",
+            "/v1",
+            "/v1/",
+            "/",
+            "//",
+            "",
+        ] {
             assert_eq!(id(nowhere), None, "{nowhere}");
         }
     }

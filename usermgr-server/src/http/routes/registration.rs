@@ -14,7 +14,7 @@ use crate::http::answer::{AcceptedAnswer, Answer, CodeSentAnswer, SessionAnswer,
 use crate::http::authorization::basic;
 use crate::http::body::json;
 use crate::http::openapi::{Operation, Tag, fields};
-use crate::http::problem::{Challenge, Problem};
+use crate::http::problem::{Challenge, Language, Problem};
 
 pub(super) const TAG: Tag = ("Registration", "A new account, by a code that is mailed.");
 
@@ -45,7 +45,7 @@ pub(super) fn register_operation() -> Operation {
         .says(
             "Mails a code. Registrations of one address stand side by side, each with its own code; keep \
              `registration_id` to finish this one. The answer is the same for an address that has an account: its \
-             owner is told by mail.",
+             owner is told by mail. Without `locale` the language of `Accept-Language` is taken, if it is `en` or `es`.",
         )
         .takes::<RegisterBody>()
         .answers::<AcceptedAnswer<'_>>(StatusCode::ACCEPTED, "The registration waits for its code.")
@@ -55,6 +55,8 @@ pub(super) fn register_operation() -> Operation {
 pub(super) async fn register(call: &Call<'_>) -> Result<Answer, Problem> {
     let RegisterBody { email, password, confirmation_password, username, locale, profile, extra } =
         json(call.headers, &call.body)?;
+    let accepted = || Language::accepted(call.headers).map(|language| language.tag().to_owned());
+    let locale = locale.or_else(accepted);
     let request = Register { email, password, confirmation_password, username, locale, profile, extra };
     let accepted = call.manager.registration().register(request, &call.client).await?;
     Ok(Answer::json(StatusCode::ACCEPTED, AcceptedAnswer::from(&accepted)))
