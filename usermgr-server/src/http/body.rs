@@ -382,7 +382,7 @@ mod tests {
         // Words, trash and nothing.
         "nul",
         "fals",
-        "tru",
+        "tr",
         "True",
         "TRUE",
         "None",
