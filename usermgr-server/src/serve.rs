@@ -243,6 +243,9 @@ fn publisher(config: &Config) -> Result<Option<Arc<dyn EventPublisher>>, StartEr
 /// Whether everything that a configuration names can be had, but for the database.
 pub(crate) fn check(config: &Config) -> Result<(), StartError> {
     trusted_roots(config)?;
+    if let DatabaseUrl::Postgres(url) = &config.database_url {
+        PgStore::check_url(url.expose_secret())?;
+    }
     mailer(config)?;
     templates(config)?;
     publisher(config)?;

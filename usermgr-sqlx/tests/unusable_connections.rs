@@ -93,6 +93,16 @@ async fn register(users: &UserManager, n: usize) -> Result<(), Error> {
     users.registration().register(request, &ClientContext::new()).await.map(drop)
 }
 
+/// Makes a user and gives its address.
+async fn user(users: &UserManager, mailbox: &Mailbox, n: usize) -> String {
+    register(users, n).await.unwrap();
+    users.mail_worker().run_once().await.unwrap();
+    let address = format!("u{n}@example.org");
+    let verify = Verify::new(&address, mailbox.last_code(&address).unwrap());
+    users.registration().verify(verify, &ClientContext::new()).await.unwrap();
+    address
+}
+
 async fn alter(database: &Database, setting: &str) {
     let (base, name) = database.url.rsplit_once('/').unwrap();
     let admin = sqlx::PgPool::connect(&format!("{base}/postgres")).await.unwrap();
@@ -154,6 +164,35 @@ async fn silent_connections_do_not_use_the_pool_up() {
             call.await.unwrap().unwrap();
         }
         assert!(begun.elapsed() < ROOM, "{:?}", begun.elapsed());
+    }
+}
+
+/// The server does not learn that the clients of these transactions are gone, and each of them may have locked the user.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn transactions_that_fell_silent_keep_no_locks() {
+    let database = Database::create().await;
+    let network = Network::to(&database.url).await;
+    let pool = PgPoolOptions::new().max_connections(8).test_before_acquire(false);
+    let pool = pool.connect_with(network.through(&database.url)).await.unwrap();
+    let store = PgStore::with_pool(pool).with_timeout(TIMEOUT);
+    store.migrate().await.unwrap();
+    let mailbox = Arc::new(Mailbox::default());
+    let users = Arc::new(users_with(store, &mailbox));
+    let address = user(&users, &mailbox, 0).await;
+    let sign_in = |users: Arc<UserManager>, address: String| async move {
+        users.sessions().login(&address, &Password::new(PASSWORD), &ClientContext::new()).await.map(drop)
+    };
+    for _ in 0..5 {
+        let calls = (0..8).map(|_| tokio::spawn(sign_in(Arc::clone(&users), address.clone())));
+        let calls = calls.collect::<Vec<_>>();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        network.silence_what_is_connected();
+        for call in calls {
+            drop(call.await.unwrap());
+        }
+        tokio::time::sleep(TIMEOUT).await;
+        sign_in(Arc::clone(&users), address.clone()).await.unwrap();
     }
 }
 
@@ -227,11 +266,7 @@ async fn the_isolation_of_a_database_is_not_inherited() {
         alter(&database, &format!("SET default_transaction_isolation = '{isolation}'")).await;
         let mailbox = Arc::new(Mailbox::default());
         let users = Arc::new(users_with(PgStore::connect(&database.url, 16).await.unwrap(), &mailbox));
-        register(&users, n).await.unwrap();
-        users.mail_worker().run_once().await.unwrap();
-        let address = format!("u{n}@example.org");
-        let verify = Verify::new(&address, mailbox.last_code(&address).unwrap());
-        users.registration().verify(verify, &ClientContext::new()).await.unwrap();
+        let address = user(&users, &mailbox, n).await;
         let calls = (0..100).map(|_| {
             let (users, address) = (Arc::clone(&users), address.clone());
             tokio::spawn(async move {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use usermgr_core::port::store::StoreError;
 
 use super::Db;
@@ -24,9 +24,34 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections are checked before use, after one of them refused to write.
 const SUSPICION: Duration = Duration::from_mins(1);
 
-/// Isolation is named because a database can have another default, at which commands would not see what others commit.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const ROLLBACK: &str = "ROLLBACK";
+
+/// How transactions begin. What a database can set otherwise is named: at another isolation commands would not see what others
+/// commit, and without time limits a transaction whose client fell silent would hold its locks for hours.
+#[derive(Clone)]
+pub(super) struct Begin(Arc<str>);
+
+impl Begin {
+    /// Transactions whose statements take no longer than this, and that are left alone for no longer.
+    pub(super) fn within(limit: Duration) -> Self {
+        Self::with(limit.as_millis().max(1))
+    }
+
+    /// Transactions that may take any time.
+    pub(super) fn without_limit() -> Self {
+        Self::with(0)
+    }
+
+    fn with(millis: u128) -> Self {
+        Self(
+            format!(
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {millis}; \
+                 SET LOCAL idle_in_transaction_session_timeout = {millis}"
+            )
+            .into(),
+        )
+    }
+}
 
 /// Why a command's future is dropped.
 #[derive(Clone, Copy)]
@@ -151,10 +176,10 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    async fn begin(connection: Connection) -> Result<Self, sqlx::Error> {
+    async fn begin(connection: Connection, begin: &Begin) -> Result<Self, sqlx::Error> {
         // Open before the statement: dropped half way, the server may have begun it.
         let mut transaction = Self { connection, is_open: true };
-        sqlx::raw_sql(BEGIN).execute(&mut *transaction).await?;
+        sqlx::raw_sql(AssertSqlSafe(Arc::clone(&begin.0))).execute(&mut *transaction).await?;
         Ok(transaction)
     }
 
@@ -225,21 +250,26 @@ impl Suspicion {
     ///
     /// # Errors
     /// What the database answered when none of `at_most` connections was usable.
-    pub(super) async fn begin(&self, pool: &PgPool, at_most: u32) -> Result<Transaction, sqlx::Error> {
+    pub(super) async fn begin(
+        &self,
+        pool: &PgPool,
+        begin: &Begin,
+        at_most: u32,
+    ) -> Result<Transaction, sqlx::Error> {
         let mut tried = 1;
         loop {
             let mut connection = Connection::acquire(pool).await?;
             let checked = if self.is_raised() { check_writable(&mut connection).await } else { Ok(()) };
-            let begun = match checked {
-                Ok(()) => Transaction::begin(connection).await,
+            let outcome = match checked {
+                Ok(()) => Transaction::begin(connection, begin).await,
                 Err(error) => {
                     connection.retire();
                     Err(error)
                 }
             };
-            match begun {
+            match outcome {
                 Err(error) if tried < at_most && (is_cut_off(&error) || is_read_only(&error)) => tried += 1,
-                begun => return begun,
+                outcome => return outcome,
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, OnceCell};
@@ -80,7 +80,8 @@ macro_rules! attempt {
 }
 
 mod connection;
-use connection::{Connection, Suspicion, TIMEOUT, Transaction};
+mod url;
+use connection::{Begin, Connection, Suspicion, TIMEOUT, Transaction};
 
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -128,6 +129,7 @@ pub struct PgStore {
     write_proof: WriteProof,
     /// How long an attempt at a command may take.
     timeout: Duration,
+    begin: Begin,
 }
 
 impl std::fmt::Debug for PgStore {
@@ -143,7 +145,7 @@ impl PgStore {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self, ConnectError> {
-        let options: PgConnectOptions = url.parse().map_err(ConnectError)?;
+        let options = url::parse(url).map_err(ConnectError)?;
         // A lone connection first: the pool would try again until its time is up, and not say why.
         let connecting = async {
             let mut first = PgConnection::connect_with(&options).await?;
@@ -168,9 +170,16 @@ impl PgStore {
     /// connection is closed. Whether it was done is not known. A host's pool should wait no longer for a connection
     /// (`acquire_timeout`).
     #[must_use]
-    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, begin: Begin::within(timeout), ..self }
+    }
+
+    /// Checks a URL for [`connect`](Self::connect) without connecting.
+    ///
+    /// # Errors
+    /// [`ConnectError`] for parameters that are not known and for several hosts: the driver would pass over them.
+    pub fn check_url(url: &str) -> Result<(), ConnectError> {
+        url::parse(url).map(drop).map_err(ConnectError)
     }
 
     /// A store on a pool that the host made. Its tables begin with `usermgr_` and live beside the host's own.
@@ -187,6 +196,7 @@ impl PgStore {
             suspicion: Suspicion::none(),
             write_proof: WriteProof::default(),
             timeout: TIMEOUT,
+            begin: Begin::within(TIMEOUT),
         }
     }
 
@@ -234,13 +244,13 @@ impl PgStore {
         if let Some(joined) = &self.joined {
             return Ok(Tx::Joined(joined.turn().await?));
         }
-        let begun = self.suspicion.begin(&self.pool, STALE).await;
+        let begun = self.suspicion.begin(&self.pool, &self.begin, STALE).await;
         begun.map(Tx::Own).map_err(StoreError::unavailable)
     }
 
     /// The store for work that may take long.
     fn patient(&self) -> Self {
-        Self { timeout: self.timeout.max(UPKEEP_TIMEOUT), ..self.clone() }
+        self.clone().with_timeout(self.timeout.max(UPKEEP_TIMEOUT))
     }
 
     async fn check_server(&self) -> Result<(), MigrateError> {
@@ -252,7 +262,7 @@ impl PgStore {
     }
 
     async fn begin_migration(&self) -> Result<OwnTx, MigrateError> {
-        let mut tx = self.suspicion.begin(&self.pool, STALE).await?;
+        let mut tx = self.suspicion.begin(&self.pool, &Begin::without_limit(), STALE).await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *tx).await?;
         Ok(tx)
     }
