@@ -14,11 +14,13 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use usermgr_core::domain::id::UserId;
+use usermgr_core::domain::page::PageSize;
 use usermgr_core::flow::register::Register;
 use usermgr_core::flow::verify_email::Verify;
 use usermgr_core::port::mailer::Mailer;
 use usermgr_core::port::random::SystemRandom;
-use usermgr_core::port::store::{AccountStore as _, UpkeepStore as _};
+use usermgr_core::port::store::event::{EventQuery, EventStore as _};
+use usermgr_core::port::store::{AccountStore as _, StoreError, UpkeepStore as _};
 use usermgr_core::testing::Mailbox;
 use usermgr_core::{ClientContext, Error, Password, SecretKey, UserManager};
 use usermgr_sqlx::PgStore;
@@ -110,6 +112,10 @@ async fn alter(database: &Database, setting: &str) {
     admin.close().await;
 }
 
+async fn events(store: &PgStore) -> Result<(), StoreError> {
+    store.events(EventQuery { after: None, size: PageSize::default() }).await.map(drop)
+}
+
 fn nobody() -> UserId {
     UserId::new(time::OffsetDateTime::UNIX_EPOCH, &SystemRandom)
 }
@@ -133,16 +139,18 @@ async fn silent_connections_do_not_use_the_pool_up() {
         for opening in opened.collect::<Vec<_>>() {
             opening.await.unwrap();
         }
+        store.ping().await.unwrap(); // proven, so that the next ones read
         network.silence_what_is_connected();
         let begun = Instant::now();
         let calls = (0..8).map(|n| {
             let (users, store) = (Arc::clone(&users), store.clone());
             tokio::spawn(async move {
                 let call = async {
-                    if n % 2 == 0 {
-                        register(&users, 100 * round + n).await.map_err(|error| error.to_string())
-                    } else {
-                        store.user(nobody()).await.map(drop).map_err(|error| error.to_string())
+                    match n % 4 {
+                        0 => register(&users, 100 * round + n).await.map_err(|error| error.to_string()),
+                        1 => store.user(nobody()).await.map(drop).map_err(|error| error.to_string()),
+                        2 => store.ping().await.map_err(|error| error.to_string()),
+                        _ => events(&store).await.map_err(|error| error.to_string()),
                     }
                 };
                 let patience = if callers_leave { TIMEOUT / 5 } else { Duration::MAX };

@@ -32,21 +32,22 @@ const ROLLBACK: &str = "ROLLBACK";
 pub(super) struct Begin(Arc<str>);
 
 impl Begin {
-    /// Transactions whose statements take no longer than this, and that are left alone for no longer.
+    /// Transactions whose statements take no longer than this. A client between two statements is gone after a fifth of it:
+    /// several such transactions can wait for each other's locks, one after the other.
     pub(super) fn within(limit: Duration) -> Self {
-        Self::with(limit.as_millis().max(1))
+        Self::with(limit.as_millis().max(5), (limit / 5).as_millis().max(1))
     }
 
     /// Transactions that may take any time.
     pub(super) fn without_limit() -> Self {
-        Self::with(0)
+        Self::with(0, 0)
     }
 
-    fn with(millis: u128) -> Self {
+    fn with(statement: u128, idle: u128) -> Self {
         Self(
             format!(
-                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {millis}; \
-                 SET LOCAL idle_in_transaction_session_timeout = {millis}"
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {statement}; \
+                 SET LOCAL idle_in_transaction_session_timeout = {idle}"
             )
             .into(),
         )

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::super::Db;
 use super::rows::corrupt;
-use super::{Store, Ts, Tx, fault, from_ts, transact, ts};
+use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
 
 /// The most events that get their positions in one transaction, so that nobody waits long for it.
 const NUMBERED_AT_ONCE: i64 = 1000;
@@ -35,6 +35,39 @@ macro_rules! event_columns {
 impl EventStore for Store {
     async fn events(&self, query: EventQuery) -> Result<EventFeed, StoreError> {
         self.outside_only()?;
+        transact!(self.events_once(query))
+    }
+
+    async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
+        self.outside_only()?;
+        let now = command.now;
+        if !reread!(self.any_event_is_due_once(now))? {
+            return Ok(Vec::new());
+        }
+        transact!(self.claim_events_once(command))
+    }
+
+    async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
+        self.outside_only()?;
+        transact!(self.settle_events_once(commands))
+    }
+
+    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
+        self.outside_only()?;
+        if command.held.is_empty() {
+            return Ok(Vec::new());
+        }
+        transact!(self.renew_events_once(command))
+    }
+
+    async fn wait_for_events(&self, at_most: Duration) {
+        self.listen().await;
+        drop(tokio::time::timeout(at_most, self.events_due.notified()).await);
+    }
+}
+
+impl Store {
+    async fn events_once(&self, query: EventQuery) -> Result<EventFeed, StoreError> {
         let EventQuery { after, size } = query;
         if self.has_unnumbered_events().await? {
             let mut tx = self.begin().await?;
@@ -62,40 +95,16 @@ impl EventStore for Store {
         Ok(EventFeed::Page { events, next })
     }
 
-    async fn claim_events(&self, command: Claim) -> Result<Vec<ClaimedEvent>, StoreError> {
-        self.outside_only()?;
+    async fn any_event_is_due_once(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
         let due: Option<i64> =
             sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_events WHERE due_at <= $1 LIMIT 1")
-                .bind(ts(command.now))
+                .bind(ts(now))
                 .fetch_optional(&mut *self.reader().await?)
                 .await
                 .map_err(fault)?;
-        if due.is_none() && !self.has_unnumbered_events().await? {
-            return Ok(Vec::new());
-        }
-        transact!(self.claim_events_once(command))
+        Ok(due.is_some() || self.has_unnumbered_events().await?)
     }
 
-    async fn settle_events(&self, commands: Vec<SettleEvent>) -> Result<Vec<Settled>, StoreError> {
-        self.outside_only()?;
-        transact!(self.settle_events_once(commands))
-    }
-
-    async fn renew_events(&self, command: RenewLeases<EventId>) -> Result<Vec<Renewed>, StoreError> {
-        self.outside_only()?;
-        if command.held.is_empty() {
-            return Ok(Vec::new());
-        }
-        transact!(self.renew_events_once(command))
-    }
-
-    async fn wait_for_events(&self, at_most: Duration) {
-        self.listen().await;
-        drop(tokio::time::timeout(at_most, self.events_due.notified()).await);
-    }
-}
-
-impl Store {
     async fn has_unnumbered_events(&self) -> Result<bool, StoreError> {
         let found: Option<i64> =
             sqlx::query_scalar("SELECT CAST(1 AS BIGINT) FROM usermgr_events WHERE position IS NULL LIMIT 1")

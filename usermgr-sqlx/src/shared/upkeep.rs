@@ -22,6 +22,7 @@ use super::event::{owe_events, purge_events};
 use super::rows::corrupt;
 use super::writing::{Limits, audit, audit_done};
 use super::{Store, Ts, Tx, fault, from_ts, reread, transact, ts};
+use crate::error::MigrateError;
 
 #[derive(sqlx::FromRow)]
 struct BacklogRow {
@@ -120,19 +121,7 @@ impl KeyStore for Store {
 
     async fn reseal_signing_key(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
         self.outside_only()?;
-        let ResealSigningKey { id, before, after } = command;
-        let mut tx = self.begin().await?;
-        let resealed =
-            sqlx::query("UPDATE usermgr_signing_keys SET sealed = $3 WHERE id = $1 AND sealed = $2")
-                .bind(id.as_uuid())
-                .bind(before)
-                .bind(after)
-                .execute(&mut *tx)
-                .await
-                .map_err(fault)?
-                .rows_affected();
-        tx.commit().await.map_err(fault)?;
-        Ok(resealed > 0)
+        transact!(self.reseal_signing_key_once(command))
     }
 
     async fn revoke_signing_keys(
@@ -412,10 +401,30 @@ async fn forget_users(
 }
 
 impl Store {
+    async fn reseal_signing_key_once(&self, command: ResealSigningKey) -> Result<bool, StoreError> {
+        let ResealSigningKey { id, before, after } = command;
+        let mut tx = self.begin().await?;
+        let resealed =
+            sqlx::query("UPDATE usermgr_signing_keys SET sealed = $3 WHERE id = $1 AND sealed = $2")
+                .bind(id.as_uuid())
+                .bind(before)
+                .bind(after)
+                .execute(&mut *tx)
+                .await
+                .map_err(fault)?
+                .rows_affected();
+        tx.commit().await.map_err(fault)?;
+        Ok(resealed > 0)
+    }
+
+    async fn fits_once(&self) -> Result<(), StoreError> {
+        Self::fits(&mut *self.reader().await?).await.map_err(unfit)
+    }
+
     /// Writes something that changes nothing: a full disk, a read-only file and a standby all take reads.
     async fn prove_write_once(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        Self::fits(&mut tx).await.map_err(StoreError::unavailable)?;
+        Self::fits(&mut tx).await.map_err(unfit)?;
         sqlx::query(skipping!(
             "UPDATE usermgr_jobs SET runs = runs WHERE name = (SELECT name FROM usermgr_jobs ORDER BY name LIMIT 1",
             ")"
@@ -426,6 +435,13 @@ impl Store {
         tx.commit().await.map_err(fault)?;
         self.write_proof.renew();
         Ok(())
+    }
+}
+
+fn unfit(error: MigrateError) -> StoreError {
+    match error {
+        MigrateError::Database(error) => fault(error),
+        error => StoreError::unavailable(error),
     }
 }
 
@@ -444,7 +460,7 @@ impl UpkeepStore for Store {
 
     async fn ping(&self) -> Result<(), StoreError> {
         if self.joined.is_some() || self.write_proof.is_fresh() {
-            return Self::fits(&mut *self.reader().await?).await.map_err(StoreError::unavailable);
+            return reread!(self.fits_once());
         }
         let store = self.clone();
         transact!(store.prove_write_once())
