@@ -26,19 +26,19 @@ const SUSPICION: Duration = Duration::from_mins(1);
 
 const ROLLBACK: &str = "ROLLBACK";
 
-/// How transactions begin. What a database can set otherwise is named: at another isolation commands would not see what others
-/// commit, and without time limits a transaction whose client fell silent would hold its locks for hours.
+/// The statement that begins a transaction. It names each setting that a database can change: at another isolation, commands
+/// would not see the commits of others; without time limits, a transaction whose client fell silent would keep its locks for hours.
 #[derive(Clone)]
 pub(super) struct Begin(Arc<str>);
 
 impl Begin {
-    /// Transactions whose statements take no longer than this. A client between two statements is gone after a fifth of it:
-    /// several such transactions can wait for each other's locks, one after the other.
+    /// Limits each statement to `limit`, and the pause between two statements to a fifth of it. The pause is shorter because
+    /// several silent transactions can wait for one lock, and each gets it in turn.
     pub(super) fn within(limit: Duration) -> Self {
         Self::with(limit.as_millis().max(5), (limit / 5).as_millis().max(1))
     }
 
-    /// Transactions that may take any time.
+    /// Sets no time limits, for migrations.
     pub(super) fn without_limit() -> Self {
         Self::with(0, 0)
     }
@@ -287,7 +287,7 @@ pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
         || error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == READ_ONLY)
 }
 
-/// Whether the connection was there no more: the server was restarted, or somebody ended it.
+/// Whether the server closed the connection before the statement: it restarted, or an operator ended the session.
 pub(super) fn is_cut_off(error: &sqlx::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     match error {
@@ -302,7 +302,7 @@ pub(super) fn is_cut_off(error: &sqlx::Error) -> bool {
 
 /// A connection to a server that takes no writes.
 #[derive(Debug, thiserror::Error)]
-#[error("the server is read-only: a standby, or one that was told so")]
+#[error("the server is read-only: it is a standby, or it was set so")]
 struct ReadOnly;
 
 fn read_only() -> sqlx::Error {

@@ -354,7 +354,7 @@ async fn refuse_unfit(tx: &mut sqlx::Transaction<'static, Db>) -> Result<(), Tra
     if isolation == "read committed" { Ok(()) } else { Err(TransactionError::Isolation(isolation)) }
 }
 
-/// Whether the connection was there no more: the server was restarted, or somebody ended it.
+/// As [`connection::is_cut_off`], for an error of the store.
 fn was_cut_off(error: &StoreError) -> bool {
     database_error(error).is_some_and(connection::is_cut_off)
 }

@@ -24,11 +24,36 @@ const PARAMETERS: [&str; 18] = [
     "user",
 ];
 
+/// Parameters of libpq that the driver passes over. An error names only these: after a `?` that stands unescaped in a password,
+/// the rest of the password looks like the name of a parameter.
+const OTHER_PARAMETERS: [&str; 15] = [
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "fallback_application_name",
+    "gssencmode",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "passfile",
+    "search_path",
+    "service",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
+
 /// A URL that would not mean what it says.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 enum UnfitUrl {
     #[error("the parameter {0} is not known; known are {list}", list = PARAMETERS.join(", "))]
-    Parameter(String),
+    Parameter(&'static str),
+    #[error(
+        "a parameter is not known (is a ? in the password written as %3F?); known are {list}",
+        list = PARAMETERS.join(", ")
+    )]
+    SomeParameter,
     #[error("several hosts are not taken: name one that leads to the primary")]
     SeveralHosts,
 }
@@ -45,7 +70,8 @@ pub(super) fn parse(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
             // `options[search_path]=app` and what URLs make of the brackets.
             if !PARAMETERS.contains(&name) && !name.starts_with("options[") && !name.starts_with("options%5B")
             {
-                return Err(unfit(UnfitUrl::Parameter(name.to_owned())));
+                let named = OTHER_PARAMETERS.into_iter().find(|other| *other == name);
+                return Err(unfit(named.map_or(UnfitUrl::SomeParameter, UnfitUrl::Parameter)));
             }
         }
     }
@@ -72,7 +98,9 @@ mod tests {
             ("postgres://h/d?sslmode=disable&connect_timeout=5", "connect_timeout"),
             ("postgres://h/d?keepalives_idle=10", "keepalives_idle"),
             ("postgres://h/d?search_path=app", "search_path"),
-            ("postgres://h/d?SSLMODE=disable", "SSLMODE"),
+            ("postgres://h/d?SSLMODE=disable", "a parameter is not known"),
+            ("postgres://u:12?secret@h/d", "%3F"),
+            ("postgres://u:12?secret=x@h/d", "%3F"),
             ("postgres://h1,h2/d", "several hosts"),
             ("postgres://h1,h2:5433/d", "several hosts"),
             ("postgres://u:secret@h/d?host=h1,h2", "several hosts"),
