@@ -73,6 +73,16 @@ impl Network {
     }
 }
 
+/// A host's pool, with all its connections open.
+async fn pool(options: PgConnectOptions, connections: u32) -> sqlx::PgPool {
+    let pool = PgPoolOptions::new().min_connections(connections).max_connections(connections);
+    let pool = pool.test_before_acquire(false).connect_with(options).await.unwrap();
+    while pool.num_idle() < connections as usize {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    pool
+}
+
 fn users(store: PgStore) -> UserManager {
     users_with(store, &Arc::new(Mailbox::default()))
 }
@@ -126,8 +136,7 @@ fn nobody() -> UserId {
 async fn silent_connections_do_not_use_the_pool_up() {
     let database = Database::create().await;
     let network = Network::to(&database.url).await;
-    let pool = PgPoolOptions::new().max_connections(4).test_before_acquire(false);
-    let pool = pool.connect_with(network.through(&database.url)).await.unwrap();
+    let pool = pool(network.through(&database.url), 4).await;
     let store = PgStore::with_pool(pool).with_timeout(TIMEOUT);
     store.migrate().await.unwrap();
     let users = Arc::new(users(store.clone()));
@@ -181,8 +190,7 @@ async fn silent_connections_do_not_use_the_pool_up() {
 async fn transactions_that_fell_silent_keep_no_locks() {
     let database = Database::create().await;
     let network = Network::to(&database.url).await;
-    let pool = PgPoolOptions::new().max_connections(8).test_before_acquire(false);
-    let pool = pool.connect_with(network.through(&database.url)).await.unwrap();
+    let pool = pool(network.through(&database.url), 8).await;
     let store = PgStore::with_pool(pool).with_timeout(TIMEOUT);
     store.migrate().await.unwrap();
     let mailbox = Arc::new(Mailbox::default());
@@ -212,9 +220,7 @@ async fn a_connection_that_takes_no_writes_is_left_for_one_that_does() {
     PgStore::connect(&database.url, 1).await.unwrap().migrate().await.unwrap();
     alter(&database, "SET default_transaction_read_only = on").await;
     // Sessions keep what the database had when they began.
-    let options: PgConnectOptions = database.url.parse().unwrap();
-    let pool = PgPoolOptions::new().min_connections(4).max_connections(4).test_before_acquire(false);
-    let pool = pool.connect_with(options).await.unwrap();
+    let pool = pool(database.url.parse().unwrap(), 4).await;
     let store = PgStore::with_pool(pool);
     let users = users(store.clone());
     register(&users, 0).await.unwrap_err();
@@ -235,12 +241,7 @@ async fn the_first_command_on_a_read_only_connection_is_tried_again() {
     let database = Database::create().await;
     PgStore::connect(&database.url, 1).await.unwrap().migrate().await.unwrap();
     alter(&database, "SET default_transaction_read_only = on").await;
-    let options: PgConnectOptions = database.url.parse().unwrap();
-    let pool = PgPoolOptions::new().min_connections(4).max_connections(4).test_before_acquire(false);
-    let pool = pool.connect_with(options).await.unwrap();
-    while pool.num_idle() < 4 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let pool = pool(database.url.parse().unwrap(), 4).await;
     alter(&database, "RESET default_transaction_read_only").await;
     let users = users(PgStore::with_pool(pool));
     for n in 0..20 {
