@@ -30,6 +30,8 @@ const PASSWORD: &str = "correct horse battery";
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// Room for a busy machine. A connection that is waited for without a bound takes minutes.
 const ROOM: Duration = Duration::from_secs(3);
+/// How long a pool may take to open its connections.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// A network between the store and its database. It can fall silent for the connections that it has.
 struct Network {
@@ -77,7 +79,9 @@ impl Network {
 async fn pool(options: PgConnectOptions, connections: u32) -> sqlx::PgPool {
     let pool = PgPoolOptions::new().min_connections(connections).max_connections(connections);
     let pool = pool.test_before_acquire(false).connect_with(options).await.unwrap();
+    let begun = Instant::now();
     while pool.num_idle() < connections as usize {
+        assert!(begun.elapsed() < OPENING, "{} of {connections} connections are open", pool.num_idle());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     pool
